@@ -1,0 +1,3 @@
+"""Ollama Arena: compare language models side by side."""
+
+__version__ = "0.1.0"

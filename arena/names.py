@@ -1,0 +1,44 @@
+"""Model names: Ollama's grammar `[host[:port]/][namespace/]model[:tag]`, checked once for every door."""
+
+from __future__ import annotations
+
+import re
+
+from arena.errors import BadRequest
+
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
+_NAME = re.compile(
+    rf"(?:(?P<host>{_PART}(?::[0-9]{{1,5}})?)/)?(?:(?P<namespace>{_PART})/)?(?P<model>{_PART})(?::(?P<tag>{_PART}))?"
+)
+MAX_BYTES = 255
+
+
+def checked(name: object, *, field: str = "model") -> str:
+    """Return `name` if it is a legal model name; raise BadRequest naming `field` if it is not."""
+    if not isinstance(name, str) or not name:
+        raise BadRequest(f"{field} must be a model name such as llama3.2:3b")
+    if len(name.encode("utf-8", "replace")) > MAX_BYTES or not _NAME.fullmatch(name):
+        raise BadRequest(
+            f"{field} is not a valid model name: use letters, digits, '_', '.', '-', "
+            "one optional namespace before '/' and one optional tag after ':'"
+        )
+    return name
+
+
+def canonical(name: str) -> str:
+    """The form in which two spellings of one model are equal: lower case, with its tag."""
+    name = name.lower()
+    return name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
+
+
+def same(a: str, b: str) -> bool:
+    """Do both names mean the same model?"""
+    return canonical(a) == canonical(b)
+
+
+def registry_host(name: str) -> str | None:
+    """The registry host in `name`, if it names one (`host/namespace/model`, or a first part with a dot or port)."""
+    parts = name.split("/")
+    if len(parts) == 3 or (len(parts) == 2 and ("." in parts[0] or ":" in parts[0] or parts[0] == "localhost")):
+        return parts[0]
+    return None

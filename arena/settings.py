@@ -1,0 +1,299 @@
+"""Every environment variable of the arena, once: name, default, sentence. Read at start, never again.
+
+Values come from the environment, then from a `.env` file in the working folder, then from the default here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from arena.errors import SettingsError
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+OLLAMA_DEFAULT = "http://127.0.0.1:11434"
+
+
+def _names(*aliases: str) -> AliasChoices:
+    return AliasChoices(*aliases)
+
+
+class Settings(BaseSettings):
+    """The arena's settings. The first alias of a field is its documented name; the others are accepted too."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
+    )
+
+    host: str = Field(
+        "127.0.0.1",
+        validation_alias=_names("ARENA_HOST", "GRADIO_SERVER_NAME", "WEB_BIND"),
+        description="Address to listen on. Any other than loopback needs WEB_CHAT_TOKEN.",
+    )
+    port: int = Field(
+        7860,
+        ge=0,
+        le=65535,
+        validation_alias=_names("ARENA_PORT", "GRADIO_SERVER_PORT", "WEB_PORT"),
+        description="Port to listen on; 0 picks a free one.",
+    )
+    token: SecretStr | None = Field(
+        None,
+        validation_alias=_names("WEB_CHAT_TOKEN"),
+        description="Bearer token that guards the page, the API and everything else. Unset: no sign-in.",
+    )
+    allow_open: bool = Field(
+        False,
+        validation_alias=_names("ARENA_ALLOW_OPEN"),
+        description="Set to 1 to listen on a public address without a token. Anyone can then use your models.",
+    )
+    endpoints: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias=_names("ARENA_ENDPOINTS", "OLLAMA_BASE_URLS", "OLLAMA_BASE_URL", "OLLAMA_HOST"),
+        description="Ollama servers, separated by commas: url or name=url. "
+        "Default: the local Ollama, or the embedded engine if none answers.",
+    )
+    engine: Literal["auto", "on", "off"] = Field(
+        "auto",
+        validation_alias=_names("ARENA_ENGINE"),
+        description="The embedded llama.cpp engine: auto (only if no Ollama answers), on, or off.",
+    )
+    data: Path = Field(
+        Path("data"),
+        validation_alias=_names("ARENA_DATA"),
+        description="Folder for downloaded models and everything the arena keeps.",
+    )
+    root_path: str = Field(
+        "",
+        validation_alias=_names("ARENA_ROOT_PATH", "GRADIO_ROOT_PATH"),
+        description="Path prefix under which a reverse proxy serves the arena, for example /arena.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias=_names("ARENA_ALLOWED_HOSTS"),
+        description="Further host names under which the arena may be reached, separated by commas.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias=_names("ARENA_CORS_ORIGINS"),
+        description="Web origins that may call the API from a browser, separated by commas. Default: none.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias=_names("ARENA_TRUSTED_PROXIES"),
+        description="Addresses or networks of reverse proxies whose X-Forwarded-For is believed, separated by commas.",
+    )
+    management: bool | None = Field(
+        None,
+        validation_alias=_names("ARENA_MANAGEMENT"),
+        description="Allow pull, delete and unload (1 or 0). Default: yes, but no on a Hugging Face Space.",
+    )
+    registry_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("registry.ollama.ai", "hf.co", "huggingface.co"),
+        validation_alias=_names("ARENA_REGISTRY_HOSTS"),
+        description="Registries that a model name may point to in a pull, separated by commas.",
+    )
+    max_columns: int = Field(
+        6, ge=1, le=12, validation_alias=_names("ARENA_MAX_COLUMNS"), description="Columns on the page."
+    )
+    max_instances: int = Field(
+        16,
+        ge=1,
+        le=256,
+        validation_alias=_names("ARENA_MAX_INSTANCES"),
+        description="Model instances in one API request.",
+    )
+    history_limit: int = Field(
+        1000,
+        ge=1,
+        validation_alias=_names("ARENA_HISTORY_LIMIT"),
+        description="Messages kept of a longer history (system messages always stay).",
+    )
+    max_body_bytes: int = Field(
+        1024 * 1024,
+        ge=1024,
+        validation_alias=_names("ARENA_MAX_BODY_BYTES"),
+        description="Largest request body of the API, in bytes.",
+    )
+    max_upload_bytes: int = Field(
+        20 * 1024 * 1024,
+        ge=1024,
+        validation_alias=_names("ARENA_MAX_UPLOAD_BYTES"),
+        description="Largest file attached on the page, in bytes.",
+    )
+    connect_timeout_s: float = Field(
+        3,
+        gt=0,
+        validation_alias=_names("ARENA_CONNECT_TIMEOUT"),
+        description="Seconds to wait for a connection to an endpoint.",
+    )
+    first_byte_timeout_s: float = Field(
+        300,
+        gt=0,
+        validation_alias=_names("ARENA_FIRST_BYTE_TIMEOUT"),
+        description="Seconds to wait for an answer to begin (a model may have to load).",
+    )
+    idle_timeout_s: float = Field(
+        120,
+        gt=0,
+        validation_alias=_names("ARENA_IDLE_TIMEOUT"),
+        description="Seconds of silence after which a running answer is given up.",
+    )
+    total_timeout_s: float = Field(
+        1800,
+        gt=0,
+        validation_alias=_names("ARENA_TOTAL_TIMEOUT"),
+        description="Seconds one answer may take in all.",
+    )
+    max_answer_tokens: int = Field(
+        32768,
+        ge=1,
+        validation_alias=_names("ARENA_MAX_ANSWER_TOKENS"),
+        description="Pieces of text one answer may have before it is cut.",
+    )
+    max_answer_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024,
+        validation_alias=_names("ARENA_MAX_ANSWER_BYTES"),
+        description="Bytes one answer may have before it is cut.",
+    )
+    drain_s: float = Field(
+        5,
+        ge=0,
+        validation_alias=_names("ARENA_DRAIN"),
+        description="Seconds that running answers get to end when the server stops.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", validation_alias=_names("ARENA_LOG_LEVEL", "LOG_LEVEL"), description="How much to log."
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console",
+        validation_alias=_names("ARENA_LOG_FORMAT"),
+        description="Log lines for people or for programs.",
+    )
+    space_id: str | None = Field(
+        None,
+        validation_alias=_names("SPACE_ID"),
+        description="Set by Hugging Face Spaces; listens on all addresses and turns management off.",
+    )
+
+    @field_validator("endpoints", mode="before")
+    @classmethod
+    def _split_endpoints(cls, value: Any) -> Any:
+        return (
+            tuple(part.strip() for part in re.split(r"[,;\s]+", value) if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("allowed_hosts", "cors_origins", "trusted_proxies", "registry_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("endpoints")
+    @classmethod
+    def _check_endpoints(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = [endpoint_name_and_url(part)[0] for part in value]
+        if len(set(names)) < len(names):
+            raise ValueError("two endpoints have the same name or address; name them: a=http://...,b=http://...")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _on_a_space(cls, values: Any) -> Any:
+        """A Space is reached through its own proxy: it must listen on all addresses."""
+        hosts = (
+            "host",
+            "ARENA_HOST",
+            "GRADIO_SERVER_NAME",
+            "WEB_BIND",
+            "arena_host",
+            "gradio_server_name",
+            "web_bind",
+        )
+        if (
+            isinstance(values, dict)
+            and (values.get("SPACE_ID") or values.get("space_id"))
+            and not any(values.get(h) for h in hosts)
+        ):
+            values = {**values, "ARENA_HOST": "0.0.0.0"}
+        return values
+
+    @property
+    def public(self) -> bool:
+        """Does the server listen on more than loopback?"""
+        return self.host not in LOOPBACK and not self.host.startswith("127.")
+
+    @property
+    def management_allowed(self) -> bool:
+        """May models be pulled, deleted and unloaded?"""
+        return self.management if self.management is not None else self.space_id is None
+
+    def check_bind(self) -> None:
+        """Refuse a public address without a token, unless that is explicitly wanted. Raises SettingsError."""
+        if self.public and self.token is None and not self.allow_open and self.space_id is None:
+            raise SettingsError(
+                f"ARENA_HOST={self.host} can be reached from other machines, but no token is set. "
+                "Set WEB_CHAT_TOKEN to a secret, or ARENA_HOST=127.0.0.1, or ARENA_ALLOW_OPEN=1."
+            )
+
+
+def endpoint_name_and_url(text: str) -> tuple[str, str]:
+    """Split `name=url` or `url`, spelled by Ollama's own rules, into (name, base url without a slash at the end).
+
+    No scheme means http and port 11434; `http://h` means port 80; 0.0.0.0 and :: mean loopback. Raises ValueError.
+    """
+    name, equals, address = text.partition("=")
+    if not equals or "/" in name:
+        name, address = "", text
+    if "://" not in address:
+        address = f"http://{address}"
+        default_port: int | None = 11434
+    else:
+        default_port = None
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"endpoint {name or 'address'} must look like http://host:11434")
+    if parts.username or parts.password:
+        raise ValueError("an endpoint's address must not hold a user name or password")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(parts.hostname, parts.hostname)
+    port = parts.port or default_port
+    netloc = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+    return name or netloc, f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings; a wrong one raises SettingsError naming the variable and the reason, never its value."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [
+            f"{_variable(item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_input=False)
+        ]
+        raise SettingsError("; ".join(lines)) from None
+
+
+def _variable(loc: tuple[int | str, ...]) -> str:
+    """The name under which the user knows a field: the alias that is set, else the documented one."""
+    if not loc:
+        return "settings"
+    key = str(loc[0])
+    for name, field in Settings.model_fields.items():
+        aliases = variables(name)
+        if key == name or key.upper() in aliases:
+            return next((alias for alias in aliases if alias in os.environ), aliases[0]) if field else key
+    return key
+
+
+def variables(field: str) -> tuple[str, ...]:
+    """All environment names of a field; the first is the documented one."""
+    alias = Settings.model_fields[field].validation_alias
+    return tuple(str(choice) for choice in alias.choices) if isinstance(alias, AliasChoices) else (field,)

@@ -1,0 +1,242 @@
+"""Merging many answers into one stream, and folding it back into replies. No I/O, no model knowledge.
+
+The shape that decides speed: a lane *pushes* batches of events from the transport's callbacks into one `Mailbox`,
+and the consumer takes all that is ready in one go. There is no task wake-up per token but the consumer's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
+from typing import Protocol
+
+from msgspec import Struct
+
+from arena.errors import ArenaError, Stopped
+from arena.types import Batch, Delta, Failed, Finished, Manifest, Metrics, Started, StreamEvent
+
+log = logging.getLogger(__name__)
+
+PRESSURE_BYTES = 256 * 1024
+
+
+class Tap(Protocol):
+    """What an outlet can close for a while when the consumer is slow."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Mailbox:
+    """Many producers, one consumer, one event loop: `put` never waits, `get` takes all there is."""
+
+    __slots__ = ("_batch", "_bytes", "_closed", "_open", "_paused", "_waiter")
+
+    def __init__(self, producers: int) -> None:
+        self._batch: Batch = []
+        self._bytes = 0
+        self._open = producers
+        self._closed = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused: list[Tap] = []
+
+    def put(self, events: Batch, size_bytes: int, tap: Tap | None) -> None:
+        """Add `events`; over PRESSURE_BYTES waiting, `tap` is paused until the consumer has come."""
+        self._batch += events
+        self._bytes += size_bytes
+        self._wake()
+        if self._bytes > PRESSURE_BYTES and tap is not None and tap not in self._paused:
+            self._paused.append(tap)
+            tap.pause()
+
+    def producer_done(self) -> None:
+        """One producer will put no more; after the last, `get` returns None once the mailbox is empty."""
+        self._open -= 1
+        self._wake()
+
+    def close(self) -> None:
+        """End at once: `get` returns None, whatever waits is dropped."""
+        self._closed = True
+        self._wake()
+
+    async def get(self) -> Batch | None:
+        """All events that are ready, in order; None at the end."""
+        while not self._batch and self._open and not self._closed:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self._closed or not self._batch:
+            return None
+        batch, self._batch, self._bytes = self._batch, [], 0
+        if self._paused:
+            paused, self._paused = self._paused, []
+            for tap in paused:
+                tap.resume()
+        return batch
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Outlet:
+    """A lane's own door into the mailbox. After the lane's terminal event everything else is dropped."""
+
+    __slots__ = ("_ended", "_mailbox", "instance_id", "metrics_so_far", "tap")
+
+    def __init__(self, instance_id: str, mailbox: Mailbox) -> None:
+        self.instance_id = instance_id
+        self.tap: Tap | None = None
+        self.metrics_so_far: Callable[[], Metrics] = Metrics
+        self._mailbox = mailbox
+        self._ended = False
+
+    def put(self, events: Batch, size_bytes: int = 0) -> None:
+        """Push a batch; only its last event may be terminal (Finished or Failed)."""
+        if self._ended or not events:
+            return
+        self._ended = isinstance(events[-1], Finished | Failed)
+        self._mailbox.put(events, size_bytes, self.tap)
+
+    def failure(self, error: ArenaError) -> Failed:
+        """The terminal event that tells of `error`, with what was counted until then."""
+        return Failed(self.instance_id, error.code, error.message, self.metrics_so_far(), error.details)
+
+
+Lane = Callable[[Outlet], Awaitable[None]]
+
+
+class FanOut:
+    """Runs lanes side by side (or `at_once` at a time) and merges their events.
+
+    A lane's trouble never reaches another: it becomes its own Failed event. Every lane gets exactly one terminal event,
+    unless the consumer leaves first; leaving (closing `events()`) cancels all lanes and waits for them.
+    """
+
+    def __init__(self, lanes: Mapping[str, Lane], *, at_once: int | None = None) -> None:
+        self._lanes = dict(lanes)
+        self._mailbox = Mailbox(len(self._lanes))
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._turns = asyncio.Semaphore(at_once) if at_once else None
+        self._stop_reasons: dict[str, ArenaError] = {}
+
+    def start(self) -> None:
+        """Begin; called by `events()`, or earlier by whoever wants a head start."""
+        if not self._tasks:
+            for name, lane in self._lanes.items():
+                outlet = Outlet(name, self._mailbox)
+                task = self._tasks[name] = asyncio.create_task(self._run(lane, outlet), name=f"lane {name}")
+                task.add_done_callback(partial(self._lane_ended, outlet))
+
+    def stop(self, instance_id: str | None = None, reason: ArenaError | None = None) -> None:
+        """Stop one lane, or all. The lane's stream ends with Failed(code="stopped"), or `reason`'s code."""
+        for name, task in self._tasks.items():
+            if instance_id in (None, name) and not task.done():
+                self._stop_reasons.setdefault(name, reason or Stopped("Stopped."))
+                task.cancel()
+
+    @property
+    def running(self) -> frozenset[str]:
+        """The lanes that have not ended."""
+        return frozenset(name for name, task in self._tasks.items() if not task.done())
+
+    async def events(self) -> AsyncGenerator[Batch, None]:
+        """Batches of events until every lane has ended. Close it (aclosing) to cancel what still runs."""
+        self.start()
+        try:
+            while (batch := await self._mailbox.get()) is not None:
+                yield batch
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cancel every lane and wait for them, even while being cancelled (gather would leak them)."""
+        self._mailbox.close()
+        pending = [task for task in self._tasks.values() if not task.done()]
+        for task in pending:
+            task.cancel()
+        if pending:
+            waiting = asyncio.ensure_future(asyncio.wait(pending))
+            try:
+                await asyncio.shield(waiting)
+            except asyncio.CancelledError:
+                await waiting
+                raise
+
+    async def _run(self, lane: Lane, outlet: Outlet) -> None:
+        if self._turns is None:
+            await lane(outlet)
+        else:
+            async with self._turns:
+                await lane(outlet)
+
+    def _lane_ended(self, outlet: Outlet, task: asyncio.Task[None]) -> None:
+        """Turn however the lane ended into its one terminal event.
+
+        A callback, so that it also runs for a lane that was stopped before its first step.
+        """
+        name = outlet.instance_id
+        if task.cancelled():
+            outlet.put([outlet.failure(self._stop_reasons.get(name) or Stopped("Stopped."))])
+        elif isinstance(error := task.exception(), ArenaError):
+            outlet.put([outlet.failure(error)])
+        else:
+            if error is not None:
+                log.error("lane failed", exc_info=error, extra={"instance_id": name})
+            outlet.put([outlet.failure(ArenaError("The answer ended without a result."))])
+        self._mailbox.producer_done()
+
+
+class Reply(Struct):
+    """One instance's answer so far, as folded by Transcript. Times are on the caller's clock, in seconds."""
+
+    instance_id: str
+    text: str = ""
+    thinking: str = ""
+    manifest: Manifest | None = None
+    metrics: Metrics | None = None
+    error: Failed | None = None
+    started_s: float | None = None
+    first_s: float | None = None
+    ended_s: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Has it finished or failed?"""
+        return self.metrics is not None or self.error is not None
+
+
+class Transcript:
+    """The one fold: page, API, command line and exports all read answers from here."""
+
+    def __init__(self, instance_ids: tuple[str, ...] | list[str] = ()) -> None:
+        self.replies: dict[str, Reply] = {name: Reply(name) for name in instance_ids}
+
+    def apply(self, batch: Batch, now_s: float = 0.0) -> set[str]:
+        """Fold a batch; returns the ids of the instances that changed."""
+        changed: set[str] = set()
+        for event in batch:
+            self._fold(event, now_s)
+            changed.add(event.instance_id)
+        return changed
+
+    def _fold(self, event: StreamEvent, now_s: float) -> None:
+        reply = self.replies.setdefault(event.instance_id, Reply(event.instance_id))
+        if reply.ended:
+            return
+        match event:
+            case Delta():
+                if reply.first_s is None:
+                    reply.first_s = now_s
+                reply.text += event.text
+                reply.thinking += event.thinking
+            case Started():
+                reply.manifest, reply.started_s = event.manifest, now_s
+            case Finished():
+                reply.metrics, reply.ended_s = event.metrics, now_s
+            case Failed():
+                reply.error, reply.ended_s = event, now_s

@@ -1,0 +1,206 @@
+"""The values that cross borders. All are frozen; sequences are tuples; seconds end in `_s`, sizes in `_bytes`.
+
+One stream type serves every door: batches of `StreamEvent`, folded by `streaming.Transcript`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+Order = Literal["together", "one_after_another"]
+EndpointKind = Literal["ollama", "engine"]
+
+
+class ChatMessage(Struct, frozen=True, omit_defaults=True):
+    """One message. `images` are bare base64; `extra` carries keys we do not know (tool calls) unchanged."""
+
+    role: str
+    content: str
+    thinking: str = ""
+    images: tuple[str, ...] = ()
+    extra: dict[str, Any] = {}
+
+
+class Options(Struct, frozen=True, omit_defaults=True):
+    """Ollama's generation options. None means "the model's own default" and is not sent; every other value is."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repeat_penalty: float | None = None
+    num_predict: int | None = None
+    seed: int | None = None
+    num_ctx: int | None = None
+    stop: tuple[str, ...] | None = None
+
+    def sent(self) -> dict[str, Any]:
+        """What goes to Ollama: only the values that are set."""
+        pairs = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return {name: value for name, value in pairs if value is not None}
+
+
+class ModelInstance(Struct, frozen=True, omit_defaults=True):
+    """A model with its settings: one contestant, one column. `endpoint` pins it to an endpoint by name."""
+
+    id: str
+    model: str
+    options: Options = Options()
+    system: str | None = None
+    think: bool | str | None = None
+    endpoint: str | None = None
+
+
+class ChatRequest(Struct, frozen=True):
+    """What one instance is asked: its own history, ending with the message to answer."""
+
+    instance: ModelInstance
+    messages: tuple[ChatMessage, ...]
+
+
+class Metrics(Struct, frozen=True, omit_defaults=True):
+    """What an answer cost. None means unknown: a figure is absent rather than invented.
+
+    From Ollama's own counters: `tokens`, `duration_s` (generation), `tokens_per_sec`, `load_s`, `prompt_tokens`,
+    `prompt_s`, `server_total_s` and `queue_s` (= total - load - prompt - generation). From our clock:
+    `ttft_s` (first token of any kind), `first_visible_s` (first token of the answer itself), `total_s`.
+    `rate_reliable` is False below 16 tokens, under 1 ms, without counters, or under contention.
+    `contended`: another generation ran on the same endpoint meanwhile. `prompt_cached`: the prompt's cost was
+    (partly) saved by the server's cache. `cut_by_limit`: the answer ended at num_predict or the context's end.
+    """
+
+    tokens: int | None = None
+    duration_s: float | None = None
+    tokens_per_sec: float | None = None
+    rate_reliable: bool = False
+    ttft_s: float | None = None
+    first_visible_s: float | None = None
+    total_s: float | None = None
+    server_total_s: float | None = None
+    load_s: float | None = None
+    queue_s: float | None = None
+    prompt_tokens: int | None = None
+    prompt_s: float | None = None
+    prompt_cached: bool | None = None
+    done_reason: str | None = None
+    cut_by_limit: bool = False
+    contended: bool = False
+
+
+class Manifest(Struct, frozen=True, omit_defaults=True):
+    """What is needed to run an answer again, and to defend its figures. Unknown fields are None."""
+
+    model: str
+    endpoint: str
+    endpoint_kind: EndpointKind = "ollama"
+    endpoint_version: str | None = None
+    digest: str | None = None
+    quantization: str | None = None
+    parameter_size: str | None = None
+    options_sent: dict[str, Any] = {}
+    options_left_default: tuple[str, ...] = ()
+    think: bool | str | None = None
+    seed: int | None = None
+    context_length: int | None = None
+    prompt_sha256: str = ""
+    app_version: str = ""
+    started_at: str = ""
+
+
+class Started(Struct, frozen=True, tag="started"):
+    """The request is on its way to `endpoint`."""
+
+    instance_id: str
+    manifest: Manifest
+
+
+class Delta(Struct, frozen=True, tag="delta", gc=False):
+    """A piece of output: `text` of the answer, or `thinking`. A delta may hold several tokens; never count deltas."""
+
+    instance_id: str
+    text: str
+    thinking: str = ""
+
+
+class Finished(Struct, frozen=True, tag="finished"):
+    """The answer is complete: the endpoint said `done:true`."""
+
+    instance_id: str
+    metrics: Metrics
+
+
+class Failed(Struct, frozen=True, tag="failed"):
+    """The answer ended without `done:true`. `code` "stopped" means the user's wish; partial text is kept."""
+
+    instance_id: str
+    code: str
+    message: str
+    metrics: Metrics = Metrics()
+    details: str | None = None
+
+
+StreamEvent = Started | Delta | Finished | Failed
+Batch = list[StreamEvent]
+
+
+class ModelInfo(Struct, frozen=True, omit_defaults=True):
+    """One installed model on one or more endpoints. `loaded_on` names the endpoints that hold it in memory now."""
+
+    name: str
+    endpoints: tuple[str, ...] = ()
+    size_bytes: int = 0
+    digest: str = ""
+    family: str = ""
+    parameter_size: str = ""
+    quantization: str = ""
+    context_length: int | None = None
+    capabilities: tuple[str, ...] | None = None
+    modified_at: str = ""
+    loaded_on: tuple[str, ...] = ()
+
+
+class LoadedModel(Struct, frozen=True, omit_defaults=True):
+    """One model in an endpoint's memory (`/api/ps`). `context_length` is what it really runs with."""
+
+    name: str
+    endpoint: str = ""
+    size_bytes: int = 0
+    vram_bytes: int = 0
+    context_length: int | None = None
+    expires_at: str = ""
+    digest: str = ""
+
+
+class EndpointStatus(Struct, frozen=True, omit_defaults=True):
+    """Does an endpoint answer, and as what. `url` never carries credentials."""
+
+    name: str
+    url: str
+    kind: EndpointKind
+    reachable: bool
+    version: str | None = None
+    models: int = 0
+    error: str | None = None
+
+
+class PullProgress(Struct, frozen=True, omit_defaults=True):
+    """One line of a pull. `completed_bytes` / `total_bytes` are sums over all layers seen so far."""
+
+    status: str
+    completed_bytes: int = 0
+    total_bytes: int = 0
+
+
+class PullJob(Struct, frozen=True, omit_defaults=True):
+    """A download that the server carries on by itself. `state`: downloading, done, failed, cancelled."""
+
+    id: str
+    model: str
+    endpoint: str
+    state: Literal["downloading", "done", "failed", "cancelled"]
+    status: str = ""
+    completed_bytes: int = 0
+    total_bytes: int = 0
+    error: str | None = None
+    started_at: str = ""
