@@ -1,0 +1,33 @@
+"""create_app(): the API first, the page last, the guard around all of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from arena.api import include_api
+from arena.arena import Arena
+from arena.guard import Guard
+from arena.settings import Settings
+from arena.ui import mount_page
+
+
+def create_app(settings: Settings, *, page: bool = True) -> Guard:
+    """Build the whole application: an ASGI app that starts and stops its own Arena in its lifespan.
+
+    `page=False` leaves Gradio out (it takes seconds to import), for programs and tests that need the API only.
+    """
+    arena = Arena(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+        async with arena.running():
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    include_api(app, arena)
+    if page:
+        app = mount_page(app, arena)
+    return Guard(app, settings)

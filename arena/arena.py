@@ -1,0 +1,109 @@
+"""Builds and owns everything that lives as long as the server: endpoints, compare, catalog, the engine process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from arena.catalog import Catalog
+from arena.compare import Compare
+from arena.engine.process import EngineProcess
+from arena.errors import ArenaError
+from arena.fleet import Endpoint, Fleet
+from arena.ollama import OllamaClient
+from arena.settings import OLLAMA_DEFAULT, Settings, endpoint_name_and_url
+from arena.types import EndpointKind
+from arena.wire import Timeouts
+
+log = logging.getLogger(__name__)
+
+EngineState = Literal["off", "starting", "running", "failed"]
+FIRST_MODEL = "smollm2:135m"
+
+
+class Arena:
+    """The running arena. Build it anywhere; `async with arena.running():` starts and stops it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.fleet = Fleet([self._endpoint(*endpoint_name_and_url(text)) for text in settings.endpoints])
+        self.compare = Compare(self.fleet)
+        self.catalog = Catalog(self.fleet, settings)
+        self.engine_state: EngineState = "off"
+        self.engine_error: str | None = None
+        self._engine = EngineProcess(settings.data)
+        self._starting: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[Arena, None]:
+        """Start in the background (the page does not wait for an engine), stop in order."""
+        self._starting = asyncio.create_task(self._start(), name="arena start")
+        try:
+            yield self
+        finally:
+            self.compare.drain()
+            await self._cancel_start()
+            await self.catalog.aclose()
+            await self.fleet.aclose()
+            await self._engine.stop()
+
+    async def started(self) -> None:
+        """Wait until the endpoints are settled: the local Ollama found, or the engine up (or failed)."""
+        if self._starting is not None:
+            await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        """Find the local Ollama; start the engine where the settings and the silence of Ollama ask for it."""
+        if not self.settings.endpoints and await self._local_ollama_answers():
+            self.fleet.add(self._endpoint("ollama", OLLAMA_DEFAULT))
+        wanted = self.settings.engine == "on" or (self.settings.engine == "auto" and not self.fleet.endpoints)
+        if wanted:
+            await self._start_engine()
+        elif not self.fleet.endpoints:
+            self.fleet.add(self._endpoint("ollama", OLLAMA_DEFAULT))  # so that the page can say what does not answer
+        await self.fleet.statuses()
+
+    async def _local_ollama_answers(self) -> bool:
+        candidate = self._endpoint("ollama", OLLAMA_DEFAULT)
+        try:
+            return (await candidate.status()).reachable
+        finally:
+            await candidate.aclose()
+
+    async def _start_engine(self) -> None:
+        self.engine_state = "starting"
+        try:
+            url = await self._engine.start()
+        except ArenaError as error:
+            self.engine_state, self.engine_error = "failed", error.message
+            log.error("the embedded engine did not start: %s", error.message)
+            return
+        endpoint = self._endpoint("engine", url, "engine")
+        self.fleet.add(endpoint)
+        self.engine_state = "running"
+        if not await endpoint.models():
+            self.catalog.pull(FIRST_MODEL, endpoint.name)
+
+    def _endpoint(self, name: str, url: str, kind: EndpointKind = "ollama") -> Endpoint:
+        settings = self.settings
+        client = OllamaClient(
+            url,
+            name=name,
+            timeouts=Timeouts(
+                connect_s=settings.connect_timeout_s,
+                first_byte_s=settings.first_byte_timeout_s,
+                idle_s=settings.idle_timeout_s,
+                total_s=settings.total_timeout_s,
+            ),
+            max_deltas=settings.max_answer_tokens,
+            max_bytes=settings.max_answer_bytes,
+        )
+        return Endpoint(name, client, kind)
+
+    async def _cancel_start(self) -> None:
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+            await asyncio.wait([self._starting])

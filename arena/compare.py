@@ -1,0 +1,142 @@
+"""One prompt to several model instances: each with its own history, its own pace, its own end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+import msgspec
+
+from arena import __version__
+from arena.errors import ArenaError, BadRequest, ShuttingDown
+from arena.fleet import Endpoint, Fleet
+from arena.streaming import FanOut, Lane, Outlet, Transcript
+from arena.types import Batch, ChatMessage, ChatRequest, Manifest, Options, Order, Started
+
+
+class Run:
+    """One send: all its answers. Whoever opens `events()` closes it, which frees every endpoint at once."""
+
+    def __init__(self, requests: Sequence[ChatRequest], fan: FanOut, ended: Callable[[Run], None]) -> None:
+        self.requests = tuple(requests)
+        self._fan = fan
+        self._ended = ended
+
+    @property
+    def instance_ids(self) -> tuple[str, ...]:
+        """The ids of the instances, in the order of the request."""
+        return tuple(request.instance.id for request in self.requests)
+
+    @property
+    def running(self) -> frozenset[str]:
+        """The instances that still answer."""
+        return self._fan.running
+
+    def stop(self, instance_id: str | None = None, reason: ArenaError | None = None) -> None:
+        """Stop one answer or all; what was said so far is kept."""
+        self._fan.stop(instance_id, reason)
+
+    async def events(self) -> AsyncGenerator[Batch, None]:
+        """Batches of events until every answer has ended."""
+        events = self._fan.events()
+        try:
+            async for batch in events:
+                yield batch
+        finally:
+            await events.aclose()
+            self._ended(self)
+
+    async def transcript(self) -> Transcript:
+        """Wait for all answers and fold them. Cancelling this stops them."""
+        transcript = Transcript(self.instance_ids)
+        events = self.events()
+        try:
+            async for batch in events:
+                transcript.apply(batch)
+        finally:
+            await events.aclose()
+        return transcript
+
+
+class Compare:
+    """Starts runs and knows which are under way."""
+
+    def __init__(self, fleet: Fleet, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._fleet = fleet
+        self._now = now
+        self._runs: set[Run] = set()
+        self._draining = False
+
+    @property
+    def running(self) -> int:
+        """Answers under way."""
+        return sum(len(run.running) for run in self._runs)
+
+    def start(self, requests: Sequence[ChatRequest], *, order: Order = "together") -> Run:
+        """Ask every instance. `one_after_another` runs them one at a time, so that their figures do not disturb each other.
+
+        Raises BadRequest for no instance, a repeated id or an empty history, and ShuttingDown while the server stops.
+        Nothing runs before the run's events are read.
+        """
+        if self._draining:
+            raise ShuttingDown("The server is shutting down.")
+        if not requests:
+            raise BadRequest("No models selected")
+        lanes: dict[str, Lane] = {}
+        for request in requests:
+            if request.instance.id in lanes:
+                raise BadRequest(f"Duplicate model instance detected: {request.instance.id}")
+            if not request.messages:
+                raise BadRequest("No messages provided")
+            lanes[request.instance.id] = partial(self._answer, request)
+        run = Run(requests, FanOut(lanes, at_once=1 if order == "one_after_another" else None), self._runs.discard)
+        self._runs.add(run)
+        return run
+
+    def drain(self) -> None:
+        """Refuse new runs and end those under way with `server_shutting_down`, their text kept."""
+        self._draining = True
+        for run in tuple(self._runs):
+            run.stop(reason=ShuttingDown("The server is shutting down."))
+
+    async def _answer(self, request: ChatRequest, outlet: Outlet) -> None:
+        instance = request.instance
+        endpoint = await self._fleet.holder(instance.model, instance.endpoint)
+        with endpoint.lease() as lease:
+            outlet.put([Started(instance.id, self.manifest(request, endpoint))])
+            await endpoint.client.chat(request, outlet, contended=lambda: lease.contended)
+
+    def manifest(self, request: ChatRequest, endpoint: Endpoint) -> Manifest:
+        """What is known about this run of `request` on `endpoint`, without asking anyone."""
+        instance, sent = request.instance, request.instance.options.sent()
+        info = endpoint.known(instance.model)
+        return Manifest(
+            model=instance.model,
+            endpoint=endpoint.name,
+            endpoint_kind=endpoint.kind,
+            endpoint_version=endpoint.version,
+            digest=info.digest if info else None,
+            quantization=info.quantization if info else None,
+            parameter_size=info.parameter_size if info else None,
+            options_sent=sent,
+            options_left_default=tuple(name for name in Options.__struct_fields__ if name not in sent),
+            think=instance.think,
+            seed=instance.options.seed,
+            context_length=instance.options.num_ctx or endpoint.context_length(instance.model),
+            prompt_sha256=prompt_hash(instance.system, request.messages),
+            app_version=__version__,
+            started_at=self._now().isoformat(timespec="milliseconds"),
+        )
+
+
+def prompt_hash(system: str | None, messages: Sequence[ChatMessage]) -> str:
+    """SHA-256 (hex) of the system prompt and the messages, so that equal prompts can be told without keeping them."""
+    return hashlib.sha256(msgspec.json.encode((system, messages))).hexdigest()
+
+
+def next_turn(history: Sequence[ChatMessage], prompt: ChatMessage, reply: str | None = None) -> tuple[ChatMessage, ...]:
+    """A column's own history with the next prompt, and its reply if there is one."""
+    answer = () if reply is None else (ChatMessage("assistant", reply),)
+    return (*history, prompt, *answer)
