@@ -75,7 +75,7 @@ class Compare:
         return sum(len(run.running) for run in self._runs)
 
     def start(self, requests: Sequence[ChatRequest], *, order: Order = "together") -> Run:
-        """Ask every instance. `one_after_another` runs them one at a time, so that their figures do not disturb each other.
+        """Ask every instance; `one_after_another` runs one at a time, so that their figures do not disturb each other.
 
         Raises BadRequest for no instance, a repeated id or an empty history, and ShuttingDown while the server stops.
         Nothing runs before the run's events are read.

@@ -75,7 +75,7 @@ class Endpoint:
             self._leases.discard(lease)
 
     async def models(self, max_age_s: float = FRESH_S) -> tuple[ModelInfo, ...]:
-        """The installed models, remembered for `max_age_s` seconds. Raises UpstreamError when the endpoint does not answer."""
+        """The installed models, remembered for `max_age_s` seconds. Raises UpstreamError for a silent endpoint."""
         await self._refresh(max_age_s)
         return self._models
 
