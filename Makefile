@@ -1,0 +1,58 @@
+# `make run` and `make test` are all a newcomer needs; both prepare what they use and are quick the second time.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The models that the tests run on are kept here between runs; the arena itself keeps its own in ARENA_DATA.
+TEST_DATA ?= .cache/arena
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check fmt models system clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.dev ## virtual environment with everything for running and testing
+
+run: $(VENV)/.run ## serve the arena on http://127.0.0.1:7860 (ARGS="--port 8000" passes options)
+	$(BIN)/python arena_app.py $(ARGS)
+
+test: check models system ## lint, types, and all tests with branch coverage (ARGS="-k chat" passes options to pytest)
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS) $(ARGS)
+
+check: $(VENV)/.dev ## format, lint and types only
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fmt: $(VENV)/.dev ## format the code and fix what ruff can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the virtual environment and every cache
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+
+# ---- below: what the targets above rest on
+
+PYTEST_OPTIONS ?= --cov --cov-report=term
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements-dev.txt
+	@touch $@ $(VENV)/.run
+
+models: $(VENV)/.dev
+	ARENA_DATA=$(TEST_DATA) $(BIN)/python -m arena setup
+
+system:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	  || { echo "note: no Chromium here: the browser tests cannot run (Debian: apt-get install chromium)"; test -z "$$CI"; }
+	@command -v node >/dev/null || { echo "note: no node here: the JavaScript samples cannot run"; test -z "$$CI"; }
