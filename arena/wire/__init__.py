@@ -1,0 +1,11 @@
+"""The push client: HTTP/1.1 answers handed over as bytes, the moment they arrive. Knows HTTP, not Ollama.
+
+`Pool` owns the connections to one endpoint. `Pool.call()` returns a `Call`, the caller's hold on one answer; the
+connection underneath is never handed out, because it may serve somebody else by the time the caller lets go.
+"""
+
+from arena.wire.call import Call, Timeouts
+from arena.wire.pool import Fetched, Pool
+from arena.wire.resolve import Resolver
+
+__all__ = ["Call", "Fetched", "Pool", "Resolver", "Timeouts"]

@@ -1,0 +1,153 @@
+"""One HTTP/1.1 answer, parsed as its bytes come in. No I/O.
+
+llhttp does the framing in C. `on_body` is a list's own `append`, so a chunk of the body costs no Python frame.
+"""
+
+from __future__ import annotations
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+HEAD_BYTES = 64 * 1024
+"""Room for status line and headers, 1xx answers included, and for framing that carries no body."""
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class Answer:
+    """The parser's callbacks and what they found. After the head, `status` is set and `headers` have lower-case names.
+
+    `error` says why the answer cannot be trusted; `surplus` that bytes came after its end, so that the connection
+    must not serve another; `until_eof` that only the end of the connection ends it.
+    """
+
+    __slots__ = (
+        "_body_parts",
+        "_found",
+        "_idle_bytes",
+        "_is_head_request",
+        "_parser",
+        "_parts",
+        "_room",
+        "complete",
+        "error",
+        "headers",
+        "keep_alive",
+        "on_body",
+        "status",
+        "surplus",
+        "until_eof",
+    )
+
+    def __init__(self, method: str) -> None:
+        self.status = 0
+        self.headers: Headers = ()
+        self.complete = self.keep_alive = self.surplus = self.until_eof = False
+        self.error: str | None = None
+        self._is_head_request = method == "HEAD"
+        self._found: list[tuple[str, str]] = []
+        self._room = HEAD_BYTES
+        self._idle_bytes = 0
+        self._parts: list[bytes] = []
+        self._body_parts = 0
+        self.on_body = self._parts.append
+        self._parser = HttpResponseParser(self)
+
+    @property
+    def untouched(self) -> bool:
+        """Has not a single byte come in?"""
+        return self._room == HEAD_BYTES
+
+    def feed(self, data: bytes) -> bytes:
+        """Parse `data`; returns the bytes of the body in it. Look at `error` and `complete` afterwards."""
+        if not self.status:
+            data = self._feed_head(data)
+            if not data:
+                return self._take()
+        self._parse(data)
+        parts = self._parts
+        if parts:
+            self._idle_bytes = 0
+            if len(parts) == 1 and not self.complete:
+                return parts.pop()
+        elif not self.complete:
+            self._idle_bytes += len(data)
+            if self._idle_bytes > HEAD_BYTES:
+                self.error = "framing without content"
+        return self._take()
+
+    def _feed_head(self, data: bytes) -> bytes:
+        """Parse no more than a head may have; returns what is left of `data`."""
+        first = data[: self._room]
+        self._room -= len(first)
+        self._parse(first)
+        if not self.status and not self._room and self.error is None:
+            self.error = f"head over {HEAD_BYTES // 1024} KiB"
+        return b"" if self.error else data[len(first) :]
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            if self.complete:
+                self.surplus = True
+            elif self.error is None:
+                self.error = str(error)
+
+    def _take(self) -> bytes:
+        """The body in what was parsed last: without anything that followed the answer's end."""
+        parts = self._parts
+        if self.complete:
+            if len(parts) > self._body_parts:
+                self.surplus = True
+                del parts[self._body_parts :]
+            self._body_parts = 0
+        body = b"".join(parts)
+        parts.clear()
+        return body
+
+    def on_message_begin(self) -> None:
+        """Called by the parser at the first byte of a status line."""
+        if self.complete:
+            self.surplus = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser for each header; trailers are dropped."""
+        if not self.status:
+            self._found.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser at the end of the head. Only here does it know whether the connection may live on."""
+        if self.complete:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._found.clear()
+            if status == 101:
+                self.error = "switched protocols unasked"
+            return
+        self.headers, self._found = tuple(self._found), []
+        self.status = status
+        self._check_framing()
+        self.keep_alive = self._parser.should_keep_alive()
+        if self._is_head_request:
+            self._end()
+
+    def on_message_complete(self) -> None:
+        """Called by the parser at the end of an answer, interim ones (1xx) included."""
+        if self.status:
+            self._end()
+
+    def _end(self) -> None:
+        if not self.complete:
+            self.complete = True
+            self._body_parts = len(self._parts)
+
+    def _check_framing(self) -> None:
+        fields = dict(self.headers)
+        coding = fields.get("transfer-encoding")
+        if coding is not None and coding.strip().lower() != "chunked":
+            self.error = "unknown transfer coding"
+        if fields.get("content-encoding", "").strip().lower() not in ("", "identity"):
+            self.error = "compressed, though that was not asked for"
+        bodyless = self.status in (204, 304) or self._is_head_request
+        self.until_eof = coding is None and "content-length" not in fields and not bodyless

@@ -1,0 +1,253 @@
+"""A caller's hold on one answer, with its time limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+from arena.errors import ArenaError, Unreachable, UpstreamTimeout
+from arena.wire.answer import Headers
+
+if TYPE_CHECKING:
+    from arena.wire.connection import Connection
+
+Phase = Literal["connect", "head", "body", "rest"]
+
+REST_S = 1.0
+"""How long a released answer may take to end before its connection is given up."""
+
+
+class Timeouts(Struct, frozen=True):
+    """Seconds a call may take: to connect, until the head is complete, between two reads, in all (None: no limit)."""
+
+    connect_s: float = 3.0
+    first_byte_s: float = 300.0
+    idle_s: float = 120.0
+    total_s: float | None = 1800.0
+
+
+class Call:
+    """One request and its answer.
+
+    `on_data` gets the body's bytes as they arrive; an ArenaError raised by it ends the call with that error. `status`
+    and `headers` are set before the first bytes are handed over. `done` ends with None when the answer is complete,
+    with Unreachable, UpstreamTimeout or UpstreamBroken, or cancelled by `cancel()`; after that `on_data` is not called.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_dialing",
+        "_due_s",
+        "_end_s",
+        "_head",
+        "_limit_s",
+        "_loop",
+        "_paused",
+        "_phase",
+        "_since_s",
+        "_timer",
+        "done",
+        "endpoint",
+        "headers",
+        "method",
+        "on_data",
+        "request",
+        "resend",
+        "status",
+        "timeouts",
+    )
+
+    def __init__(
+        self,
+        endpoint: str,
+        method: str,
+        request: tuple[bytes, bytes],
+        on_data: Callable[[bytes], None],
+        *,
+        resend: bool,
+        timeouts: Timeouts,
+    ) -> None:
+        self.endpoint = endpoint
+        self.method = method
+        self.request: tuple[bytes, bytes] | None = request
+        self.on_data: Callable[[bytes], None] | None = on_data
+        self.resend = resend
+        self.timeouts = timeouts
+        self.status = 0
+        self.headers: Headers = ()
+        self._loop = loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[None] = loop.create_future()
+        self._head: asyncio.Future[tuple[int, Headers]] | None = None
+        self._connection: Connection | None = None
+        self._dialing: asyncio.Task[None] | None = None
+        self._paused = False
+        self._phase: Phase = "connect"
+        self._since_s = loop.time()
+        self._limit_s = timeouts.connect_s
+        self._end_s = float("inf") if timeouts.total_s is None else self._since_s + timeouts.total_s
+        self._due_s = float("inf")
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def head(self) -> asyncio.Future[tuple[int, Headers]]:
+        """Ends as soon as the head is complete, with (status, headers), or as `done` does."""
+        if self._head is None:
+            self._head = self._loop.create_future()
+            if self.status:
+                self._head.set_result((self.status, self.headers))
+            elif self.done.done():
+                self._end_head()
+        return self._head
+
+    @property
+    def paused(self) -> bool:
+        """Is reading paused?"""
+        return self._paused
+
+    def pause(self) -> None:
+        """Read no more until `resume()`; the endpoint feels it when the kernel's buffers are full."""
+        if not self._paused and not self.done.done():
+            self._paused = True
+            if self._connection is not None:
+                self._connection.pause_reading()
+
+    def resume(self) -> None:
+        """Read on. The time limit between two reads starts anew."""
+        if self._paused:
+            self._paused = False
+            self._since_s = self._loop.time()
+            if self._connection is not None:
+                self._connection.resume_reading()
+
+    def cancel(self) -> None:
+        """Hang up at once. Does nothing once the call has ended, whoever uses its connection now.
+
+        A task that is cancelled while it awaits `done` has cancelled that already, so this belongs into its `finally`.
+        """
+        self.done.cancel()
+        if self.done.cancelled():
+            self.hang_up()
+
+    def fail(self, error: BaseException) -> None:
+        """Hang up at once and end with `error`."""
+        if not self.done.done():
+            self.done.set_exception(error)
+            self.done.exception()  # whoever has left does not come back to look at it
+        self.hang_up()
+
+    def release(self) -> None:
+        """The caller has what it wants: end `done` well now, and keep the connection if the answer ends very soon."""
+        if not self.done.done():
+            self.done.set_result(None)
+            self.resume()
+            self.on_data = None
+            self._end_s = float("inf")
+            self.watch("rest", REST_S)
+
+    def hang_up(self) -> None:
+        """Let go of connection and timer; a connection still in use is aborted."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.drop()
+        if self._dialing is not None:
+            self._dialing.cancel()
+        self._forget()
+
+    def dialing(self, task: asyncio.Task[None]) -> None:
+        """A new connection is on its way."""
+        self._dialing = task
+        self.watch("connect", self.timeouts.connect_s)
+
+    def attached(self, connection: Connection) -> None:
+        """The request goes out on `connection` now."""
+        self._dialing = None
+        self._connection = connection
+        if self._paused:
+            connection.pause_reading()
+        self.watch("head", self.timeouts.first_byte_s)
+
+    def detached(self) -> None:
+        """The connection is no longer this call's: it died and another will be tried, or the answer is complete."""
+        self._connection = None
+
+    def began(self, status: int, headers: Headers) -> None:
+        """The head is complete."""
+        self.request = None
+        self.status, self.headers = status, headers
+        if self._head is not None and not self._head.done():
+            self._head.set_result((status, headers))
+        self.watch("body", self.timeouts.idle_s)
+
+    def touched(self, now_s: float) -> None:
+        """Bytes came in at `now_s` on the loop's clock."""
+        if self._phase == "body":
+            self._since_s = now_s
+
+    def completed(self) -> None:
+        """The answer is complete."""
+        self._connection = None
+        if not self.done.done():
+            self.done.set_result(None)
+        self._forget()
+
+    def watch(self, phase: Phase, limit_s: float) -> None:
+        """Enter a phase. The timer is only set anew if it would be late; otherwise it finds out itself what is due."""
+        self._phase, self._limit_s = phase, limit_s
+        self._since_s = self._loop.time()
+        due_s = min(self._since_s + limit_s, self._end_s)
+        if due_s < self._due_s:
+            self._arm(due_s)
+
+    def _arm(self, due_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due_s = due_s
+        self._timer = self._loop.call_at(due_s, self._look)
+
+    def _look(self) -> None:
+        """The timer has fired: is it really time? Being paused is the caller's slowness, not the endpoint's."""
+        now_s = self._loop.time()
+        if self._paused:
+            self._since_s = now_s
+        due_s = min(self._since_s + self._limit_s, self._end_s)
+        if due_s > now_s:
+            self._arm(max(due_s, now_s + 0.001))
+        elif self._phase == "rest":
+            self.hang_up()
+        else:
+            self.fail(self._too_late(now_s))
+
+    def _too_late(self, now_s: float) -> ArenaError:
+        name, limits = self.endpoint, self.timeouts
+        if now_s >= self._end_s:
+            text = f"{name} took longer than {limits.total_s:g} s to answer"
+            return UpstreamTimeout(text, endpoint=name, code="total_timeout")
+        match self._phase:
+            case "connect":
+                return Unreachable(f"{name} is not reachable: no connection in {limits.connect_s:g} s", endpoint=name)
+            case "head":
+                return UpstreamTimeout(f"{name} did not begin to answer in {limits.first_byte_s:g} s", endpoint=name)
+            case _:
+                return UpstreamTimeout(f"{name} fell silent for {limits.idle_s:g} s while answering", endpoint=name)
+
+    def _forget(self) -> None:
+        """Drop everything that costs memory or could call back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._dialing = self.on_data = self.request = None
+        if self._head is not None and not self._head.done():
+            self._end_head()
+
+    def _end_head(self) -> None:
+        """No head will come: end `head` the way `done` ended."""
+        assert self._head is not None
+        error = None if self.done.cancelled() else self.done.exception()
+        if error is None:
+            self._head.cancel()
+        else:
+            self._head.set_exception(error)
+            self._head.exception()

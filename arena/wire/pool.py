@@ -1,0 +1,286 @@
+"""The connections to one endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from arena.errors import ShuttingDown, Unreachable, UpstreamBroken
+from arena.wire.answer import Headers
+from arena.wire.call import Call, Timeouts
+from arena.wire.connection import Connection
+from arena.wire.resolve import NameNotFound, Resolver
+
+MIB = 1024 * 1024
+MAX_FETCH_BYTES = 64 * MIB
+ERROR_BYTES = 64 * 1024
+"""How much of an error's body is kept."""
+MAX_IDLE = 32
+IDLE_S = 30.0
+"""A kept-alive connection is closed after this many seconds without a call."""
+
+_TARGET = re.compile(r"/[!-~]*")
+_FIELD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*")
+
+
+class Fetched(NamedTuple):
+    """A whole answer. An error's body may be cut."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Pool:
+    """Calls to one endpoint, over connections that are kept alive and used again.
+
+    `base_url` is http or https, with an optional path before every target; `name` is what errors call the endpoint.
+    TLS certificates are verified (`tls` replaces the default context). No redirect is followed, no proxy setting of
+    the environment is read. Nothing is opened before the first call.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        name: str = "",
+        timeouts: Timeouts | None = None,
+        headers: Iterable[tuple[str, str]] = (),
+        resolver: Resolver | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("base_url must look like http://host:port")
+        self.name = name or parts.netloc
+        self.timeouts = timeouts or Timeouts()
+        self._host = parts.hostname
+        secure = parts.scheme == "https"
+        self._port = parts.port or (443 if secure else 80)
+        self._tls = (tls or ssl.create_default_context()) if secure else None
+        self._prefix = parts.path.rstrip("/")
+        self._common = _fields([("Host", parts.netloc), ("Accept-Encoding", "identity"), *headers])
+        self._own_resolver = resolver is None
+        self._resolver = resolver or Resolver()
+        self._connections: set[Connection] = set()
+        self._idle: list[Connection] = []
+        self._dials: dict[asyncio.Task[None], Call] = {}
+        self._reaper: asyncio.TimerHandle | None = None
+        self._emptied: asyncio.Future[None] | None = None
+        self._closed = False
+
+    @property
+    def open_connections(self) -> int:
+        """Connections open now, idle ones included."""
+        return len(self._connections)
+
+    @property
+    def idle_connections(self) -> int:
+        """Connections kept for the next call."""
+        return len(self._idle)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        on_data: Callable[[bytes], None],
+        headers: Iterable[tuple[str, str]] = (),
+        resend: bool = True,
+        timeouts: Timeouts | None = None,
+    ) -> Call:
+        """Send a request; never waits. A `body` is JSON unless `headers` name another type.
+
+        With `resend`, a kept-alive connection is used where there is one, and if that turns out dead before a byte
+        came back, the request goes out once more. Without (what must not happen twice), a new connection is opened.
+        """
+        head = self._head(method, path, body, headers)
+        call = Call(self.name, method, (head, body or b""), on_data, resend=resend, timeouts=timeouts or self.timeouts)
+        if self._closed:
+            call.fail(ShuttingDown(f"The connections to {self.name} are closed."))
+            return call
+        connection = self._take() if resend else None
+        if connection is None:
+            self.again(call)
+        else:
+            connection.send(call)
+        return call
+
+    async def fetch(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        limit_bytes: int = 8 * MIB,
+        headers: Iterable[tuple[str, str]] = (),
+        resend: bool = True,
+        timeouts: Timeouts | None = None,
+    ) -> Fetched:
+        """Send a request and wait for the whole answer. Over `limit_bytes` (64 MiB at most) it is UpstreamBroken.
+
+        Cancelling the waiting task hangs up.
+        """
+        limit_bytes = min(limit_bytes, MAX_FETCH_BYTES)
+        parts: list[bytes] = []
+        size = 0
+
+        def take(data: bytes) -> None:
+            nonlocal size
+            size += len(data)
+            parts.append(data)
+            if call.status >= 400 and size >= ERROR_BYTES:
+                call.release()
+            elif size > limit_bytes:
+                text = f"{self.name} sent more than {limit_bytes} bytes for {path}"
+                raise UpstreamBroken(text, endpoint=self.name, code="answer_too_large")
+
+        call = self.call(method, path, body, on_data=take, headers=headers, resend=resend, timeouts=timeouts)
+        try:
+            await call.done
+        finally:
+            call.cancel()
+        return Fetched(call.status, call.headers, b"".join(parts))
+
+    async def aclose(self) -> None:
+        """End all calls with ShuttingDown and wait until every connection is closed."""
+        self._closed = True
+        self._stop_reaper()
+        dials = dict(self._dials)
+        calls = [*dials.values(), *(c.call for c in self._connections if c.call is not None)]
+        for call in calls:
+            call.fail(ShuttingDown(f"The connections to {self.name} are closed."))
+        if dials:
+            await asyncio.wait(dials)
+        for connection in tuple(self._connections):
+            connection.drop()
+        if self._connections:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await self._emptied
+        if self._own_resolver:
+            await self._resolver.aclose()
+
+    def again(self, call: Call) -> None:
+        """Open a new connection for `call`."""
+        task = asyncio.get_running_loop().create_task(self._dial(call), name=f"connect {self.name}")
+        self._dials[task] = call
+        task.add_done_callback(self._dialed)
+        call.dialing(task)
+
+    def opened(self, connection: Connection) -> None:
+        """A connection is open."""
+        self._connections.add(connection)
+
+    def idle(self, connection: Connection) -> None:
+        """A connection has served its call and may serve another."""
+        if self._closed or len(self._idle) >= MAX_IDLE:
+            connection.drop()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since_s = loop.time()
+        self._idle.append(connection)
+        if self._reaper is None:
+            self._reaper = loop.call_later(IDLE_S, self._reap)
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        with suppress(ValueError):
+            self._idle.remove(connection)
+        if not self._idle:
+            self._stop_reaper()
+        if not self._connections and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def _take(self) -> Connection | None:
+        """The connection that served last: the others get a chance to grow old."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    def _reap(self) -> None:
+        """Close what has not been used for long; one timer for all."""
+        self._reaper = None
+        loop = asyncio.get_running_loop()
+        oldest_s = loop.time() - IDLE_S
+        for connection in [c for c in self._idle if c.idle_since_s <= oldest_s]:
+            self._idle.remove(connection)
+            connection.drop()
+        if self._idle:
+            self._reaper = loop.call_at(self._idle[0].idle_since_s + IDLE_S, self._reap)
+
+    def _stop_reaper(self) -> None:
+        if self._reaper is not None:
+            self._reaper.cancel()
+            self._reaper = None
+
+    async def _dial(self, call: Call) -> None:
+        """Try the addresses in order; the request goes out from within the connection's own callback."""
+        addresses = await self._resolver.resolve(self._host)
+        share_s = call.timeouts.connect_s / len(addresses)
+        for address in addresses[:-1]:
+            with suppress(OSError):
+                async with asyncio.timeout(share_s):
+                    await self._open(call, address)
+                    return
+        await self._open(call, addresses[-1])
+
+    async def _open(self, call: Call, address: str) -> None:
+        await asyncio.get_running_loop().create_connection(
+            partial(Connection, self, call),
+            address,
+            self._port,
+            ssl=self._tls,
+            server_hostname=self._host if self._tls else None,
+        )
+
+    def _dialed(self, task: asyncio.Task[None]) -> None:
+        call = self._dials.pop(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, OSError):
+            text = f"{self.name} is not reachable: {_reason(error)}"
+            call.fail(Unreachable(text, endpoint=self.name, details=str(error)))
+        elif error is not None:
+            call.fail(error)
+
+    def _head(self, method: str, path: str, body: bytes | None, headers: Iterable[tuple[str, str]]) -> bytes:
+        if not _TARGET.fullmatch(path) or not method.isalpha():
+            raise ValueError("not a request target")
+        own = _fields(headers)
+        if body is not None:
+            if b"content-type:" not in own.lower():
+                own += b"Content-Type: application/json\r\n"
+            own += b"Content-Length: %d\r\n" % len(body)
+        elif method not in ("GET", "HEAD"):
+            own += b"Content-Length: 0\r\n"
+        return f"{method} {self._prefix}{path} HTTP/1.1\r\n".encode("ascii") + self._common + own + b"\r\n"
+
+
+def _fields(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Header lines; ValueError for one that would break out of its line."""
+    lines = [f"{name}: {value}" for name, value in headers]
+    if not all(_FIELD.fullmatch(line) for line in lines):
+        raise ValueError("not a header")
+    return "".join(f"{line}\r\n" for line in lines).encode("ascii")
+
+
+def _reason(error: OSError) -> str:
+    """Why no connection could be made, in plain words."""
+    if isinstance(error, NameNotFound):
+        return str(error)
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "its certificate is not trusted"
+    if isinstance(error, ssl.SSLError):
+        return "it does not speak TLS"
+    return error.strerror or "no connection"
