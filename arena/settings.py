@@ -182,6 +182,11 @@ class Settings(BaseSettings):
         validation_alias=_names("SPACE_ID"),
         description="Set by Hugging Face Spaces; listens on all addresses and turns management off.",
     )
+    space_host: str | None = Field(
+        None,
+        validation_alias=_names("SPACE_HOST"),
+        description="Set by Hugging Face Spaces: the host name under which the Space is reached.",
+    )
 
     @field_validator("endpoints", mode="before")
     @classmethod

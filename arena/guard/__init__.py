@@ -1,0 +1,5 @@
+"""The outermost layer: who may reach the arena, from where, how much, and with which headers the answer leaves."""
+
+from arena.guard.guard import PUBLIC_PATHS, Guard
+
+__all__ = ["PUBLIC_PATHS", "Guard"]

@@ -1,0 +1,211 @@
+"""The guard: pure ASGI, around everything, deny by default.
+
+It reads the scope's path and raw headers only: a URL put together from them could be bent by a Host header. A stream
+costs it one plain function call a message.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from arena.errors import BadRequest, Forbidden, PayloadTooLarge, ShuttingDown, Unauthorized, UnsupportedMedia
+from arena.guard.asgi import App, Message, Receive, Refused, Scope, Send, answer_refused
+from arena.guard.body import BoundedBody
+from arena.guard.credentials import Credentials, bearer
+from arena.guard.headers import API_PREFIXES, SafetyHeaders, preflight
+from arena.guard.origin import Hosts, client_address, network_key, networks, same_origin, web_origins, within
+from arena.guard.pages import OwnPages
+from arena.guard.rate import Rate
+from arena.guard.request import Request
+from arena.log import request_id
+from arena.settings import Settings
+
+log = logging.getLogger(__name__)
+
+HEALTH: Final = "/api/health"
+PUBLIC_PATHS: Final = frozenset({HEALTH, "/signin", "/robots.txt"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# files of the page: a browser fetches a hundred of them at once, and they cost next to nothing
+ASSETS: Final = ("/assets/", "/static/", "/svelte/", "/theme.css", "/favicon.ico", "/gradio_api/file=")
+PROXY_BODY_BYTES: Final = 32 * 1024 * 1024
+UPLOAD: Final = "/gradio_api/upload"
+FORM_OVERHEAD_BYTES: Final = 64 * 1024
+# a Space is reached through the Hub's own proxies only, and those have private addresses
+SPACE_PROXIES: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "fc00::/7")
+SHORT_TOKEN: Final = 16
+
+
+class Guard:
+    """Wraps `app`. Before it: host, framing, origin, token, limits. After it: the headers of safety.
+
+    Raises SettingsError for a wrong ARENA_CORS_ORIGINS or ARENA_TRUSTED_PROXIES. `clock` tells seconds.
+    """
+
+    def __init__(self, app: App, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        on_a_space = settings.space_id is not None
+        token = settings.token.get_secret_value() if settings.token else None
+        if token is not None and len(token) < SHORT_TOKEN:
+            log.warning("WEB_CHAT_TOKEN has fewer than %d characters: it can be guessed", SHORT_TOKEN)
+        self.app = app
+        self.draining = False
+        self._root_path = settings.root_path.rstrip("/")
+        self._hosts = Hosts(settings.host, [*settings.allowed_hosts, *filter(None, [settings.space_host])])
+        self._origins = web_origins(settings.cors_origins)
+        self._proxies = networks(settings.trusted_proxies or (SPACE_PROXIES if on_a_space else ()))
+        self._credentials = Credentials(token, clock)
+        self._rate = Rate(clock) if settings.public or settings.trusted_proxies else None
+        self._headers = SafetyHeaders(on_a_space=on_a_space)
+        self._pages = OwnPages(self._credentials, self._headers, root_path=self._root_path, framed=on_a_space)
+        self._body_limits = (
+            ("/olla/", PROXY_BODY_BYTES),
+            ("/v1/", PROXY_BODY_BYTES),
+            (UPLOAD, settings.max_upload_bytes + FORM_OVERHEAD_BYTES),
+            ("", settings.max_body_bytes),
+        )
+
+    def drain(self) -> None:
+        """From now on refuse new requests: the server is stopping."""
+        self.draining = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope; a kind that cannot be judged is not let in."""
+        kind = scope["type"]
+        if kind == "http":
+            await self._http(scope, receive, send)
+        elif kind == "websocket":
+            await self._websocket(scope, receive, send)
+        elif kind == "lifespan":
+            await self.app(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, self._root_path)
+        request_id.set(request.id)
+        try:
+            self._check_shape(request)
+            if self._is_preflight(request):
+                await self._answer_preflight(request, send)
+                return
+            self._check_caller(request, scope)
+            if request.path in self._pages.paths:
+                await self._pages.serve(request, receive, send)
+                return
+            body = self._bounded(request, receive, send)
+        except Refused as refused:
+            await self._refuse(request, refused, send)
+            return
+        dressed = self._dressing(request, body.send if body else send)
+        await self.app(scope, body.receive if body else receive, dressed)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, self._root_path)
+        request_id.set(request.id)
+        try:
+            self._check_shape(request)
+            self._check_caller(request, scope)
+        except Refused as refused:
+            self._note(request, refused)
+            await send({"type": "websocket.close", "code": 1008, "reason": refused.error.code})
+            return
+        await self.app(scope, receive, send)
+
+    def _check_shape(self, request: Request) -> None:
+        """What needs no caller: host, path, framing, encoding. Raises Refused (400, 403, 415, 503)."""
+        hosts = request.found.get(b"host", ())
+        if len(hosts) != 1:
+            raise Refused(BadRequest("A request must have exactly one Host header"))
+        if not self._hosts.allows(hosts[0]):
+            raise Refused(Forbidden("This host name is not allowed; the operator can add it to ARENA_ALLOWED_HOSTS"))
+        if request.path[:1] != "/" or request.path[:2] == "//":
+            raise Refused(BadRequest("The request path is not valid"))
+        request.check_framing()
+        if (request.one(b"content-encoding") or b"identity").lower() != b"identity":
+            raise Refused(UnsupportedMedia("A request body must not be compressed"))
+        if self.draining:
+            raise Refused(ShuttingDown("The server is stopping"), [(b"connection", b"close"), (b"retry-after", b"5")])
+
+    def _check_caller(self, request: Request, scope: Scope) -> None:
+        """Who calls, from where, how often. Raises Refused (401, 403, 429)."""
+        if request.method not in SAFE_METHODS or request.path == "/signout":
+            host, site, origin = request.found[b"host"][0], request.one(b"sec-fetch-site"), request.one(b"origin")
+            if request.allowed_origin is None and not same_origin(site, origin, host):
+                raise Refused(Forbidden("Requests from other web sites are not allowed"))
+        self._find_address(request, scope)
+        self._authorize(request)
+        if self._rate is not None and request.path != HEALTH and not request.path.startswith(ASSETS):
+            self._rate.take(request.caller)
+
+    def _find_address(self, request: Request, scope: Scope) -> None:
+        """Behind a trusted proxy the scope is told the caller's own address and scheme."""
+        client = scope.get("client")
+        address = client[0] if client else ""
+        if self._proxies and within(address, self._proxies):
+            address = client_address(address, request.found.get(b"x-forwarded-for", ()), self._proxies)
+            scope["client"] = (address, 0)
+            if request.one(b"x-forwarded-proto") == b"https":
+                request.https = True
+                scope["scheme"] = "wss" if scope["type"] == "websocket" else "https"
+        request.address = request.caller = network_key(address)
+
+    def _authorize(self, request: Request) -> None:
+        """Find the session or check the token. Raises Refused (401, 429)."""
+        if not self._credentials.required:
+            return
+        session = self._credentials.sessions.find(request.found.get(b"cookie", ()))
+        if session is not None:
+            request.caller = session
+        elif request.path not in PUBLIC_PATHS:
+            self._credentials.check(bearer(request.found.get(b"authorization", [])), request.address)
+
+    def _is_preflight(self, request: Request) -> bool:
+        """Does a page of a configured origin ask whether it may call the API? Notes that origin in any case."""
+        origin = request.one(b"origin")
+        if origin is None or origin not in self._origins or not request.path.startswith(API_PREFIXES):
+            return False
+        request.allowed_origin = origin
+        return request.method == "OPTIONS" and b"access-control-request-method" in request.found
+
+    def _bounded(self, request: Request, receive: Receive, send: Send) -> BoundedBody | None:
+        """Refuse a body that is declared too large; have one counted whose length is not declared."""
+        length = request.one(b"content-length")
+        if length is None and b"transfer-encoding" not in request.found:
+            return None
+        limit = next(size for prefix, size in self._body_limits if request.path.startswith(prefix))
+        too_large = Refused(PayloadTooLarge(f"The request body is larger than {limit} bytes"))
+        if length is None:
+            return BoundedBody(receive, send, limit, lambda: self._refuse(request, too_large, send))
+        if int(length) > limit:
+            raise too_large
+        # the server itself holds a body to its declared length
+        return None
+
+    def _dressing(self, request: Request, send: Send) -> Send:
+        """`send` with our headers on the first message."""
+
+        def dressed(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                message["headers"] = self._headers.dress(request, message.get("headers", []))
+            return send(message)
+
+        return dressed
+
+    async def _answer_preflight(self, request: Request, send: Send) -> None:
+        headers = [*self._headers.own(request), *preflight()]
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _refuse(self, request: Request, refused: Refused, send: Send) -> None:
+        anonymous = isinstance(refused.error, Unauthorized) and b"authorization" not in request.found
+        if anonymous and request.wants_page:
+            await self._pages.ask(request, send)
+            return
+        self._note(request, refused)
+        await answer_refused(send, refused, self._headers.own(request))
+
+    @staticmethod
+    def _note(request: Request, refused: Refused) -> None:
+        if refused.error.status in (401, 403, 429):
+            address, code = request.address or "-", refused.error.code
+            log.warning("refused %s %s from %s: %s", request.method, request.path[:200], address, code)

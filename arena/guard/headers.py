@@ -1,0 +1,102 @@
+"""The headers every answer leaves with."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from arena.guard.asgi import Headers
+from arena.guard.request import Request
+
+# Gradio's start-up scripts are inline and its js= handlers are compiled from text: hence both unsafe words.
+PAGE_POLICY: Final = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; media-src 'self' blob: data:; "
+    "worker-src 'self' blob:; form-action 'self'; base-uri 'self'; object-src 'none'; frame-ancestors {frames}"
+)
+FORM_POLICY: Final = (
+    "default-src 'none'; style-src '{style}'; form-action 'self'; base-uri 'none'; frame-ancestors {frames}"
+)
+SPACE_FRAMES: Final = "'self' https://huggingface.co https://*.hf.space"
+API_PREFIXES: Final = ("/api/", "/olla/", "/v1/")
+STREAMS: Final = (b"text/event-stream", b"application/x-ndjson")
+NO_STORE: Final = (b"cache-control", b"no-store")
+EXPOSED: Final = b"x-request-id, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset"
+
+
+class SafetyHeaders:
+    """What is added to and taken from the headers of an answer. `on_a_space`: the Hub shows the page in a frame."""
+
+    def __init__(self, *, on_a_space: bool) -> None:
+        self._frames = SPACE_FRAMES if on_a_space else "'self'"
+        self._base: Headers = [
+            (b"x-content-type-options", b"nosniff"),
+            (b"cross-origin-opener-policy", b"same-origin"),
+        ]
+        if not on_a_space:
+            # it knows no list of hosts; frame-ancestors does
+            self._base.append((b"x-frame-options", b"SAMEORIGIN"))
+        self._page: Headers = [
+            *self._base,
+            (b"content-security-policy", PAGE_POLICY.format(frames=self._frames).encode()),
+            (b"referrer-policy", b"no-referrer"),
+        ]
+        self._ours = frozenset({*(name for name, _ in self._page), b"x-frame-options", b"x-request-id"})
+
+    def form(self, request: Request, style: str) -> Headers:
+        """The headers of a page without scripts; `style` is the hash of its one style sheet.
+
+        Under no-referrer a browser posts a form with `Origin: null`, which is nobody's: hence same-origin.
+        """
+        policy = FORM_POLICY.format(style=style, frames=self._frames).encode()
+        return [
+            *self._base,
+            (b"content-security-policy", policy),
+            (b"referrer-policy", b"same-origin"),
+            NO_STORE,
+            (b"x-request-id", request.id.encode()),
+        ]
+
+    def own(self, request: Request) -> Headers:
+        """The headers of an answer the guard gives itself."""
+        headers = [*self._page, NO_STORE, (b"x-request-id", request.id.encode())]
+        return headers + cross_origin(request.allowed_origin) if request.allowed_origin else headers
+
+    def dress(self, request: Request, headers: Headers) -> Headers:
+        """The application's headers as they leave."""
+        ours = self._ours
+        no_store = request.path.startswith(API_PREFIXES)
+        dressed = []
+        for pair in headers:
+            name, value = pair
+            if name in ours or name.startswith(b"access-control-") or (no_store and name == b"cache-control"):
+                continue
+            if name == b"content-type" and value.startswith(STREAMS):
+                # a reverse proxy must not collect a stream before it passes it on
+                dressed.append((b"x-accel-buffering", b"no"))
+            if name != b"x-accel-buffering":
+                dressed.append(pair)
+        dressed += self._page
+        dressed.append((b"x-request-id", request.id.encode()))
+        if no_store:
+            dressed.append(NO_STORE)
+        if request.allowed_origin is not None:
+            dressed += cross_origin(request.allowed_origin)
+        return dressed
+
+
+def cross_origin(origin: bytes) -> Headers:
+    """The headers that let a page of `origin` read an answer."""
+    return [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-expose-headers", EXPOSED),
+        (b"vary", b"origin"),
+    ]
+
+
+def preflight() -> Headers:
+    """The headers that let a page send the request it asked for."""
+    return [
+        (b"access-control-allow-methods", b"GET, POST, DELETE, HEAD, OPTIONS"),
+        (b"access-control-allow-headers", b"authorization, content-type"),
+        (b"access-control-max-age", b"600"),
+    ]

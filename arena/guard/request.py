@@ -1,0 +1,73 @@
+"""What the guard reads of a request: path, method and a dozen raw headers, and whether its framing is sound."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+from arena.errors import BadRequest
+from arena.guard.asgi import Refused, Scope
+
+READ_HEADERS: Final = frozenset(
+    {
+        b"host",
+        b"authorization",
+        b"cookie",
+        b"origin",
+        b"sec-fetch-site",
+        b"accept",
+        b"content-length",
+        b"content-encoding",
+        b"transfer-encoding",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"access-control-request-method",
+    }
+)
+LENGTH_DIGITS: Final = 18
+
+
+class Request:
+    """One request as the guard sees it. `path` is without the prefix a reverse proxy may have left on it.
+
+    `address` is where the caller sits, `caller` under which key it is counted, `allowed_origin` the configured web
+    origin it comes from; the guard fills them in as it finds out.
+    """
+
+    __slots__ = ("address", "allowed_origin", "caller", "found", "https", "id", "method", "path", "query")
+
+    def __init__(self, scope: Scope, root_path: str) -> None:
+        path: str = scope["path"]
+        self.path = path[len(root_path) :] if root_path and path.startswith(root_path + "/") else path
+        self.method: str = scope.get("method", "WEBSOCKET")
+        self.query: bytes = scope.get("query_string", b"")
+        self.https = scope.get("scheme") in ("https", "wss")
+        self.id = secrets.token_hex(8)
+        self.address = ""
+        self.caller: str | bytes = ""
+        self.allowed_origin: bytes | None = None
+        self.found: dict[bytes, list[bytes]] = {}
+        for name, value in scope["headers"]:
+            if name in READ_HEADERS:
+                self.found.setdefault(name, []).append(value)
+
+    def one(self, name: bytes) -> bytes | None:
+        """The header's value: the last one, should it have come twice."""
+        values = self.found.get(name)
+        return values[-1] if values else None
+
+    @property
+    def wants_page(self) -> bool:
+        """Is a person waiting in a browser, who can sign in?"""
+        return self.method in ("GET", "HEAD") and b"text/html" in (self.one(b"accept") or b"")
+
+    def check_framing(self) -> None:
+        """Raises Refused (400) when two servers could disagree on where this request ends."""
+        lengths = self.found.get(b"content-length", [])
+        encodings = self.found.get(b"transfer-encoding", [])
+        if not lengths and not encodings:
+            return
+        if encodings and (lengths or len(encodings) > 1 or encodings[0].lower() != b"chunked"):
+            raise Refused(BadRequest("Transfer-Encoding must be chunked alone, without Content-Length"))
+        if lengths and (len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > LENGTH_DIGITS):
+            raise Refused(BadRequest("Content-Length must be one number"))
