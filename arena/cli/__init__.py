@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from arena import __version__
 from arena.errors import ArenaError, SettingsError
+
+if TYPE_CHECKING:
+    from arena.cli.doors import Door
+    from arena.cli.screen import Download
 
 HELP = f"""Ollama Arena {__version__}: compare language models side by side.
 
@@ -90,10 +95,150 @@ def serve(
     serve_arena(settings)
 
 
+Url = Annotated[
+    str | None,
+    typer.Option(help="Ask a running arena, for example http://127.0.0.1:7860, with WEB_CHAT_TOKEN if it needs one."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@app.command(epilog="Examples:\n\n`models`\n\n`models --json --url http://127.0.0.1:7860`")
+def models(as_json: Json = False, url: Url = None) -> None:
+    """List the installed models: size, quantisation, where they are, and whether they are in memory."""
+    import msgspec
+
+    with _door(url) as door:
+        found = door.models()
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+    elif not found:
+        print("No models are installed. Fetch a small one: pull smollm2:135m")
+    else:
+        from rich.console import Console
+
+        from arena.cli.screen import models_table
+
+        Console().print(models_table(found))
+
+
+@app.command(
+    epilog="""Examples:
+
+`chat smollm2:135m "Why is the sky blue?"`
+
+`chat smollm2:135m smollm2:135m-q8_0 "Name three rivers." --temperature 0 --seed 1`
+
+`cat letter.txt | chat llama3.2:3b qwen3:4b "Answer this letter."`
+
+`chat llama3.2:3b "Hello" --url http://127.0.0.1:7860 --json`"""
+)
+def chat(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL... [PROMPT]", help="One or more models, then the prompt in quotes.", show_default=False
+        ),
+    ],
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="The prompt; all words are then models.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt for all models.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0.01 to 2; higher varies more.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="0 to 1.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="0 to 100; 0 is off.")] = None,
+    repeat_penalty: Annotated[float | None, typer.Option(help="1 to 2; 1 is off.")] = None,
+    num_predict: Annotated[int | None, typer.Option(help="Most tokens of an answer; -1 is no limit.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer; 0 picks one.")] = None,
+    num_ctx: Annotated[int | None, typer.Option(help="Context in tokens.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Text that ends an answer; may be given several times.")
+    ] = None,
+    think: Annotated[bool | None, typer.Option("--think/--no-think", help="For models that can think.")] = None,
+    one_after_another: Annotated[
+        bool,
+        typer.Option("--one-after-another", help="One model at a time, so that figures do not disturb each other."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every event as one JSON line.")] = False,
+    url: Url = None,
+) -> None:
+    """Send one prompt to several models and watch the answers side by side.
+
+    The prompt is the last argument, --prompt, or standard input (added after the prompt if there is one).
+    An option that is not given is left to the model. Ctrl-C stops all answers at once, upstream too.
+    """
+    from arena.cli import chat as chatting
+    from arena.cli.screen import view_for
+    from arena.types import Options
+
+    options = Options(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        repeat_penalty=repeat_penalty,
+        num_predict=num_predict,
+        seed=seed or None,
+        num_ctx=num_ctx,
+        stop=tuple(stop) if stop else None,
+    )
+    with _door(url) as door:
+        names = words
+        if prompt is None:
+            names, prompt = chatting.split_prompt(words, door.models)
+        text = chatting.complete_prompt(prompt, sys.stdin)
+        asked = chatting.requests_for(names, text, system=system, options=options, think=think)
+        view = view_for([request.instance.id for request in asked], as_json=as_json)
+        finished = chatting.run(door, asked, "one_after_another" if one_after_another else "together", view)
+    if not finished:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(epilog="Examples:\n\n`pull smollm2:135m`\n\n`pull llama3.2:3b --url http://127.0.0.1:7860`")
+def pull(
+    model: Annotated[str, typer.Argument(help="The model to fetch, for example llama3.2:3b.", show_default=False)],
+    endpoint: Annotated[str | None, typer.Option(help="The endpoint to fetch it to, by name.")] = None,
+    url: Url = None,
+) -> None:
+    """Fetch a model, with its progress. Ctrl-C cancels; what has arrived is kept for the next try."""
+    from arena.names import checked
+
+    checked(model)
+    with _door(url) as door, _bar() as show:
+        job = door.pull(model, endpoint, show)
+    if job.state != "done":
+        raise ArenaError(job.error or f"The download of {model} was {job.state}.")
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+@contextmanager
+def _door(url: str | None) -> Iterator[Door]:
+    """The arena to ask: the running one at `url`, or one in this process that lives as long as the command."""
+    from arena.settings import load
+
+    settings = load()
+    if url is not None:
+        from arena.cli.remote import RemoteArena
+
+        yield RemoteArena(url, settings.token.get_secret_value() if settings.token else None)
+        return
+    from arena import log
+    from arena.cli.doors import own_arena
+
+    if "log_level" not in settings.model_fields_set:  # a terminal shows answers; what went wrong is told by errors
+        settings = settings.model_copy(update={"log_level": "error"})
+    log.configure(settings)
+    with _bar() as show, own_arena(settings, show) as door:
+        yield door
+
+
+def _bar() -> Download:
+    from rich.console import Console
+
+    from arena.cli.screen import Download
+
+    return Download(Console(stderr=True))
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
