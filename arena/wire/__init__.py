@@ -4,8 +4,9 @@
 connection underneath is never handed out, because it may serve somebody else by the time the caller lets go.
 """
 
+from arena.wire.answer import Headers
 from arena.wire.call import Call, Timeouts
 from arena.wire.pool import Fetched, Pool
 from arena.wire.resolve import Resolver
 
-__all__ = ["Call", "Fetched", "Pool", "Resolver", "Timeouts"]
+__all__ = ["Call", "Fetched", "Headers", "Pool", "Resolver", "Timeouts"]

@@ -1,0 +1,5 @@
+"""The only place that knows Ollama's JSON: requests, lines, counters, errors."""
+
+from arena.ollama.client import OllamaClient
+
+__all__ = ["OllamaClient"]

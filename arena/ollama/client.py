@@ -1,0 +1,265 @@
+"""OllamaClient: one Ollama server's API, as typed calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from arena.errors import BadRequest, BudgetExceeded, UpstreamBroken, UpstreamTimeout
+from arena.ollama.answer import Budget, ChatAnswer, Stopwatch
+from arena.ollama.failures import refusal
+from arena.ollama.lines import read_object
+from arena.ollama.pull import PullAnswer
+from arena.streaming import Outlet
+from arena.types import ChatMessage, ChatRequest, LoadedModel, ModelInfo, PullProgress
+from arena.wire import Pool, Resolver, Timeouts
+
+QUICK_S = 10.0
+"""Limit for questions that Ollama answers from memory."""
+PULL_IDLE_S = 60.0
+LIST_BYTES = 64 * 1024 * 1024
+
+S = TypeVar("S", bound=Struct)
+
+
+class _Details(Struct):
+    family: str | None = ""
+    parameter_size: str | None = ""
+    quantization_level: str | None = ""
+    context_length: int | None = None
+
+
+class _Model(Struct):
+    name: str = ""
+    model: str = ""
+    size: int = 0
+    size_vram: int = 0
+    digest: str = ""
+    modified_at: str = ""
+    expires_at: str = ""
+    context_length: int | None = None
+    capabilities: tuple[str, ...] | None = None
+    details: _Details | None = None
+
+
+class _Models(Struct):
+    models: tuple[_Model, ...] | None
+
+
+class _Shown(Struct):
+    details: _Details | None = None
+    model_info: dict[str, Any] | None = None
+    capabilities: tuple[str, ...] | None = None
+    modified_at: str = ""
+
+
+class _Version(Struct):
+    version: str
+
+
+class OllamaClient:
+    """Talks to the server at `url`; `name` is what errors call it. Safe to build without a running loop.
+
+    Every method raises Unreachable, UpstreamTimeout, UpstreamBroken or UpstreamError (with the server's own text),
+    Busy when the server's queue is full, and ModelNotFound where a model is named.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        timeouts: Timeouts | None = None,
+        max_deltas: int = 32768,
+        max_bytes: int = 64 * 1024 * 1024,
+        headers: Iterable[tuple[str, str]] = (),
+        resolver: Resolver | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.url = url
+        self.name = name
+        self._timeouts = limits = timeouts or Timeouts()
+        self._pool = Pool(url, name=name, timeouts=limits, headers=headers, resolver=resolver)
+        self._budget = Budget(max_deltas, max_bytes)
+        self._clock = clock
+        self._quick = Timeouts(
+            connect_s=limits.connect_s,
+            first_byte_s=min(limits.first_byte_s, QUICK_S),
+            idle_s=min(limits.idle_s, QUICK_S),
+            total_s=limits.connect_s + 2 * QUICK_S,
+        )
+        self._pulling = msgspec.structs.replace(limits, idle_s=min(limits.idle_s, PULL_IDLE_S), total_s=None)
+
+    async def version(self) -> str:
+        """The server's version."""
+        return (await self._get("/api/version", _Version)).version
+
+    async def tags(self) -> tuple[ModelInfo, ...]:
+        """The installed models, newest first. Capabilities are None on servers before 0.30; ask `show()` then."""
+        listed = await self._get("/api/tags", _Models)
+        return tuple(self._info(item, item.details or _Details()) for item in listed.models or ())
+
+    async def ps(self) -> tuple[LoadedModel, ...]:
+        """The models in memory. One that is still loading is not listed."""
+        listed = await self._get("/api/ps", _Models)
+        return tuple(
+            LoadedModel(
+                name=item.name or item.model,
+                endpoint=self.name,
+                size_bytes=item.size,
+                vram_bytes=item.size_vram,
+                context_length=item.context_length,
+                expires_at=item.expires_at,
+                digest=item.digest,
+            )
+            for item in listed.models or ()
+        )
+
+    async def show(self, model: str) -> ModelInfo:
+        """One model's family, size, quantisation, training context and capabilities (not its size in bytes)."""
+        shown = self._decoded(await self._post("/api/show", {"model": model}, quick=True), _Shown)
+        details = shown.details or _Details()
+        found = [value for key, value in (shown.model_info or {}).items() if key.endswith(".context_length")]
+        if found and isinstance(found[0], int):
+            details = msgspec.structs.replace(details, context_length=found[0])
+        item = _Model(name=model, capabilities=shown.capabilities, modified_at=shown.modified_at)
+        return self._info(item, details)
+
+    async def chat(self, request: ChatRequest, outlet: Outlet, *, contended: Callable[[], bool] | None = None) -> None:
+        """Ask for an answer and push its deltas and its Finished into `outlet`; returns when it is complete.
+
+        Anything but `done:true` raises, BudgetExceeded included; text that came before stays put. Cancelling hangs up
+        at once, which stops the generation. `contended` is asked at the end whether another one ran meanwhile.
+        """
+        body = chat_body(request)
+        watch = Stopwatch(self._clock)
+        answer = ChatAnswer(self.name, outlet, watch, self._budget, contended)
+        outlet.metrics_so_far = watch.metrics
+        outlet.tap = answer.call = call = self._pool.call("POST", "/api/chat", body, on_data=answer.on_data)
+        try:
+            await call.done
+            answer.ended()
+        except UpstreamTimeout as error:
+            if error.code == "total_timeout":
+                raise BudgetExceeded(f"The answer was cut: {error.message}.", endpoint=self.name) from error
+            answer.ended(error)
+        except UpstreamBroken as error:
+            answer.ended(error)
+        finally:
+            call.cancel()
+
+    async def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
+        """Download `model`, yielding progress summed over its layers, to the end "success". Closing it hangs up."""
+        answer = PullAnswer(self.name)
+        body = _encode({"model": model, "stream": True})
+        answer.call = call = self._pool.call(
+            "POST", "/api/pull", body, on_data=answer.on_data, resend=False, timeouts=self._pulling
+        )
+        call.done.add_done_callback(answer.ended)
+        try:
+            while progress := await answer.news():
+                for item in progress:
+                    yield item
+            await call.done
+            if call.status != 200:
+                raise refusal(call.status, call.headers, answer.error_body, self.name)
+            answer.last_line()
+            if not answer.succeeded:
+                text = f"{self.name} ended the download without success"
+                raise UpstreamBroken(text, endpoint=self.name, code="upstream_eof")
+            for item in await answer.news():
+                yield item
+        finally:
+            call.cancel()
+
+    async def delete(self, model: str) -> None:
+        """Remove `model`."""
+        body = _encode({"model": model})
+        fetched = await self._pool.fetch("DELETE", "/api/delete", body, resend=False)
+        if fetched.status != 200:
+            raise refusal(*fetched, self.name)
+
+    async def load(self, model: str, num_ctx: int | None = None) -> None:
+        """Bring `model` into memory, with a context of `num_ctx` tokens if given; returns when it is there."""
+        options = {} if num_ctx is None else {"options": {"num_ctx": num_ctx}}
+        await self._post("/api/chat", {"model": model, "messages": [], "stream": False, **options})
+
+    async def unload(self, model: str) -> None:
+        """Free the memory of `model`; no error if it is not loaded."""
+        await self._post("/api/chat", {"model": model, "messages": [], "stream": False, "keep_alive": 0})
+
+    async def aclose(self) -> None:
+        """End all calls and close all connections."""
+        await self._pool.aclose()
+
+    async def _get(self, path: str, shape: type[S]) -> S:
+        fetched = await self._pool.fetch("GET", path, limit_bytes=LIST_BYTES, timeouts=self._quick)
+        if fetched.status != 200:
+            raise refusal(*fetched, self.name)
+        return self._decoded(fetched.body, shape)
+
+    async def _post(self, path: str, body: dict[str, Any], *, quick: bool = False) -> bytes:
+        timeouts = self._quick if quick else None
+        fetched = await self._pool.fetch("POST", path, _encode(body), timeouts=timeouts)
+        if fetched.status != 200:
+            raise refusal(*fetched, self.name)
+        item = read_object(fetched.body, self.name)
+        if item.get("error") is not None:  # some versions told of failures under status 200
+            raise refusal(500, (), fetched.body, self.name)
+        return fetched.body
+
+    def _decoded(self, body: bytes, shape: type[S]) -> S:
+        try:
+            return msgspec.json.decode(body, type=shape)
+        except (ValueError, RecursionError):
+            read_object(body, self.name)
+        text = f"{self.name} did not answer as Ollama does"
+        raise UpstreamBroken(text, endpoint=self.name, code="malformed")
+
+    def _info(self, item: _Model, details: _Details) -> ModelInfo:
+        return ModelInfo(
+            name=item.name or item.model,
+            endpoints=(self.name,),
+            size_bytes=item.size,
+            digest=item.digest.removeprefix("sha256:"),
+            family=details.family or "",
+            parameter_size=details.parameter_size or "",
+            quantization=details.quantization_level or "",
+            context_length=details.context_length,
+            capabilities=item.capabilities,
+            modified_at=item.modified_at,
+        )
+
+
+def chat_body(request: ChatRequest) -> bytes:
+    """The JSON of a chat request. An overflow of the context is to be an error, not a silent cut: truncate is off."""
+    instance = request.instance
+    messages = [_message(message) for message in request.messages]
+    if instance.system and not any(message.role == "system" for message in request.messages):
+        messages.insert(0, {"role": "system", "content": instance.system})
+    body: dict[str, Any] = {"model": instance.model, "messages": messages, "stream": True, "truncate": False}
+    if options := instance.options.sent():
+        body["options"] = options
+    if instance.think is not None:
+        body["think"] = instance.think
+    return _encode(body)
+
+
+def _message(message: ChatMessage) -> dict[str, Any]:
+    sent = {**message.extra, "role": message.role, "content": message.content}
+    if message.thinking:
+        sent["thinking"] = message.thinking
+    if message.images:
+        sent["images"] = message.images
+    return sent
+
+
+def _encode(body: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        raise BadRequest("The text holds half of a character (a lone surrogate), which cannot be sent.") from None

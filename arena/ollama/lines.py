@@ -1,0 +1,71 @@
+"""Newline-delimited JSON as Ollama writes it: cut at byte 0x0A and nothing else, then read with care."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from arena.errors import UpstreamBroken
+
+MAX_LINE_BYTES = 8 * 1024 * 1024
+NOT_OLLAMA = "is not an Ollama server: it answered with a web page"
+
+
+class Lines:
+    """Hands on whole lines and keeps the half one. U+0085 and U+2028 are text, not line ends."""
+
+    __slots__ = ("_size", "_tail", "endpoint")
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self._tail: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Everything up to the last line end so far, or nothing. Raises UpstreamBroken for a line over 8 MiB."""
+        cut = data.rfind(b"\n") + 1
+        if cut and not self._tail:
+            whole = data if cut == len(data) else data[:cut]
+        else:
+            self._check(data.find(b"\n") if cut else len(data))
+            if not cut:
+                self._keep(data)
+                return b""
+            whole = b"".join([*self._tail, data[:cut]])
+            self._tail.clear()
+            self._size = 0
+        if cut < len(data):
+            self._keep(data[cut:])
+        return whole
+
+    def rest(self) -> bytes:
+        """The half line at the end."""
+        return b"".join(self._tail).strip()
+
+    def _keep(self, data: bytes) -> None:
+        self._tail.append(data)
+        self._size += len(data)
+
+    def _check(self, more_bytes: int) -> None:
+        if self._size + more_bytes > MAX_LINE_BYTES:
+            self._tail.clear()
+            text = f"{self.endpoint} sent a line of more than {MAX_LINE_BYTES // 1024 // 1024} MiB"
+            raise UpstreamBroken(text, endpoint=self.endpoint, code="line_too_long")
+
+
+def read_object(line: bytes, endpoint: str) -> dict[str, Any]:
+    """The JSON object in `line`; bytes that are not UTF-8 become U+FFFD. Raises UpstreamBroken "malformed"."""
+    try:
+        value = json.loads(line.decode("utf-8", "replace"), strict=False)
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, dict):
+        return value
+    if line.lstrip()[:1] == b"<":
+        raise UpstreamBroken(f"{endpoint} {NOT_OLLAMA}", endpoint=endpoint, code="not_ollama")
+    raise UpstreamBroken(f"{endpoint} sent something that is not Ollama's JSON", endpoint=endpoint, code="malformed")
+
+
+def clean(text: str) -> str:
+    """`text` without lone surrogates, which no encoder downstream could write."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
