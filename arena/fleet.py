@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 FRESH_S = 5.0
 """Age in seconds at which a remembered list of models is asked for again."""
+DESCRIBED_S = 60.0
+"""The same where only a model's fixed properties are wanted."""
 
 
 class Lease:
@@ -49,6 +51,7 @@ class Endpoint:
         self._leases: set[Lease] = set()
         self._models: tuple[ModelInfo, ...] = ()
         self._loaded: tuple[LoadedModel, ...] = ()
+        self._shown: dict[str, tuple[str, ...]] = {}
         self._asked_s: float | None = None
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -93,6 +96,19 @@ class Endpoint:
         """The context `model` really runs with, if it is remembered as loaded."""
         wanted = canonical(model)
         return next((item.context_length for item in self._loaded if canonical(item.name) == wanted), None)
+
+    async def describe(self, model: str) -> ModelInfo:
+        """`model` with its capabilities, which servers before 0.30 only tell one model at a time. Raises ModelNotFound."""
+        await self._refresh(DESCRIBED_S)
+        info = self.known(model)
+        if info is None:
+            raise ModelNotFound(f"model '{model}' not found, try pulling it first")
+        if info.capabilities is not None:
+            return info
+        key = info.digest or info.name
+        if key not in self._shown:
+            self._shown[key] = (await self.client.show(info.name)).capabilities or ()
+        return msgspec.structs.replace(info, capabilities=self._shown[key])
 
     def forget(self) -> None:
         """The next question asks anew (after a pull, a delete, a load)."""
@@ -217,7 +233,7 @@ class Fleet:
             return self.endpoint(endpoint)
         if len(self._endpoints) == 1:
             return self._endpoints[0]  # it says itself whether it has the model
-        for max_age_s in (60.0, 0.0):
+        for max_age_s in (DESCRIBED_S, 0.0):
             await self.models(max_age_s)
             holders = [candidate for candidate in self._endpoints if candidate.known(model) and candidate.error is None]
             if holders:
