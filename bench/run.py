@@ -1,0 +1,152 @@
+"""The benchmark: python bench/run.py [CASE ...] [--rounds N] [--only NAME,NAME]
+
+Every candidate gets a fresh server and upstream in every round, and every other round runs in reverse order. Loopback
+only; bounded in count and time; only processes started here are ended. See README.md for how to read the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cases
+import disconnects
+import lab
+import page
+from candidates import CANDIDATES, Target
+from report import Results, gates, table
+
+ALL = tuple(CANDIDATES)
+OURS = ("arena", "arena+token")
+FAST = ("direct", "limit_c", "nginx", *OURS, "aiohttp", "httpx")
+CASES = {
+    "burst": (cases.burst, ALL),
+    "rates": (cases.rates, ALL),
+    "first": (cases.first, ALL),
+    "hold": (cases.hold, ALL),
+    "cancel": (cases.cancel, ALL),
+    "slow": (cases.slow, ("direct", "limit_c", *OURS, "aiohttp")),
+    "disconnects": (disconnects.run, OURS),
+    "page": (page.run, ("arena",)),
+}
+NOISE = {"rates": "p50_us", "first": "p50_us", "burst": "tokens_per_s"}
+NOISY = 0.3
+PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "msgspec", "gradio", "aiohttp", "httpx", "requests")
+
+
+def version(package: str) -> str:
+    """An installed package's version."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
+    tools = " ".join(f"{name} {version(name)}" for name in PACKAGES)
+    nginx = shutil.which("nginx")
+    if nginx:
+        said = subprocess.run([nginx, "-v"], capture_output=True, text=True).stderr
+        tools += " nginx " + said.strip().rpartition("/")[2]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=lab.ROOT, capture_output=True, text=True).stdout.strip()
+    return (
+        f"{os.cpu_count()} cores ({model}), {platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"commit {commit or '?'}\n{tools}"
+    )
+
+
+def load_average() -> str:
+    """The machine's load over 1, 5 and 15 minutes."""
+    return " ".join(f"{value:.2f}" for value in os.getloadavg())
+
+
+class Run:
+    """One interleaved run over some cases."""
+
+    def __init__(self, only: tuple[str, ...], rounds: int, results: Path) -> None:
+        self.only, self.rounds, self.file = only, rounds, results
+        self.rows: list[dict[str, object]] = []
+
+    def case(self, name: str) -> None:
+        """All rounds of one case."""
+        body, usual = CASES[name]
+        wanted = [each for each in (self.only or usual) if self._there(each)]
+        for number in range(self.rounds):
+            for candidate in wanted if number % 2 == 0 else reversed(wanted):
+                try:
+                    with Target(CANDIDATES[candidate]) as target:
+                        for row in body(target):
+                            self._record(name, candidate, number, row)
+                except (lab.LabError, OSError, subprocess.SubprocessError, page.Unavailable) as error:
+                    self._record(name, candidate, number, {"load": "-", "void": f"{type(error).__name__}: {error}"[:200]})
+
+    def _there(self, name: str) -> bool:
+        why = CANDIDATES[name].missing()
+        if why:
+            print(f"missing: {name} ({why})")
+        return why is None
+
+    def _record(self, case: str, candidate: str, number: int, row: dict[str, object]) -> None:
+        whole = {"case": case, "candidate": candidate, "round": number, "at": round(time.time()), **row}
+        self.rows.append(whole)
+        with self.file.open("a") as out:
+            out.write(json.dumps(whole) + "\n")
+        shown = {k: round(v, 2) if isinstance(v, float) else v for k, v in row.items() if v is not None}
+        print(f"  {case} {candidate} round {number + 1}: {shown}", flush=True)
+
+
+def noise(results: Results, names: list[str]) -> list[str]:
+    """Where "direct" itself moved by more than NOISY between the rounds."""
+    found = []
+    for case in names:
+        for load in results.loads(case) if case in NOISE else ():
+            spread = results.spread(case, load, NOISE[case])
+            if spread > NOISY:
+                found.append(f"NOISY: direct moved by {spread:.0%} in {case} {load}; compare ratios only")
+    return found
+
+
+def main() -> int:
+    """Run, print tables and gates; 0 even if a gate fails (machines are shared), 2 if nothing could be measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", nargs="*", choices=[*CASES, []], help="some of: " + " ".join(CASES) + " (default: all)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="some of: " + ",".join(CANDIDATES))
+    given = parser.parse_args()
+    only = tuple(part for part in given.only.split(",") if part)
+    if unknown := set(only) - set(CANDIDATES):
+        parser.error(f"no such candidate: {', '.join(sorted(unknown))}")
+    if why := lab.missing_tools():
+        print(f"cannot measure here: {why}")
+        return 2
+    lab.build()
+    folder = lab.HERE / "results"
+    folder.mkdir(exist_ok=True)
+    names = given.case or list(CASES)
+    command = "python bench/run.py " + " ".join(sys.argv[1:])
+    print(f"{command}\n{machine()}\nload average before: {load_average()}", flush=True)
+    run = Run(only, given.rounds, folder / time.strftime("%Y%m%d-%H%M%S.jsonl"))
+    for name in names:
+        run.case(name)
+    results = Results(run.rows)
+    for name in names:
+        print(f"\n## {name}\n\n{table(results, name, CANDIDATES)}")
+    print(f"\nload average after: {load_average()}; {given.rounds} rounds; median [least-greatest]; rows in {run.file}")
+    print("\n".join(noise(results, names)) or "quiet: direct moved by less than 30 % everywhere")
+    for candidate in [each for each in OURS if any(row["candidate"] == each for row in run.rows)]:
+        print(f"\n## gates, {candidate}\n\n" + "\n".join(gate.line() for gate in gates(results, candidate)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
