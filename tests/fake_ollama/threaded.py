@@ -1,0 +1,131 @@
+"""The fake in a thread of its own, for tests that are not asynchronous and for servers in other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from tests.fake_ollama.catalogue import DEFAULT_MODELS
+from tests.fake_ollama.control import Hit
+from tests.fake_ollama.exchange import Record
+from tests.fake_ollama.server import FakeOllama
+
+T = TypeVar("T")
+
+
+class RunningFake:
+    """The synchronous twin of `FakeOllama`: the same names, ordinary methods. `fake` is the object in the thread."""
+
+    def __init__(self, fake: FakeOllama, loop: asyncio.AbstractEventLoop) -> None:
+        self.fake, self._loop = fake, loop
+        self.port, self.url = fake.port, fake.url
+        self.control_url, self.canary_url = fake.control_url, fake.canary_url
+
+    @property
+    def log(self) -> list[Record]:
+        """The records so far, as a list of its own."""
+        return list(self.fake.log)
+
+    @property
+    def models(self) -> list[str]:
+        """The names listed now."""
+        return list(self.fake.models)
+
+    @property
+    def canary_hits(self) -> list[Hit]:
+        """Every request that reached the canary."""
+        return list(self.fake.canary_hits)
+
+    @property
+    def open(self) -> int:
+        """Requests being served now."""
+        return self._call(lambda: self.fake.open)
+
+    @property
+    def connections(self) -> int:
+        """Connections open now, idle ones included."""
+        return self._call(lambda: self.fake.connections)
+
+    @property
+    def accepted(self) -> int:
+        """Connections accepted so far."""
+        return self._call(lambda: self.fake.accepted)
+
+    @property
+    def cut(self) -> int:
+        """Requests that the client cut so far."""
+        return self._call(lambda: self.fake.cut)
+
+    def until(self, condition: Callable[[], bool], within_s: float, what: str = "condition") -> None:
+        """Wait until `condition()` holds; it runs in the fake's thread. Raises Late."""
+        self._run(self.fake.until(condition, within_s, what))
+
+    def closed(self, n: int = 1, within_s: float = 1) -> None:
+        """Wait until the client has cut `n` requests in all."""
+        self._run(self.fake.closed(n, within_s))
+
+    def idle(self, within_s: float = 1) -> None:
+        """Wait until no request is being served."""
+        self._run(self.fake.idle(within_s))
+
+    def arrived(self, n: int = 1, within_s: float = 5, path: str | None = None) -> None:
+        """Wait until `n` requests (to `path`, if given) have arrived in all."""
+        self._run(self.fake.arrived(n, within_s, path))
+
+    def release(self, key: str | int = "", n: int = 1) -> None:
+        """Let `n` tokens of `fx-gate:id-<key>` pass."""
+        self._call(lambda: self.fake.release(key, n))
+
+    def state(self, *, models: Iterable[str] | None = None, **changes: Any) -> None:
+        """Change the server-wide state."""
+        self._call(lambda: self.fake.state(models=models, **changes))
+
+    def reset(self) -> None:
+        """Back to the state after the start."""
+        self._call(self.fake.reset)
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _call(self, function: Callable[[], T]) -> T:
+        async def call() -> T:
+            return function()
+
+        return self._run(call())
+
+
+@contextmanager
+def running_fake(models: Iterable[str] = DEFAULT_MODELS, **options: Any) -> Iterator[RunningFake]:
+    """Run a fake in a thread for the length of the block; takes what `FakeOllama` takes."""
+    started = threading.Event()
+    running: list[RunningFake] = []
+    stops: list[Callable[[], object]] = []
+
+    async def serve() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        async with FakeOllama(models, **options) as fake:
+            running.append(RunningFake(fake, loop))
+            stops.append(lambda: loop.call_soon_threadsafe(stop.set))
+            started.set()
+            await stop.wait()
+
+    def run() -> None:
+        try:
+            with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+                runner.run(serve())
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=run, name="fake ollama", daemon=True)
+    thread.start()
+    started.wait()
+    if not running:
+        raise RuntimeError("the fake did not start")
+    try:
+        yield running[0]
+    finally:
+        stops[0]()
+        thread.join()
