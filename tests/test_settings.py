@@ -74,7 +74,7 @@ def test_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        load().port = 1  # type: ignore[misc]
+        load().port = 1
 
 
 def test_token_is_not_shown() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,19 +19,25 @@ from arena.types import (
     Delta,
     Failed,
     Finished,
+    Manifest,
     Metrics,
     ModelInfo,
     ModelInstance,
     Options,
     Order,
     PullJob,
+    Started,
     StreamEvent,
 )
+
+T = TypeVar("T")
 
 CONNECT_S = 5.0
 """Seconds to wait for a connection."""
 SILENCE_S = 330.0
 """Seconds of silence after which the arena is given up; above the arena's own limit for a model that has to load."""
+COUNTERS = ("tokens", "duration_s", "tokens_per_sec")
+"""The figures that the API always sends as numbers."""
 
 
 class _Bearer(AuthBase):
@@ -60,8 +66,8 @@ class RemoteArena:
     def models(self) -> tuple[ModelInfo, ...]:
         """All installed models, ordered by name."""
         answer = self._json("GET", "/api/models")
-        details = answer.get("details") or [{"name": name} for name in answer["models"]]
-        return tuple(msgspec.convert(item, ModelInfo) for item in details)
+        details = answer.get("details") or [{"name": name} for name in answer.get("models", ())]
+        return tuple(_converted(item, ModelInfo) for item in details)
 
     def chat(self, asked: Sequence[ChatRequest], order: Order, sink: EventSink) -> None:
         """Ask all; `sink` gets every batch of events. Leaving it hangs up, which frees the models at once."""
@@ -79,14 +85,14 @@ class RemoteArena:
     def pull(self, model: str, endpoint: str | None, sink: PullSink) -> PullJob:
         """Download `model`; Ctrl-C cancels the job."""
         asked = {"model": model} | ({"endpoint": endpoint} if endpoint else {})
-        job = self._job(self._json("POST", "/api/pull_model", asked)["job"])
+        job = _converted(self._json("POST", "/api/pull_model", asked).get("job"), PullJob)
         try:
             while job.state == "downloading":
                 sink(job)
                 Event().wait(POLL_S)
-                job = self._job(self._json("GET", f"/api/pull_jobs/{job.id}"))
+                job = _converted(self._json("GET", f"/api/pulls/{job.id}"), PullJob)
         except KeyboardInterrupt:
-            self._json("POST", f"/api/pull_jobs/{job.id}/cancel")
+            self._json("POST", f"/api/pulls/{job.id}/cancel")
             raise
         sink(job)
         return job
@@ -149,13 +155,29 @@ def _events(line: bytes) -> Iterator[StreamEvent]:
         if text or thinking:
             yield Delta(name, text, thinking)
         if item.get("done"):
-            metrics = msgspec.convert(item.get("metrics") or {}, Metrics)
+            if item.get("manifest"):
+                yield Started(name, msgspec.convert(item["manifest"], Manifest))
+            metrics = _metrics(item.get("metrics") or {})
             if item.get("error"):
-                yield Failed(name, item.get("code") or "upstream_error", item["error"], metrics, item.get("details"))
+                yield Failed(name, item.get("error_code") or "internal", item["error"], metrics, item.get("details"))
             else:
                 yield Finished(name, metrics)
     except (msgspec.MsgspecError, KeyError, TypeError, AttributeError):
         raise UpstreamBroken("The arena sent a line that is not its own format.") from None
+
+
+def _metrics(figures: dict[str, Any]) -> Metrics:
+    """The figures without the zeros that the API puts where the endpoint sent no counters."""
+    if figures.get("wall_clock"):
+        figures = {name: value for name, value in figures.items() if name not in COUNTERS}
+    return msgspec.convert(figures, Metrics)
+
+
+def _converted(value: object, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        raise UpstreamBroken("The arena's answer is not its own format.") from None
 
 
 def _object(response: requests.Response) -> dict[str, Any]:
