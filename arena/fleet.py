@@ -98,7 +98,7 @@ class Endpoint:
         return next((item.context_length for item in self._loaded if canonical(item.name) == wanted), None)
 
     async def describe(self, model: str) -> ModelInfo:
-        """`model` with its capabilities, which servers before 0.30 only tell one model at a time. Raises ModelNotFound."""
+        """`model` with its capabilities, which older servers tell one model at a time. Raises ModelNotFound."""
         await self._refresh(DESCRIBED_S)
         info = self.known(model)
         if info is None:
