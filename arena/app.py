@@ -26,7 +26,7 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
         async with arena.running():
             yield
 
-    app = FastAPI(lifespan=lifespan)
+    app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     include_api(app, arena)
     if page:
         app = mount_page(app, arena)

@@ -1,0 +1,38 @@
+"""The HTTP API of both client generations under /api, with its description at /openapi.json and /docs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Mount, Route, Router
+
+from arena.api import catalog, compare, docs, errors, system
+from arena.api.body import ClientLeft
+from arena.api.openapi import document
+from arena.arena import Arena
+from arena.errors import ArenaError
+
+__all__ = ["include_api"]
+
+
+def include_api(app: FastAPI, arena: Arena) -> None:
+    """Add every API route, their description and the error form to `app`; call it before a page is mounted at /."""
+    operations = (*compare.operations(arena), *catalog.operations(arena), *system.operations(arena))
+    described = document(operations, arena.settings)
+    routes: list[BaseRoute] = [
+        Route(operation.path, operation.endpoint, methods=[operation.method]) for operation in operations
+    ]
+    # A router of its own, so that a page mounted at / never answers for an unknown path or method under /api.
+    app.router.routes.append(Mount("/api", app=Router(routes, redirect_slashes=False)))
+    app.router.routes += docs.routes(described)
+
+    def openapi() -> dict[str, Any]:
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    app.add_exception_handler(ArenaError, errors.on_arena_error)
+    app.add_exception_handler(HTTPException, errors.on_http_error)
+    app.add_exception_handler(ClientLeft, errors.on_client_left)
+    app.add_exception_handler(Exception, errors.on_bug)

@@ -1,0 +1,47 @@
+"""Reading a request's body: JSON objects only; every other one is a plain 400 or 415.
+
+The guard has already refused what is too large or compressed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.types import Receive, Scope
+
+from arena.errors import BadRequest, UnsupportedMedia
+
+
+class ClientLeft(Exception):
+    """The client hung up before its answer was ready: nobody is there to be answered."""
+
+
+async def json_object(scope: Scope, receive: Receive) -> dict[str, Any]:
+    """The request's JSON object. Raises UnsupportedMedia, BadRequest or ClientLeft."""
+    content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    if content_type.partition(b";")[0].strip().lower() != b"application/json":
+        raise UnsupportedMedia("Content-Type must be application/json")
+    return decoded(await _read(receive))
+
+
+def decoded(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`."""
+    try:
+        data = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadRequest("The request body is not valid JSON (UTF-8, no NaN or Infinity, not too deep)") from None
+    if not isinstance(data, dict):
+        raise BadRequest('The request body must be a JSON object such as {"model": "llama3.2:3b"}')
+    return data
+
+
+async def _read(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,143 @@
+"""Example requests and answers for the API's description, as the clients' own documents show them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Examples = tuple[tuple[str, Any], ...]
+
+_LLAMA_ID = "llama3_2_3b__0.7_0.9_40_1.1_-1_0"
+_QWEN_ID = "qwen2_5_3b__0.5_0.8_30_1.2_500_42"
+
+_LLAMA = {
+    "id": _LLAMA_ID,
+    "model": "llama3.2:3b",
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "top_k": 40,
+    "repeat_penalty": 1.1,
+    "num_predict": -1,
+    "seed": 0,
+}
+_QWEN = {
+    "id": _QWEN_ID,
+    "model": "qwen2.5:3b",
+    "temperature": 0.5,
+    "top_p": 0.8,
+    "top_k": 30,
+    "repeat_penalty": 1.2,
+    "num_predict": 500,
+    "seed": 42,
+}
+_HISTORY = [
+    {"role": "system", "content": "You are a helpful assistant."},
+    {"role": "user", "content": "What is 2+2?"},
+]
+_STORY = [{"role": "user", "content": "Tell me a story"}]
+
+
+def _entry(model: str, instance_id: str, response: str, tokens: int, duration_s: float, rate: float) -> dict[str, Any]:
+    return {
+        "model": model,
+        "instance_id": instance_id,
+        "response": response,
+        "assistant": response,
+        "metrics": {"tokens": tokens, "duration_s": duration_s, "tokens_per_sec": rate, "rate_reliable": False},
+        "error": None,
+    }
+
+
+CHAT_REQUESTS: Examples = (
+    ("model_instances", {"history": _HISTORY, "model_instances": [_LLAMA, _QWEN], "stream": False}),
+    ("models", {"history": _HISTORY, "models": ["llama3.2:3b", "qwen2.5:3b"], "stream": False}),
+)
+CHAT_ANSWERS: Examples = (
+    (
+        "one",
+        {
+            **_entry("llama3.2:3b", _LLAMA_ID, "2 + 2 equals 4.", 8, 0.42, 19.05),
+            "errors": {},
+            "history_truncated": False,
+        },
+    ),
+    (
+        "several",
+        {
+            "results": {
+                _LLAMA_ID: _entry("llama3.2:3b", _LLAMA_ID, "The answer is 4.", 12, 0.53, 22.64),
+                _QWEN_ID: _entry("qwen2.5:3b", _QWEN_ID, "2 + 2 = 4", 5, 0.31, 16.13),
+            },
+            "errors": {},
+            "history_truncated": False,
+        },
+    ),
+)
+STREAM_REQUESTS: Examples = (
+    ("model_instances", {"history": _STORY, "model_instances": [_LLAMA]}),
+    ("models", {"history": _STORY, "models": ["llama3.2:3b", "qwen2.5:3b"]}),
+)
+STREAM_ANSWERS: Examples = (
+    ("token", {"instance_id": _LLAMA_ID, "model": "llama3.2:3b", "token": "Once", "done": False}),
+    (
+        "last",
+        {
+            "instance_id": _LLAMA_ID,
+            "model": "llama3.2:3b",
+            "token": "",
+            "done": True,
+            "metrics": {"tokens": 150, "duration_s": 3.2, "tokens_per_sec": 46.88, "rate_reliable": True},
+        },
+    ),
+    (
+        "failed",
+        {
+            "instance_id": _QWEN_ID,
+            "model": "qwen2.5:3b",
+            "token": "",
+            "done": True,
+            "metrics": {"tokens": 0, "duration_s": 0.0, "tokens_per_sec": 0.0, "rate_reliable": False},
+            "error": "model 'qwen2.5:3b' not found",
+            "error_code": "model_not_found",
+        },
+    ),
+)
+MODELS_ANSWERS: Examples = (("models", {"models": ["llama3.2:3b", "qwen2.5:7b", "mistral:7b"], "details": []}),)
+PULL_REQUESTS: Examples = (("pull", {"model": "deepseek-r1:8b"}),)
+PULL_ANSWERS: Examples = (("started", {"status": "downloading", "model": "deepseek-r1:8b"}),)
+DELETE_REQUESTS: Examples = (("delete", {"model": "llama2:7b"}),)
+DELETE_ANSWERS: Examples = (("deleted", {"status": "deleted", "model": "llama2:7b"}),)
+HEALTH_ANSWERS: Examples = (
+    (
+        "healthy",
+        {"status": "healthy", "service": "ollama-arena", "models_available": 5, "ollama_reachable": True},
+    ),
+)
+ERRORS: dict[int, Examples] = {
+    400: (
+        ("messages", {"error": "No messages provided", "code": "bad_request"}),
+        ("models", {"error": "No models selected", "code": "bad_request"}),
+        ("range", {"error": "temperature must be between 0.01 and 2.0", "code": "bad_request"}),
+        ("duplicate", {"error": f"Duplicate model instance detected: {_LLAMA_ID}", "code": "bad_request"}),
+    ),
+    401: (
+        ("missing", {"error": "Missing or invalid Authorization header", "code": "unauthorized"}),
+        ("invalid", {"error": "Invalid authorization token", "code": "unauthorized"}),
+    ),
+    403: (("forbidden", {"error": "Requests from other web sites are not allowed", "code": "forbidden"}),),
+    404: (("not_found", {"error": "Resource not found", "code": "not_found"}),),
+    405: (("method", {"error": "Method not allowed", "code": "method_not_allowed"}),),
+    413: (("large", {"error": "The request body is larger than 1048576 bytes", "code": "payload_too_large"}),),
+    415: (("type", {"error": "Content-Type must be application/json", "code": "unsupported_media_type"}),),
+    429: (("rate", {"error": "Too many requests; try again in a moment", "code": "too_many_requests"}),),
+    500: (
+        (
+            "backend",
+            {
+                "error": "An unexpected error occurred",
+                "code": "backend_unreachable",
+                "details": "Connection refused",
+            },
+        ),
+    ),
+    503: (("stopping", {"error": "The server is shutting down.", "code": "server_shutting_down"}),),
+}

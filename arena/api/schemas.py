@@ -1,0 +1,228 @@
+"""The shapes of requests and answers, as JSON Schema. Those of the core's own values are derived from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from arena.api import fields
+from arena.types import EndpointStatus, LoadedModel, Manifest, ModelInfo, PullJob
+
+Schema = dict[str, Any]
+
+STRING: Schema = {"type": "string"}
+NUMBER: Schema = {"type": "number"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+FLAG: Schema = {"type": "boolean"}
+
+
+def reference(name: str) -> Schema:
+    """A pointer to the schema called `name`."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def schemas() -> dict[str, Schema]:
+    """Every schema by name."""
+    _, derived = msgspec.json.schema_components(
+        [Manifest, ModelInfo, LoadedModel, EndpointStatus, PullJob], ref_template="#/components/schemas/{name}"
+    )
+    return derived | _requests() | _answers() | _lists()
+
+
+def _requests() -> dict[str, Schema]:
+    return {
+        "Message": _object(
+            {
+                "role": {"enum": ["system", "user", "assistant", "tool"]},
+                "content": STRING,
+                "images": _list(STRING, "Bare base64."),
+                "thinking": STRING,
+            },
+            required=("role", "content"),
+            more="Other keys, such as tool_calls, are passed on unchanged.",
+        ),
+        "ModelInstance": _object(_instance(), required=("model",)),
+        "ChatRequest": _object(
+            {
+                "history": _list(reference("Message")),
+                "model_instances": _list(reference("ModelInstance"), "Wins over `models` unless empty."),
+                "models": {
+                    **_list(STRING, "Model names, run with each model's own defaults. Kept for older clients."),
+                    "deprecated": True,
+                },
+                "order": {
+                    "enum": ["together", "one_after_another"],
+                    "default": "together",
+                    "description": "One after another keeps the figures of one instance from disturbing another's.",
+                },
+                "stream": {**FLAG, "description": "Ignored: the route decides."},
+            },
+            required=("history",),
+        ),
+        "NamedModel": _object(
+            {
+                "model": {**STRING, "description": "A name without a tag means `:latest`."},
+                "endpoint": {**STRING, "description": "A name from /api/endpoints, where several are configured."},
+            },
+            required=("model",),
+        ),
+    }
+
+
+def _instance() -> dict[str, Schema]:
+    numbers = {p.name: _parameter(p) for p in fields.PARAMETERS}
+    return {
+        "id": {
+            **STRING,
+            "maxLength": fields.MAX_ID_CHARACTERS,
+            "description": "Unique in the request, opaque, echoed. Left out: "
+            "`{model}__{temperature}_{top_p}_{top_k}_{repeat_penalty}_{num_predict}_{seed}`.",
+        },
+        "model": STRING,
+        **numbers,
+        "stop": _list(STRING, "Texts at which the answer ends."),
+        "think": {"enum": [True, False, *fields.THINK_LEVELS, None]},
+        "system": {**STRING, "description": "Takes the place of the history's system messages for this instance."},
+        "endpoint": {**STRING, "description": "A name from /api/endpoints; left out, the server chooses."},
+    }
+
+
+def _parameter(parameter: fields.Parameter) -> Schema:
+    schema: Schema = {
+        "type": ["integer" if parameter.whole else "number", "null"],
+        "minimum": parameter.low,
+        "maximum": parameter.high,
+        "description": f"{parameter.text()}. null: the model's own default.",
+    }
+    if parameter.default is not None:
+        schema["default"] = parameter.default
+    return schema
+
+
+def _answers() -> dict[str, Schema]:
+    entry = {
+        "model": STRING,
+        "instance_id": STRING,
+        "response": {**STRING, "description": "The answer; what was said before a failure is kept."},
+        "assistant": {**STRING, "description": "The same as `response`."},
+        "thinking": STRING,
+        "metrics": reference("Metrics"),
+        "error": {"type": ["string", "null"]},
+        "error_code": STRING,
+        "details": STRING,
+        "manifest": reference("Manifest"),
+        "options_sent": {"type": "object"},
+        "model_digest": {"type": ["string", "null"]},
+        "server": STRING,
+    }
+    top = {
+        "errors": {"type": "object", "additionalProperties": STRING, "description": "Failures by instance id."},
+        "history_truncated": {**FLAG, "description": "Older messages were left out to keep to the limit."},
+    }
+    core = ("model", "instance_id", "response", "assistant", "metrics", "error")
+    return {
+        "Error": _object({"error": STRING, "code": STRING, "details": STRING}, required=("error", "code")),
+        "Metrics": _metrics(),
+        "Answer": _object(entry, required=core),
+        "OneAnswer": _object(entry | top, required=(*core, *top)),
+        "SeveralAnswers": _object(
+            {"results": {"type": "object", "additionalProperties": reference("Answer")}, **top},
+            required=("results", *top),
+        ),
+        "ChatAnswer": {"oneOf": [reference("OneAnswer"), reference("SeveralAnswers")]},
+        "StreamLine": _object(
+            {
+                "instance_id": STRING,
+                "model": STRING,
+                "token": {**STRING, "description": "A piece of the answer; empty on the last line."},
+                "thinking": STRING,
+                "done": FLAG,
+                **{name: entry[name] for name in ("metrics", "error_code", "details", "manifest")},
+                "error": STRING,
+                "options_sent": {"type": "object"},
+                "model_digest": STRING,
+                "server": STRING,
+                "history_truncated": FLAG,
+            },
+            required=("instance_id", "model", "token", "done"),
+        ),
+    }
+
+
+def _metrics() -> Schema:
+    seconds = {
+        "ttft_s": "First piece of any kind, on the arena's clock.",
+        "first_visible_s": "First piece of the answer itself, on the arena's clock.",
+        "total_s": "The whole answer, on the arena's clock.",
+        "server_total_s": "The whole answer, by the endpoint's counters.",
+        "load_s": "Loading the model.",
+        "queue_s": "Waiting at the endpoint.",
+        "prompt_s": "Reading the prompt.",
+    }
+    return _object(
+        {
+            "tokens": {**COUNT, "description": "Generated tokens, by the endpoint's counters; 0 where unknown."},
+            "duration_s": {**NUMBER, "description": "Generation time by the endpoint's counters; see `wall_clock`."},
+            "tokens_per_sec": {**NUMBER, "description": "tokens / duration_s; 0 where unknown."},
+            "rate_reliable": {
+                **FLAG,
+                "description": "False below 16 tokens, under 1 ms, without counters or under contention.",
+            },
+            "contended": {**FLAG, "description": "Another generation ran on the same endpoint meanwhile."},
+            "wall_clock": {**FLAG, "description": "duration_s is the arena's own clock: there were no counters."},
+            **{name: {**NUMBER, "description": text} for name, text in seconds.items()},
+            "prompt_tokens": COUNT,
+            "prompt_cached": {**FLAG, "description": "The prompt's cost was (partly) saved by the endpoint's cache."},
+            "done_reason": STRING,
+            "cut_by_limit": {**FLAG, "description": "The answer ended at num_predict or at the context's end."},
+        },
+        required=("tokens", "duration_s", "tokens_per_sec", "rate_reliable", "contended"),
+    )
+
+
+def _lists() -> dict[str, Schema]:
+    return {
+        "Health": _object(
+            {
+                "status": {"enum": ["healthy", "degraded"]},
+                "service": {"const": "ollama-arena"},
+                "models_available": COUNT,
+                "ollama_reachable": FLAG,
+                "endpoints_reachable": COUNT,
+                "endpoints_configured": COUNT,
+                "engine": {"enum": ["off", "starting", "running", "failed"]},
+                "version": STRING,
+            },
+            required=("status", "service", "models_available", "ollama_reachable"),
+        ),
+        "Models": _object(
+            {"models": _list(STRING), "details": _list(reference("ModelInfo"))}, required=("models", "details")
+        ),
+        "Loaded": _object({"loaded": _list(reference("LoadedModel"))}, required=("loaded",)),
+        "PullStarted": _object(
+            {"status": {"const": "downloading"}, "model": STRING, "job": reference("PullJob")},
+            required=("status", "model", "job"),
+        ),
+        "Pulls": _object({"pulls": _list(reference("PullJob"))}, required=("pulls",)),
+        "ModelDone": _object(
+            {"status": {"enum": ["deleted", "loaded", "unloaded"]}, "model": STRING}, required=("status", "model")
+        ),
+        "Endpoints": _object(
+            {
+                "endpoints": _list(reference("EndpointStatus")),
+                "engine": _object({"state": STRING, "error": {"type": ["string", "null"]}}, required=("state",)),
+            },
+            required=("endpoints", "engine"),
+        ),
+    }
+
+
+def _object(properties: dict[str, Schema], *, required: tuple[str, ...] = (), more: str = "") -> Schema:
+    schema: Schema = {"type": "object", "properties": properties, "required": list(required)}
+    return schema | {"description": more} if more else schema
+
+
+def _list(items: Schema, description: str = "") -> Schema:
+    schema: Schema = {"type": "array", "items": items}
+    return schema | {"description": description} if description else schema
