@@ -41,16 +41,25 @@ SHORT_TOKEN: Final = 16
 class Guard:
     """Wraps `app`. Before it: host, framing, origin, token, limits. After it: the headers of safety.
 
-    Raises SettingsError for a wrong ARENA_CORS_ORIGINS or ARENA_TRUSTED_PROXIES. `clock` tells seconds.
+    `on_drain` is called once when the server stops: it has every running answer end. `clock` tells seconds.
+    Raises SettingsError for a wrong ARENA_CORS_ORIGINS or ARENA_TRUSTED_PROXIES.
     """
 
-    def __init__(self, app: App, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        app: App,
+        settings: Settings,
+        *,
+        on_drain: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         on_a_space = settings.space_id is not None
         token = settings.token.get_secret_value() if settings.token else None
         if token is not None and len(token) < SHORT_TOKEN:
             log.warning("WEB_CHAT_TOKEN has fewer than %d characters: it can be guessed", SHORT_TOKEN)
         self.app = app
         self.draining = False
+        self._on_drain = on_drain
         self._root_path = settings.root_path.rstrip("/")
         self._hosts = Hosts(settings.host, [*settings.allowed_hosts, *filter(None, [settings.space_host])])
         self._origins = web_origins(settings.cors_origins)
@@ -67,8 +76,10 @@ class Guard:
         )
 
     def drain(self) -> None:
-        """From now on refuse new requests: the server is stopping."""
-        self.draining = True
+        """From now on refuse new requests, and have the running ones end: the server is stopping."""
+        if not self.draining:
+            self.draining = True
+            self._on_drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope; a kind that cannot be judged is not let in."""

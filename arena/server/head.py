@@ -1,0 +1,65 @@
+"""A request's head, judged as bytes before any parser sees it."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Final
+
+from msgspec import Struct
+
+from arena.server.limits import Limits
+
+END: Final = b"\r\n\r\n"
+_UPGRADE = re.compile(rb"\r\nupgrade:[^\r]*", re.IGNORECASE)
+
+
+class Flaw(Struct, frozen=True):
+    """Why a head is refused."""
+
+    status: int
+    message: str
+    code: str = "bad_request"
+
+
+LINE_TOO_LONG: Final = Flaw(HTTPStatus.REQUEST_URI_TOO_LONG, "The request line is too long", "uri_too_long")
+HEAD_TOO_LARGE: Final = Flaw(431, "The request head is too large", "head_too_large")
+TOO_MANY_HEADERS: Final = Flaw(431, "The request has too many headers", "head_too_large")
+BAD_LINES: Final = Flaw(400, "The lines of the request head are not valid HTTP")
+BAD_TARGET: Final = Flaw(400, "The request line must name a method, a path and the HTTP version")
+BAD_HOST: Final = Flaw(400, "A request must have exactly one Host header")
+
+
+def partial_flaw(head: bytes | bytearray, limits: Limits) -> Flaw | None:
+    """What is wrong with a head of which the end has not arrived, if that is already certain."""
+    if len(head) > limits.request_line_bytes and head.find(b"\r\n", 0, limits.request_line_bytes + 2) < 0:
+        return LINE_TOO_LONG
+    if len(head) > limits.head_bytes:
+        return HEAD_TOO_LARGE
+    return BAD_LINES if head.count(b"\n") != head.count(b"\r\n") else None
+
+
+def flaw(head: bytes, limits: Limits) -> Flaw | None:
+    """What is wrong with a complete head: its size, its lines, its target or its Host.
+
+    Bare CR or LF and folded headers are read differently by different servers: that is how requests are smuggled.
+    """
+    if head.find(b"\r\n") > limits.request_line_bytes:
+        return LINE_TOO_LONG
+    if len(head) > limits.head_bytes:
+        return HEAD_TOO_LARGE
+    lines = head.count(b"\r\n")
+    if lines - 2 > limits.headers:
+        return TOO_MANY_HEADERS
+    if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\r\n " in head or b"\r\n\t" in head:
+        return BAD_LINES
+    if b"\0" in head:
+        return BAD_LINES
+    if not head.partition(b" ")[2].startswith(b"/"):
+        return BAD_TARGET
+    return BAD_HOST if head.lower().count(b"\r\nhost:") != 1 else None
+
+
+def without_upgrade(head: bytes) -> bytes:
+    """The head without an offer to change the protocol: we decline by answering in the one it came in."""
+    return _UPGRADE.sub(b"", head) if b"\r\nupgrade:" in head.lower() else head

@@ -1,0 +1,319 @@
+"""uvicorn's HTTP protocol under limits: the head counted before it is parsed, every stage of a request against time.
+
+No timer belongs to a connection: it notes when its stage began, and the server's sweep asks each one once a second
+whether it is overdue. A running stream costs nothing here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from enum import Enum
+from http import HTTPStatus
+from typing import Any, Final
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from arena.server.head import END, Flaw, flaw, partial_flaw, without_upgrade
+from arena.server.limits import Limits
+
+NOT_HTTP: Final = Flaw(400, "The request is not valid HTTP")
+TOO_SLOW: Final = Flaw(HTTPStatus.REQUEST_TIMEOUT, "The request took too long to arrive", "timeout")
+CROWDED: Final = Flaw(HTTPStatus.SERVICE_UNAVAILABLE, "The server has too many connections; try again", "busy")
+
+
+class Stage(Enum):
+    """Where a connection stands."""
+
+    IDLE = "between two requests"
+    HEAD = "the head is arriving"
+    BODY = "the body is arriving"
+    BUSY = "the request is complete, the answer is not"
+    DISCARD = "the answer is complete, the body is not"
+    LINGER = "refused; the client may read why"
+
+
+class State(ServerState):
+    """What all connections share: the limits, and how many descriptors are left."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__()
+        self.limits = limits
+        self.max_connections: float = float("inf")
+
+    @property
+    def crowded(self) -> bool:
+        """Are so many connections open that there may be no descriptors for the work they ask for?"""
+        return len(self.connections) > self.max_connections
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: State,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._state = server_state
+        self._limits = server_state.limits
+        self._stage = Stage.HEAD
+        self._since = self._last = self.loop.time()
+        self._waiting = bytearray()
+        self._unread = 0
+        self._chunked = False
+        self._framing = 0
+        self._discarded = 0
+        self._in_head = False
+        self._deaf = False
+        self._turned_away = False
+        self._write_paused_at: float | None = None
+        self._closing_at: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin; beyond the last descriptors we can spare, only to say so."""
+        super().connection_made(transport)
+        self._turned_away = self._state.crowded
+
+    # what arrives
+
+    def data_received(self, data: bytes) -> None:
+        """Take the next bytes to the stage they belong to."""
+        if self._stage is Stage.BODY or self._stage is Stage.DISCARD:
+            self._take_body(data)
+        elif self._stage is Stage.LINGER or self._deaf:
+            self._discard(data)
+        elif self._turned_away:
+            self._refuse(CROWDED)
+        elif self._stage is Stage.BUSY:
+            self._take_early(data)
+        else:
+            self._take_head(data)
+
+    def _take_early(self, data: bytes) -> None:
+        """The next request before the answer to this one: kept, but not more than a head of it.
+
+        Reading goes on all the same: only so a client that leaves is noticed.
+        """
+        self._waiting += data
+        if len(self._waiting) > self._limits.head_bytes:
+            self.cycle.keep_alive = False
+            self._deaf = True
+            self._waiting.clear()
+
+    def _take_head(self, data: bytes) -> None:
+        if self._stage is Stage.IDLE:
+            self._enter(Stage.HEAD)
+        if self._waiting:
+            searched = max(0, len(self._waiting) - len(END) + 1)
+            self._waiting += data
+            end = self._waiting.find(END, searched)
+            data = bytes(self._waiting) if end >= 0 else b""
+        else:
+            # an empty line before a request is left over from an old client's last body
+            data = data.lstrip(b"\r\n") if data[:1] in b"\r\n" else data
+            end = data.find(END)
+            if end < 0:
+                self._waiting += data
+        if end < 0:
+            wrong = partial_flaw(self._waiting, self._limits)
+            if wrong is not None:
+                self._refuse(wrong)
+            return
+        self._waiting.clear()
+        self._begin_request(data[: end + len(END)], data[end + len(END) :])
+
+    def _begin_request(self, head: bytes, rest: bytes) -> None:
+        wrong = flaw(head, self._limits)
+        if wrong is not None:
+            self._refuse(wrong)
+            return
+        self._unread = self._framing = self._discarded = 0
+        self._chunked = False
+        self._in_head = True
+        self._enter(Stage.BODY)
+        self._feed(without_upgrade(head))
+        if rest:
+            self.data_received(rest)
+
+    def _take_body(self, data: bytes) -> None:
+        """Feed exactly the body: a declared length ends where it says, a chunked one where the parser says."""
+        self._last = self.loop.time()
+        if self._stage is Stage.DISCARD and not self._discard(data):
+            return
+        if not self._chunked:
+            body, rest = data[: self._unread], data[self._unread :]
+            self._unread -= len(body)
+            self._feed(body)
+            if rest:
+                self.data_received(rest)
+            return
+        self._framing += len(data)
+        self._feed(data)
+        if self._framing > self._limits.framing_bytes and self._stage is Stage.BODY:
+            self._refuse(NOT_HTTP)
+
+    def _discard(self, data: bytes) -> bool:
+        """Count bytes nobody wants; False once there were too many, and the connection is gone."""
+        self._discarded += len(data)
+        if self._discarded <= self._limits.discard_bytes:
+            return True
+        self.transport.abort()
+        return False
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._refuse(NOT_HTTP)
+
+    # what the parser says
+
+    def on_message_begin(self) -> None:
+        """A request begins; one that hides behind a chunked body is dropped with all that follows."""
+        if self._in_head:
+            super().on_message_begin()
+        else:
+            self._deaf = True
+            self.cycle.keep_alive = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header; what comes after a chunked body (a trailer) must not change the request."""
+        if not self._in_head:
+            return
+        super().on_header(name, value)
+        lower = self.headers[-1][0]
+        if lower == b"content-length":
+            self._unread = int(value)
+        elif lower == b"transfer-encoding":
+            self._chunked = True
+
+    def on_headers_complete(self) -> None:
+        """The head is complete: the application starts."""
+        if self._in_head:
+            super().on_headers_complete()
+            self._in_head = False
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if not self._deaf:
+            self._framing = 0
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request has arrived."""
+        if self._deaf:
+            return
+        super().on_message_complete()
+        if self._stage is Stage.DISCARD:
+            self._enter(Stage.IDLE)
+        elif self._stage is Stage.BODY:
+            self._enter(Stage.BUSY)
+
+    # what is answered
+
+    def on_response_complete(self) -> None:
+        """The answer is out: on to the rest of the body, the next request, or rest."""
+        self._state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self._deaf:
+            self.transport.close()
+            return
+        self.flow.resume_reading()
+        if self._stage is Stage.BODY:
+            self._enter(Stage.DISCARD)
+            return
+        self._enter(Stage.IDLE)
+        if self._waiting:
+            early = bytes(self._waiting)
+            self._waiting.clear()
+            self._take_head(early)
+
+    def _refuse(self, wrong: Flaw) -> None:
+        """Answer in the application's place and hang up; an application already at work sees the client leave."""
+        answered = False
+        if self.cycle is not None and not self.cycle.response_complete:
+            answered = self.cycle.response_started
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self._enter(Stage.LINGER)
+        self._waiting.clear()
+        if answered:
+            self.transport.abort()
+            return
+        self.flow.resume_reading()
+        self.transport.write(_answer(wrong))
+        if self._turned_away:
+            self.transport.close()
+        elif self.transport.can_write_eof():
+            # closing with bytes unread would reset the connection and take the answer away from the client
+            self.transport.write_eof()
+
+    # time
+
+    def pause_writing(self) -> None:
+        """The client does not take what we send."""
+        super().pause_writing()
+        self._write_paused_at = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        super().resume_writing()
+        self._write_paused_at = None
+
+    def _enter(self, stage: Stage) -> None:
+        self._stage = stage
+        self._since = self._last = self.loop.time()
+
+    def sweep(self, now: float) -> None:
+        """End what is overdue at `now` (the loop's seconds)."""
+        limits = self._limits
+        if self.transport.is_closing():
+            self._closing_at = self._closing_at or now
+            if now - self._closing_at > limits.write_stall_s:
+                self.transport.abort()
+        elif self._write_paused_at is not None and now - self._write_paused_at > limits.write_stall_s:
+            self.transport.abort()
+        elif self._overdue(now):
+            if self._stage is Stage.BODY:
+                self._refuse(TOO_SLOW)
+            elif self._stage is Stage.LINGER or self._waiting:
+                self.transport.abort()
+            else:
+                self.transport.close()
+
+    def _overdue(self, now: float) -> bool:
+        limits, stage, age_s = self._limits, self._stage, now - self._since
+        if stage is Stage.BUSY:
+            return False
+        if stage is Stage.BODY or stage is Stage.DISCARD:
+            # while the application reads slowly, it is not the client who is late
+            late = age_s > limits.body_total_s or now - self._last > limits.body_idle_s
+            return late and not self.flow.read_paused
+        if stage is Stage.LINGER or self._turned_away:
+            return age_s > limits.linger_s
+        return age_s > (limits.keep_alive_s if stage is Stage.IDLE else limits.head_s)
+
+    @property
+    def path(self) -> str:
+        """The path of the request being answered, or "" when none is."""
+        return "" if self.cycle is None or self.cycle.response_complete else self.cycle.scope["path"]
+
+
+def _answer(wrong: Flaw) -> bytes:
+    body = json.dumps({"error": wrong.message, "code": wrong.code}).encode()
+    head = (
+        f"HTTP/1.1 {wrong.status} {HTTPStatus(wrong.status).phrase}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\nx-content-type-options: nosniff\r\ncache-control: no-store\r\n"
+        "connection: close\r\n"
+    )
+    if wrong.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        head += "retry-after: 1\r\n"
+    return head.encode("ascii") + b"\r\n" + body
