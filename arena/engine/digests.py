@@ -1,0 +1,71 @@
+"""SHA-256 of model files, worked out in the background and remembered; "" until it is known, never invented."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+
+from arena.engine.models import LocalModel, Models
+
+BLOCK_BYTES = 4 * 1024 * 1024
+
+
+class Digests:
+    """Digests by path, size and time of change, kept in one small JSON file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known = _read(file)
+
+    def of(self, model: LocalModel) -> str:
+        """The bare hex digest of the model's file; "" while it is not known."""
+        return model.found.digest or self._known.get(_identity(model), "")
+
+    async def keep(self, models: Models) -> None:
+        """Work out what is missing, one file after the other, in a thread."""
+        for model in await asyncio.to_thread(models.scan):
+            if not self.of(model):
+                await self.learn(model)
+
+    async def learn(self, model: LocalModel) -> str:
+        """Work out one digest and remember it; "" if the file cannot be read."""
+        try:
+            digest = await asyncio.to_thread(sha256_of, model.found.path)
+        except OSError:
+            return ""
+        self._known[_identity(model)] = digest
+        await asyncio.to_thread(_write, self._file, dict(self._known))
+        return digest
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 in hex. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _identity(model: LocalModel) -> str:
+    return f"{model.key}|{model.size_bytes}|{model.modified_ns}"
+
+
+def _read(file: Path) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def _write(file: Path, known: dict[str, str]) -> None:
+    with contextlib.suppress(OSError):  # it can be worked out again
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".part")
+        partial.write_bytes(msgspec.json.encode(known))
+        os.replace(partial, file)

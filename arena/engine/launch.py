@@ -1,0 +1,184 @@
+"""Starting runner processes and watching over them: nothing hangs for good, every end has a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import os
+import re
+import secrets
+import signal
+import sys
+
+import msgspec
+
+from arena.engine import upstream
+from arena.engine.config import Config
+from arena.engine.models import LocalModel
+from arena.engine.options import Loading
+from arena.engine.runner import Orders
+from arena.errors import ArenaError
+
+log = logging.getLogger(__name__)
+
+EMBEDDING_BATCH = 2048
+KEPT_LINES = 40
+PROBE_EVERY_S = 5.0
+HEALTH_LIMIT_S = 10.0  # answered by a thread of its own, however busy the model is
+LOOP_LIMIT_S = 180.0  # answered by the loop that computes, between two batches
+
+_REASON = re.compile(r" E (?:\w+: )?(?:error loading model: )?(.+)")
+
+
+class Runner:
+    """A running runner process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, key: str) -> None:
+        self.port = 0
+        self.key = key
+        self.context = 0
+        self.pid = process.pid
+        self._process = process
+        self._lines: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
+        self._reading = asyncio.create_task(self._read_errors())
+        self._watching: asyncio.Task[None] | None = None
+        self._hung = False
+
+    async def until_ready(self) -> None:
+        """Wait for the line that says the model is loaded, then ask what it really runs with."""
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        if not line:
+            await self.ended()
+            raise ArenaError(f"its process ended while loading: {self.cause()}")
+        self.port = int(msgspec.json.decode(line)["port"])
+        try:
+            _, body = await upstream.fetch(self.port, self.key, "GET", "/props")
+            self.context = int(msgspec.json.decode(body)["default_generation_settings"]["n_ctx"])
+        except upstream.Gone as error:
+            raise ArenaError(f"its process does not answer: {error}") from None
+        self._watching = asyncio.create_task(self._watch())
+
+    async def ended(self) -> None:
+        """Wait until the process has ended and its last words are read."""
+        await self._process.wait()
+        await asyncio.shield(self._reading)
+
+    async def kill(self) -> None:
+        """End it now."""
+        if self._watching is not None:
+            self._watching.cancel()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await asyncio.shield(self.ended())
+
+    def cause(self) -> str:
+        """Why it ended."""
+        code = self._process.returncode
+        if self._hung:
+            return "its process did not answer any more and was ended"
+        if reason := self._reason():
+            return reason
+        if code is not None and code < 0:
+            hint = "; the system may be out of memory" if -code == signal.SIGKILL else ""
+            return f"unexpected EOF (its process was ended by {_signal_name(-code)}{hint})"
+        return "unexpected EOF"
+
+    def _reason(self) -> str:
+        """llama.cpp's own first words of complaint, without paths of this machine."""
+        for line in self._lines:
+            if match := _REASON.search(line):
+                return re.sub(r"(?:/|[A-Za-z]:\\)\S+", "(file)", match.group(1)).strip()
+        return ""
+
+    async def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        while line := await _line(self._process.stderr):
+            self._lines.append(line)
+            log.debug("runner %d: %s", self.pid, line)
+
+    async def _watch(self) -> None:
+        """The watchdog: end the process when it stops answering."""
+        while True:
+            await asyncio.sleep(PROBE_EVERY_S)
+            try:
+                await asyncio.wait_for(upstream.fetch(self.port, self.key, "GET", "/health"), HEALTH_LIMIT_S)
+                await asyncio.wait_for(upstream.fetch(self.port, self.key, "GET", "/slots"), LOOP_LIMIT_S)
+            except TimeoutError:
+                self._hung = True
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+                return
+            except upstream.Gone:
+                return  # it is ending by itself
+
+
+class Launcher:
+    """Starts runners as the engine's settings say. Call it with a model and how to load it."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    async def __call__(self, model: LocalModel, loading: Loading) -> Runner:
+        """Load `model`; cancelling ends the process at once. Raises ArenaError saying why it cannot be loaded."""
+        if model.broken:
+            raise ArenaError(f"model '{model.name}' cannot be loaded: {model.broken}", code="broken_model")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "arena.engine.runner",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        orders = self._orders(model, loading)
+        runner = Runner(process, orders.key)
+        try:
+            assert process.stdin is not None
+            process.stdin.write(msgspec.json.encode(orders) + b"\n")
+            await asyncio.wait_for(runner.until_ready(), self._config.load_timeout_s)
+        except TimeoutError:
+            await runner.kill()
+            raise ArenaError(
+                f"timed out waiting for llama runner to start: {model.name} was not loaded "
+                f"within {self._config.load_timeout_s:g} s (OLLAMA_LOAD_TIMEOUT)"
+            ) from None
+        except ArenaError as error:
+            await runner.kill()
+            raise ArenaError(f"model '{model.name}' cannot be loaded: {error.message}", code="load_failed") from None
+        except asyncio.CancelledError:
+            await runner.kill()
+            raise
+        return runner
+
+    def _orders(self, model: LocalModel, loading: Loading) -> Orders:
+        batch = EMBEDDING_BATCH if "embedding" in model.capabilities else loading.batch
+        return Orders(
+            path=str(model.found.path),
+            name=model.name,
+            key=secrets.token_urlsafe(24),
+            context=loading.context,
+            slots=self._config.parallel,
+            batch=batch,
+            threads=loading.threads,
+            gpu_layers=loading.gpu_layers,
+            shift=loading.shift,
+            projector=str(model.found.projector) if model.found.projector else None,
+            pooling=model.pooling,
+            embedding_only=model.embedding_only,
+        )
+
+
+async def _line(stream: asyncio.StreamReader) -> str:
+    """One line, "" at the end; an overlong one is cut, not an error."""
+    try:
+        data = await stream.readline()
+    except ValueError:
+        return "(overlong line)"
+    return data.decode("utf-8", "replace").rstrip("\n") or (" " if data else "")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

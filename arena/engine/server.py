@@ -1,0 +1,186 @@
+"""The engine's routes in one table, and the server that carries them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from msgspec import Struct
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from arena import __version__
+from arena.engine.config import Config
+from arena.engine.core import Engine
+from arena.engine.digests import Digests
+from arena.engine.http import Dialect, Guard, Reply, Work, attended, decoded
+from arena.engine.launch import Launcher
+from arena.engine.models import Models
+from arena.engine.native import Native
+from arena.engine.openai import OpenAI, OpenAIDialect, listed
+from arena.engine.runners import Runners
+from arena.errors import BadRequest, ModelNotFound
+from arena.names import canonical
+
+GRACE_S = 1
+
+
+class NameBody(Struct, frozen=True):
+    """A body that names a model; `name` is the older spelling."""
+
+    model: str | None = None
+    name: str | None = None
+
+    def required(self) -> str:
+        """The name. Raises BadRequest when there is none."""
+        if not (name := self.model or self.name):
+            raise BadRequest("model is required")
+        return name
+
+
+class Inventory:
+    """The handlers that tell which models there are."""
+
+    def __init__(self, engine: Engine, digests: Digests) -> None:
+        self._engine = engine
+        self._digests = digests
+
+    async def tags(self, _: Request, reply: Reply) -> None:
+        """GET /api/tags."""
+        models = await asyncio.to_thread(self._engine.models.scan)
+        await reply.json({"models": [model.listed(self._digests.of(model)) for model in models]})
+
+    async def ps(self, _: Request, reply: Reply) -> None:
+        """GET /api/ps."""
+        loaded = self._engine.runners.in_memory
+        await reply.json({"models": [item.listed(self._digests.of(item.model)) for item in loaded]})
+
+    async def show(self, request: Request, reply: Reply) -> None:
+        """POST /api/show."""
+        name = (await decoded(request, NameBody)).required()
+        try:
+            model = await self._engine.model(name)
+        except ModelNotFound:
+            raise ModelNotFound(f"model '{_with_tag(name)}' not found") from None
+        await reply.json(model.shown())
+
+    async def version(self, _: Request, reply: Reply) -> None:
+        """GET /api/version."""
+        await reply.json({"version": __version__})
+
+    async def v1_models(self, _: Request, reply: Reply) -> None:
+        """GET /v1/models."""
+        models = await asyncio.to_thread(self._engine.models.scan)
+        data = [listed(model.listed(""), model.modified_ns // 10**9) for model in models]
+        await reply.json({"object": "list", "data": data or None})
+
+    async def v1_model(self, request: Request, reply: Reply) -> None:
+        """GET /v1/models/{id}."""
+        name = request.path_params["id"]
+        try:
+            model = await self._engine.model(name)
+        except (BadRequest, ModelNotFound):
+            raise ModelNotFound(f"model '{name}' not found") from None
+        await reply.json(listed({"name": name}, model.modified_ns // 10**9))
+
+
+def _with_tag(name: str) -> str:
+    return name if canonical(name) == name.lower() else f"{name}:latest"
+
+
+def create_app(config: Config) -> ASGIApp:
+    """The engine as an ASGI application; its lifespan starts the background work and ends every runner."""
+    runners = Runners(config, Launcher(config))
+    engine = Engine(config, Models(config), runners)
+    digests = Digests(config.data / "engine" / "digests.json")
+    native, openai, inventory = Native(engine), OpenAI(engine), Inventory(engine, digests)
+    ollama, v1 = Dialect(), OpenAIDialect()
+
+    def route(path: str, method: str, work: Work, dialect: Dialect = ollama) -> Route:
+        return Route(path, attended(work, dialect), methods=[method])
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        background = asyncio.create_task(digests.keep(engine.models))
+        try:
+            yield
+        finally:
+            background.cancel()
+            await asyncio.wait({background})
+            await runners.close()
+
+    routes = [
+        Route("/", _alive, methods=["GET"]),
+        route("/api/version", "GET", inventory.version),
+        route("/api/tags", "GET", inventory.tags),
+        route("/api/ps", "GET", inventory.ps),
+        route("/api/show", "POST", inventory.show),
+        route("/api/chat", "POST", native.chat),
+        route("/api/generate", "POST", native.generate),
+        route("/api/embed", "POST", native.embed),
+        route("/api/embeddings", "POST", native.embeddings),
+        route("/v1/models", "GET", inventory.v1_models, v1),
+        route("/v1/models/{id:path}", "GET", inventory.v1_model, v1),
+        route("/v1/chat/completions", "POST", openai.chat, v1),
+        route("/v1/completions", "POST", openai.completions, v1),
+        route("/v1/embeddings", "POST", openai.embeddings, v1),
+    ]
+    refusals = {404: _no_such_path, 405: _no_such_method}
+    return Guard(Starlette(routes=routes, lifespan=lifespan, exception_handlers=refusals))
+
+
+async def _alive(_: Request) -> Response:
+    return PlainTextResponse("Ollama is running")
+
+
+async def _no_such_path(_: Request, __: Exception) -> Response:
+    return PlainTextResponse("404 page not found", 404)
+
+
+async def _no_such_method(_: Request, __: Exception) -> Response:
+    return PlainTextResponse("405 method not allowed", 405)
+
+
+class Announcing(uvicorn.Server):
+    """Says on standard output, as one line of JSON, where it answers; ends with standard input if asked to."""
+
+    watch_parent = False
+
+    async def startup(self, sockets: list[object] | None = None) -> None:
+        """Open the port and announce it."""
+        await super().startup(sockets)  # type: ignore[arg-type]
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            sys.stdout.write(json.dumps({"port": port, "version": __version__}) + "\n")
+            sys.stdout.flush()
+
+
+async def serve(config: Config, host: str, port: int, *, watch_parent: bool) -> bool:
+    """Serve until a signal comes, or until the parent has closed our standard input. False: the port is taken."""
+    settings = uvicorn.Config(
+        create_app(config), host=host, port=port, http="httptools", ws="none", lifespan="on",
+        log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S,
+    )  # fmt: skip
+    server = Announcing(settings)
+    watching = asyncio.create_task(_parent_gone(server)) if watch_parent else None
+    try:
+        await server.serve()
+    finally:
+        if watching is not None:
+            watching.cancel()
+    return server.started
+
+
+async def _parent_gone(server: uvicorn.Server) -> None:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while await reader.read(4096):
+        pass
+    server.should_exit = True
