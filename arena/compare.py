@@ -134,9 +134,3 @@ class Compare:
 def prompt_hash(system: str | None, messages: Sequence[ChatMessage]) -> str:
     """SHA-256 (hex) of the system prompt and the messages, so that equal prompts can be told without keeping them."""
     return hashlib.sha256(msgspec.json.encode((system, messages))).hexdigest()
-
-
-def next_turn(history: Sequence[ChatMessage], prompt: ChatMessage, reply: str | None = None) -> tuple[ChatMessage, ...]:
-    """A column's own history with the next prompt, and its reply if there is one."""
-    answer = () if reply is None else (ChatMessage("assistant", reply),)
-    return (*history, prompt, *answer)

@@ -1,0 +1,171 @@
+"""Runs: every instance its own answer, manifest and end; stops and drains keep the text and free the endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+
+from arena import __version__
+from arena.compare import Compare, prompt_hash
+from arena.errors import BadRequest, ShuttingDown
+from arena.fleet import Endpoint, Fleet
+from arena.ollama import OllamaClient
+from arena.types import ChatMessage, ChatRequest, ModelInstance, Options
+from tests.fake_ollama import FakeOllama, text_of
+
+pytestmark = pytest.mark.anyio
+HELLO = (ChatMessage("user", "Hello"),)
+
+
+def ask(model: str, instance_id: str | None = None, options: Options | None = None, **settings: str) -> ChatRequest:
+    instance = ModelInstance(instance_id or model, model, options or Options(), **settings)  # type: ignore[arg-type]
+    return ChatRequest(instance, HELLO)
+
+
+@pytest.fixture
+async def fleet(fake: FakeOllama) -> AsyncIterator[Fleet]:
+    fleet = Fleet([Endpoint("local", OllamaClient(fake.url, name="local"))])
+    yield fleet
+    await fleet.aclose()
+
+
+@pytest.fixture
+def compare(fleet: Fleet) -> Compare:
+    return Compare(fleet, now=lambda: datetime(2026, 1, 2, tzinfo=UTC))
+
+
+async def test_two_models_answer_side_by_side(compare: Compare) -> None:
+    transcript = await compare.start([ask("fx-ok:n-5"), ask("fx-ok:n-7", "b")]).transcript()
+    assert transcript.replies["fx-ok:n-5"].text == text_of(5)
+    assert transcript.replies["b"].text == text_of(7)
+    metrics = transcript.replies["b"].metrics
+    assert metrics is not None
+    assert metrics.tokens == 7
+    assert compare.running == 0
+
+
+async def test_the_manifest_holds_what_is_needed_to_run_it_again(compare: Compare, fleet: Fleet) -> None:
+    await fleet.statuses()
+    await fleet.endpoints[0].client.load("tiny")
+    fleet.endpoints[0].forget()
+    await fleet.models()
+    request = ask("tiny", options=Options(temperature=0.5, seed=42), system="Be brief.")
+    reply = (await compare.start([request]).transcript()).replies["tiny"]
+    manifest = reply.manifest
+    known = fleet.endpoints[0].known("tiny")
+    assert manifest is not None
+    assert known is not None
+    assert manifest.digest == known.digest
+    assert manifest.digest
+    assert (manifest.endpoint, manifest.endpoint_kind) == ("local", "ollama")
+    assert manifest.endpoint_version
+    assert manifest.options_sent == {"temperature": 0.5, "seed": 42}
+    assert manifest.options_left_default == ("top_p", "top_k", "repeat_penalty", "num_predict", "num_ctx", "stop")
+    assert manifest.seed == 42
+    assert manifest.context_length
+    assert manifest.prompt_sha256 == prompt_hash("Be brief.", HELLO)
+    assert manifest.app_version == __version__
+    assert manifest.started_at == "2026-01-02T00:00:00.000+00:00"
+
+
+def test_the_prompt_hash_tells_prompts_apart() -> None:
+    assert prompt_hash(None, HELLO) == prompt_hash(None, HELLO)
+    assert prompt_hash(None, HELLO) != prompt_hash("x", HELLO)
+    assert prompt_hash(None, HELLO) != prompt_hash(None, (ChatMessage("user", "Hi"),))
+
+
+async def test_side_by_side_on_one_endpoint_is_flagged_one_after_another_is_not(compare: Compare) -> None:
+    requests = [ask("fx-ok:n-30_ms-1", name) for name in "ab"]
+    together = await compare.start(requests).transcript()
+    apart = await compare.start(requests, order="one_after_another").transcript()
+    for transcript, contended in ((together, True), (apart, False)):
+        for reply in transcript.replies.values():
+            assert reply.metrics is not None
+            assert reply.metrics.contended is contended
+            assert reply.metrics.rate_reliable is not contended
+
+
+async def test_one_after_another_never_overlaps(compare: Compare, fake: FakeOllama) -> None:
+    requests = [ask("fx-gate:id-x", name) for name in "ab"]
+
+    async def read() -> None:
+        await compare.start(requests, order="one_after_another").transcript()
+
+    task = asyncio.create_task(read())
+    await fake.arrived(1, path="/api/chat")
+    assert fake.open == 1
+    fake.release("x", 1000)
+    with anyio.fail_after(5):
+        await task
+    first, second = (record for record in fake.log if record.path == "/api/chat")
+    assert first.last_byte_at is not None
+    assert second.requested_at >= first.last_byte_at
+    assert first.ended == second.ended == "complete"
+
+
+async def test_stop_one_keeps_its_text_and_lets_the_other_finish(compare: Compare, fake: FakeOllama) -> None:
+    run = compare.start([ask("fx-gate:id-a", "a"), ask("fx-gate:id-b", "b")])
+    fake.release("a", 3)
+    text = {"a": "", "b": ""}
+    ends: dict[str, str] = {}
+    with anyio.fail_after(5):
+        async for batch in run.events():
+            for event in batch:
+                text[event.instance_id] += getattr(event, "text", "")
+                if type(event).__name__ in ("Finished", "Failed"):
+                    ends[event.instance_id] = getattr(event, "code", "finished")
+            if text["a"] and "a" not in ends:
+                run.stop("a")
+                await fake.closed(1)
+                fake.release("b", 1000)
+    assert ends == {"a": "stopped", "b": "finished"}
+    assert text["a"]
+    assert text["b"]
+
+
+async def test_leaving_frees_the_endpoint_before_the_first_token(compare: Compare, fake: FakeOllama) -> None:
+    task = asyncio.create_task(compare.start([ask("fx-hang"), ask("fx-hang", "b")]).transcript())
+    await fake.arrived(2, path="/api/chat")
+    assert compare.running == 2
+    task.cancel()
+    await asyncio.wait([task])
+    await fake.idle()
+    assert compare.running == 0
+
+
+async def test_drain_ends_every_answer_and_refuses_new_ones(compare: Compare, fake: FakeOllama) -> None:
+    task = asyncio.create_task(compare.start([ask("fx-stall:at-2")]).transcript())
+    await fake.arrived(1, path="/api/chat")
+    await anyio.wait_all_tasks_blocked()
+    compare.drain()
+    with anyio.fail_after(5):
+        reply = (await task).replies["fx-stall:at-2"]
+    assert reply.error is not None
+    assert reply.error.code == "server_shutting_down"
+    with pytest.raises(ShuttingDown):
+        compare.start([ask("tiny")])
+
+
+async def test_a_model_that_nobody_has_is_its_own_columns_error(compare: Compare) -> None:
+    transcript = await compare.start([ask("nowhere:1b"), ask("tiny")]).transcript()
+    error = transcript.replies["nowhere:1b"].error
+    assert error is not None
+    assert error.code == "model_not_found"
+    assert transcript.replies["tiny"].text == text_of(20)
+
+
+@pytest.mark.parametrize(
+    ("requests", "message"),
+    [
+        ([], "No models selected"),
+        ([ask("tiny", "x"), ask("tiny", "x")], "Duplicate model instance detected: x"),
+        ([ChatRequest(ModelInstance("x", "tiny"), ())], "No messages provided"),
+    ],
+)
+async def test_what_cannot_run_is_refused_at_once(compare: Compare, requests: list[ChatRequest], message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        compare.start(requests)

@@ -1,0 +1,169 @@
+"""The endpoints: union of models, choice of the holder, overlap noticed, silent ones told apart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from arena.errors import ModelNotFound, NoEndpoint, Unreachable
+from arena.fleet import Endpoint, Fleet
+from arena.ollama import OllamaClient
+from arena.wire import Timeouts
+from tests.fake_ollama import FakeOllama
+
+pytestmark = pytest.mark.anyio
+NOBODY = "http://127.0.0.1:9"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def endpoint(name: str, url: str, clock: Clock | None = None) -> Endpoint:
+    client = OllamaClient(url, name=name, timeouts=Timeouts(connect_s=1, first_byte_s=2, idle_s=2))
+    return Endpoint(name, client, clock=clock or Clock())
+
+
+@asynccontextmanager
+async def two_hosts(a: list[str], b: list[str]) -> AsyncGenerator[tuple[Fleet, FakeOllama, FakeOllama], None]:
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(FakeOllama(models=a))
+        two = await stack.enter_async_context(FakeOllama(models=b))
+        fleet = Fleet([endpoint("one", one.url), endpoint("two", two.url)])
+        stack.push_async_callback(fleet.aclose)
+        yield fleet, one, two
+
+
+def asked(server: FakeOllama, path: str) -> int:
+    return sum(record.path == path for record in server.log)
+
+
+async def test_models_are_the_union_with_their_endpoints() -> None:
+    async with two_hosts(["llama3.2:3b", "mistral:7b"], ["Mistral:7b", "qwen2.5:3b"]) as (fleet, _, _two):
+        models = {info.name.lower(): info.endpoints for info in await fleet.models()}
+    assert models == {"llama3.2:3b": ("one",), "mistral:7b": ("one", "two"), "qwen2.5:3b": ("two",)}
+
+
+async def test_the_holder_is_found_on_whichever_endpoint_has_the_model() -> None:
+    async with two_hosts(["a:latest"], ["b:1b"]) as (fleet, _, _two):
+        assert (await fleet.holder("a")).name == "one"
+        assert (await fleet.holder("B:1B")).name == "two"
+        assert (await fleet.holder("b:1b", endpoint="one")).name == "one"
+        with pytest.raises(NoEndpoint, match="three"):
+            await fleet.holder("a", endpoint="three")
+        with pytest.raises(ModelNotFound, match="try pulling it first"):
+            await fleet.holder("nowhere")
+
+
+async def test_a_model_that_was_just_pulled_elsewhere_is_found_by_asking_once_more() -> None:
+    async with two_hosts(["a:1b"], ["b:1b"]) as (fleet, one, _):
+        await fleet.models()
+        one.add_model("new:1b")
+        assert (await fleet.holder("new:1b")).name == "one"
+
+
+async def test_of_two_holders_the_less_busy_one_is_taken() -> None:
+    async with two_hosts(["a:1b"], ["a:1b"]) as (fleet, _, _two):
+        with (await fleet.holder("a:1b")).lease():
+            assert (await fleet.holder("a:1b")).name == "two"
+        assert (await fleet.holder("a:1b")).name == "one"
+
+
+async def test_one_silent_endpoint_does_not_hide_the_others() -> None:
+    async with FakeOllama(models=["a:1b"]) as server:
+        fleet = Fleet([endpoint("dead", NOBODY), endpoint("alive", server.url)])
+        assert [info.name for info in await fleet.models()] == ["a:1b"]
+        assert (await fleet.holder("a:1b")).name == "alive"
+        dead, alive = await fleet.statuses()
+        assert (dead.reachable, alive.reachable) == (False, True)
+        assert dead.error is not None
+        assert alive.version is not None
+        assert alive.models == 1
+        assert await fleet.loaded() == ()
+        await fleet.aclose()
+
+
+async def test_when_no_endpoint_answers_the_reason_is_told() -> None:
+    fleet = Fleet([endpoint("dead", NOBODY)])
+    with pytest.raises(Unreachable):
+        await fleet.models()
+    await fleet.aclose()
+
+
+async def test_a_fleet_without_endpoints_says_so() -> None:
+    with pytest.raises(NoEndpoint, match="engine is off"):
+        await Fleet().models()
+    assert await Fleet().statuses() == ()
+
+
+async def test_answers_are_remembered_until_they_are_old_or_forgotten(fake: FakeOllama) -> None:
+    clock = Clock()
+    host = endpoint("a", fake.url, clock)
+    await host.models()
+    await host.models()
+    assert asked(fake, "/api/tags") == 1
+    clock.now_s += 6
+    await host.models()
+    assert asked(fake, "/api/tags") == 2
+    host.forget()
+    await host.models()
+    assert asked(fake, "/api/tags") == 3
+    await host.aclose()
+
+
+async def test_many_who_ask_at_once_cause_one_question_and_one_who_leaves_does_not_cancel_it(fake: FakeOllama) -> None:
+    host = endpoint("a", fake.url)
+    tasks = [asyncio.create_task(host.models()) for _ in range(10)]
+    await asyncio.wait(tasks[:1], timeout=0)
+    tasks[0].cancel()
+    await asyncio.wait(tasks)
+    assert tasks[0].cancelled()
+    assert all(task.result() for task in tasks[1:])
+    assert asked(fake, "/api/tags") == 1
+    await host.aclose()
+
+
+async def test_what_is_in_memory_is_known_with_its_context(fake: FakeOllama) -> None:
+    host = endpoint("a", fake.url)
+    await host.client.load("tiny:latest")
+    loaded = {item.name: item for item in await host.loaded()}
+    assert loaded["tiny:latest"].endpoint == "a"
+    info = host.known("TINY")
+    assert info is not None
+    assert info.loaded_on == ("a",)
+    assert host.context_length("tiny") == loaded["tiny:latest"].context_length
+    assert host.context_length("mistral:7b") is None
+    await host.aclose()
+
+
+async def test_describe_tells_capabilities_and_asks_older_servers_once(fake: FakeOllama) -> None:
+    host = endpoint("a", fake.url)
+    first = await host.describe("tiny")
+    assert first.capabilities is not None
+    shows = asked(fake, "/api/show")
+    assert await host.describe("tiny") == first
+    assert asked(fake, "/api/show") == shows
+    with pytest.raises(ModelNotFound):
+        await host.describe("nowhere")
+    await host.aclose()
+
+
+def test_overlap_is_noticed_on_both_sides_and_only_there() -> None:
+    host = endpoint("a", NOBODY)
+    with host.lease() as alone:
+        assert host.in_flight == 1
+    with host.lease() as first:
+        assert not first.contended
+        with host.lease() as second:
+            assert host.in_flight == 2
+        assert first.contended
+        assert second.contended
+    assert not alone.contended
+    assert host.in_flight == 0
