@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import Any
 
 import msgspec
@@ -198,7 +199,5 @@ def check_images(images: list[str]) -> None:
         try:
             base64.b64decode(image, validate=True)
         except (binascii.Error, ValueError):
-            bad = next(
-                (i for i, c in enumerate(image) if not (c.isascii() and (c.isalnum() or c in "+/="))), len(image)
-            )
-            raise BadRequest(f"illegal base64 data at input byte {bad}") from None
+            legal = re.match(r"[A-Za-z0-9+/]*={0,2}", image)
+            raise BadRequest(f"illegal base64 data at input byte {legal.end() if legal else 0}") from None

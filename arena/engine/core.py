@@ -205,10 +205,9 @@ async def _embed(item: Loaded, inputs: list[str], truncate: bool) -> tuple[list[
         # a token is at least one byte, so that only a long text needs counting
         if len(text.encode("utf-8", "replace")) < limit - 2:
             continue
-        body = msgspec.json.encode({"content": text, "add_special": True})
-        tokens = msgspec.json.decode((await upstream.fetch(child.port, child.key, "POST", "/tokenize", body))[1])[
-            "tokens"
-        ]
+        question = msgspec.json.encode({"content": text, "add_special": True})
+        _, answer = await upstream.fetch(child.port, child.key, "POST", "/tokenize", question)
+        tokens = msgspec.json.decode(answer)["tokens"]
         if len(tokens) > limit and not truncate:
             raise BadRequest(f"the input length exceeds the context length: {len(tokens)} tokens, the limit is {limit}")
         wanted[number] = tokens[:limit]

@@ -1,4 +1,4 @@
-"""HTTP as the engine speaks it: answers that end when their client leaves, errors in the client's dialect, the guard."""
+"""HTTP as the engine speaks it: answers that end when their client leaves, errors in its dialect, the guard."""
 
 from __future__ import annotations
 

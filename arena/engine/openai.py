@@ -215,9 +215,8 @@ class _Chunks:
             return self._chunk(self._piece(event))
         if isinstance(event, Ending):
             reason = self._reason(event.reason)
-            out = self._chunk(
-                {"delta": {}, "finish_reason": reason} if self._chat else {"text": "", "finish_reason": reason}
-            )
+            nothing: dict[str, Any] = {"delta": {}} if self._chat else {"text": ""}
+            out = self._chunk({**nothing, "finish_reason": reason})
             if self._usage:
                 out += self._chunk(None, _usage(event.timings))
             return out + b"data: [DONE]\n\n"
@@ -295,7 +294,7 @@ class OpenAI:
         await self._answer(_chat_call(body), body, True, reply)
 
     async def completions(self, request: Request, reply: Reply) -> None:
-        """POST /v1/completions: the prompt as it is, without a template's turns."""
+        """POST /v1/completions: as in Ollama, the prompt is one question put through the chat template."""
         body = await decoded(request, CompletionBody)
         call = Call(model=_named(body.model), messages=[Message("user", body.prompt)], options=_options(body))
         await self._answer(call, body, False, reply)

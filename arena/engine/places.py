@@ -1,4 +1,4 @@
-"""The places where models already lie on this machine. Reading only; each yields the models it finds, best place first."""
+"""The places where models already lie on this machine; they are only read. The best place comes first."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -151,11 +152,9 @@ async def _no_such_method(_: Request, __: Exception) -> Response:
 class Announcing(uvicorn.Server):
     """Says on standard output, as one line of JSON, where it answers; ends with standard input if asked to."""
 
-    watch_parent = False
-
-    async def startup(self, sockets: list[object] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the port and announce it."""
-        await super().startup(sockets)  # type: ignore[arg-type]
+        await super().startup(sockets)
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
             sys.stdout.write(json.dumps({"port": port, "version": __version__}) + "\n")
