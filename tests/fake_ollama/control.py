@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +29,16 @@ class Hit:
 class Canary:
     """A port that only remembers who came."""
 
-    def __init__(self) -> None:
+    def __init__(self, hit: Callable[[], None]) -> None:
         self.hits: list[Hit] = []
+        self._hit = hit
 
     async def serve(self, connection: Connection) -> None:
         """Note one request and answer 204."""
         request = await connection.request()
         if request is not None:
             self.hits.append(Hit(request.method, request.target, dict(request.headers), time.monotonic()))
+            self._hit()
             await connection.send(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tests.fake_ollama.dialects import encoded, openai_error
 from tests.fake_ollama.plan import Plan
-from tests.fake_ollama.wire import Connection, Request
+from tests.fake_ollama.wire import Connection, Parting, Request
 
 if TYPE_CHECKING:
     from tests.fake_ollama.server import FakeOllama
@@ -31,7 +31,8 @@ class Record:
     """What the log keeps of one request. Times are `time.monotonic()` in seconds, None while they lie ahead.
 
     `ended`: None while being served; complete: the scenario was played to its end; fin, rst: the client left before;
-    capped: the fake's own limit, or its closing, ended it.
+    capped: the fake's own limit, or its closing, ended it. `parting` and `parted_at` tell how and when the client closed
+    the connection afterwards; the last request of the connection carries them.
     """
 
     connection: int
@@ -49,6 +50,8 @@ class Record:
     last_byte_at: float | None = None
     ended_at: float | None = None
     ended: Ended | None = None
+    parting: Parting | None = None
+    parted_at: float | None = None
     tokens: int = 0
     bytes_in: int = 0
     bytes_out: int = 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+NAME = re.compile(r"(?:[\w.-]+(?::\d{1,5})?/)?(?:[\w.-]+/)?\w[\w.-]{0,79}(?::\w[\w.-]{0,79})?", re.ASCII)
 NUMBERS = frozenset((
     "n", "ms", "ttft", "seed", "load", "queue", "size", "think", "prompt", "p", "at", "c", "ra",
     "k", "kb", "mb", "kbs", "cut", "clean", "depth",

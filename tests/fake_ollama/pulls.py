@@ -75,3 +75,4 @@ async def _gap(exchange: Exchange, step: int) -> None:
         await exchange.fake.gates.take(exchange.plan.word("id"), exchange.connection)
     await exchange.pause(exchange.plan.seconds("ms"))
     exchange.record.tokens = step
+    exchange.fake.changed()

@@ -88,8 +88,9 @@ class FakeOllama:
         self._control = Door(host, 0, lambda: self._aside(lambda connection: serve_control(self, connection)))
         self._canary = Door(host, 0, lambda: self._aside(self.canary.serve))
         self._connections: set[Connection] = set()
+        self._last: dict[Connection, Record] = {}
         self._changes: set[asyncio.Future[None]] = set()
-        self.canary = Canary()
+        self.canary = Canary(self.changed)
         self.gates = Gates()
         self.log: list[Record] = []
         self.loaded: dict[str, dict[str, Any]] = {}
@@ -105,12 +106,15 @@ class FakeOllama:
     async def __aexit__(self, *_: object) -> None:
         for door in (self._door, self._control, self._canary):
             door.close()
-        tasks = {connection.task for connection in self._connections if connection.task is not None}
+        left = tuple(self._connections)
+        tasks = {connection.task for connection in left if connection.task is not None}
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await asyncio.sleep(0)
+        for connection in left:
+            connection.drop()
+        await asyncio.sleep(0)  # the transports and the accept tasks end in the loop's next turn
 
     # addresses
 
@@ -272,8 +276,6 @@ class FakeOllama:
     def _connect(self) -> Connection:
         connection = Connection(self._door.accepted, self._serve, self._disconnected)
         self._connections.add(connection)
-        if len(self._connections) > MAX_CONNECTIONS:
-            asyncio.get_running_loop().call_soon(connection.reset)
         self.changed()
         return connection
 
@@ -285,9 +287,14 @@ class FakeOllama:
 
     def _disconnected(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        last = self._last.pop(connection, None)
+        if last is not None:
+            last.parting, last.parted_at = connection.parting, connection.parted_at
         self.changed()
 
     async def _serve(self, connection: Connection) -> None:
+        if len(self._connections) > MAX_CONNECTIONS:
+            connection.reset()
         while (request := await connection.request()) is not None:
             if not await self._answered(connection, request):
                 return
@@ -296,6 +303,7 @@ class FakeOllama:
         """Serve one request and keep its record; True when the connection lives on."""
         record = record_of(connection, request)
         self.log.append(record)
+        self._last[connection] = record
         self.changed()
         asked_to_close = request.header("connection").lower() == "close" or request.version == "HTTP/1.0"
         exchange = Exchange(self, connection, request, record, keep_alive=not asked_to_close)

@@ -91,6 +91,7 @@ class Turn:
         if self.stream:
             await self.line(self.dialect.delta(index, text))
         self.exchange.record.tokens += 1
+        self.exchange.fake.changed()
         if index % BREATHE_EVERY == 0:
             await self.exchange.connection.breathe()
 
@@ -175,6 +176,7 @@ class Turn:
     async def _start(self) -> None:
         self._started = True
         await self.exchange.pause(self._load_ms / 1000)
+        self.exchange.fake.load(self.plan.model, self.exchange.body)
         await self.exchange.pause(self.plan.seconds("ttft"))
         for text in self.thoughts:
             await self._gap(self.exchange.record.tokens)

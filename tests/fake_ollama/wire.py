@@ -176,22 +176,24 @@ class Connection(asyncio.Protocol):
     async def _body(self, request: Request) -> bytes | None:
         if "chunked" in request.header("transfer-encoding").lower():
             return await self._chunks()
-        return await self._exactly(int(request.header("content-length", "0") or 0))
+        return await self._exactly(whole_number(request.header("content-length", "0")))
 
     async def _chunks(self) -> bytes | None:
-        body = b""
+        body = bytearray()
         while True:
             while (end := self._buffer.find(b"\r\n")) < 0:
                 if not await self.more():
                     return None
-            size = int(bytes(self._buffer[:end]).split(b";")[0], 16)
+            size = whole_number(bytes(self._buffer[:end]).split(b";")[0].decode("latin-1"), 16)
             del self._buffer[: end + 2]
             chunk = await self._exactly(size + 2)
             if chunk is None:
                 return None
             if size == 0:
-                return body
+                return bytes(body)
             body += chunk[:-2]
+            if len(body) > self.limit_bytes:
+                raise Capped
 
     async def _exactly(self, count: int) -> bytes | None:
         if count > self.limit_bytes:
@@ -253,13 +255,26 @@ class Connection(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
             self._transport.abort()
 
+    def drop(self) -> None:
+        """Close at once, whatever waits to be sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def close(self) -> None:
         """Close with FIN; unsent bytes are dropped when the client has left."""
         if self._transport is not None:
             if self.parting is None:
                 self._transport.close()
             else:
-                self._transport.abort()
+                self.drop()
+
+
+def whole_number(text: str, base: int = 10) -> int:
+    """A length as it stands in a message; raises BadMessage."""
+    try:
+        return int(text, base)
+    except ValueError:
+        raise BadMessage(f"not a length: {text[:20]}") from None
 
 
 def parse_head(head: bytes) -> Request:
