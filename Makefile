@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TEST_DATA ?= .cache/arena
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fmt models system clean
+.PHONY: help install run test check fmt docs bench models system clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,12 @@ check: $(VENV)/.dev ## format, lint and types only
 fmt: $(VENV)/.dev ## format the code and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.dev ## rewrite .env.example and the README's table from the settings
+	$(BIN)/python -m tests.test_docs
+
+bench: $(VENV)/.dev ## measure the arena beside direct access to the same server (ARGS passes options)
+	$(BIN)/python bench/run.py $(ARGS)
 
 clean: ## remove the virtual environment and every cache
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
