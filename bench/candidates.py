@@ -91,9 +91,7 @@ CANDIDATES = {
     for each in (
         Candidate("direct", "client straight at the upstream, one connection a stream", None, merges=False),
         Candidate("limit_c", "the same fan-out in C, checks nothing: the limit", _limit),
-        Candidate(
-            "nginx", "nginx, one worker; cannot merge: single streams", _nginx, merges=False, missing=_no_nginx
-        ),
+        Candidate("nginx", "nginx, one worker; cannot merge: single streams", _nginx, merges=False, missing=_no_nginx),
         Candidate("arena", "the arena as shipped", _arena, env=_arena_env, missing=_no_arena),
         Candidate(
             "arena+token",
@@ -144,7 +142,10 @@ class Target:
             return
         self.port = lab.free_port()
         self.server = lab.Server(
-            self.candidate.command(self.port, self.up_port), self.port, self.log, self.candidate.env(self.port, self.up_port)
+            self.candidate.command(self.port, self.up_port),
+            self.port,
+            self.log,
+            self.candidate.env(self.port, self.up_port),
         )
 
     def __enter__(self) -> Target:
@@ -161,7 +162,9 @@ class Target:
         self.upstream = lab.upstream(self.up_port)
         self._start()
 
-    def args(self, word: str, streams: int, at_once: int, requests: int, tokens: int | None, **flags: object) -> list[object]:
+    def args(
+        self, word: str, streams: int, at_once: int, requests: int, tokens: int | None, **flags: object
+    ) -> list[object]:
         """loadgen's arguments. Who cannot merge gets as many single streams instead."""
         merges = self.candidate.merges
         body = fan_body(streams, word) if merges else chat_body(word)
@@ -192,7 +195,7 @@ class Target:
 
 
 def judge(result: Json, streams: int) -> dict[str, str | None]:
-    """Does a load count? `void`: something was lost, doubled, changed or refused. `behind`: right so far, but not ended in time."""
+    """Does a load count? `void`: something was lost, doubled, changed or refused. `behind`: right, but late."""
     troubles = ("wrong", "failed", "errors", "non200", "stray")
     # what is open at the end of the time is merely late; a stream that ended short is lost
     lost = [f"{result[key]} {key}" for key in troubles if result[key]]

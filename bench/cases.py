@@ -118,7 +118,7 @@ def cancel(target: Target, wait_s: float = 8) -> Iterator[Row]:
         took = freed_ms(target, dict(map(tuple, got["cuts"])), 36, wait_s)
         yield {
             "load": name,
-            "void": None if len(got["cuts"]) in (12, 36) else f"only {len(got['cuts'])} clients got as far as to hang up",
+            "void": None if len(got["cuts"]) in (12, 36) else f"only {len(got['cuts'])} clients hung up",
             "freed": len(took),
             "of": 36,
             "median_ms": statistics.median(took) if took else None,
@@ -139,7 +139,7 @@ def freed_ms(target: Target, cuts: dict[int, int], expected: int, wait_s: float)
 
 
 def slow(target: Target) -> Iterator[Row]:
-    """8 clients ask 4 models each for all they have, then read nothing for 4 s: the server must hold it back, not pile it up."""
+    """8 clients ask 4 models each for all they have, then read nothing for 4 s: does the server pile it up?"""
     readers, streams, tokens = 8, 4, 30000
     target.warm(streams)
     before_kib = target.server.rss_kib() if target.server else 0.0

@@ -1,4 +1,4 @@
-"""Clients that leave at each of nine stages, half of them with FIN and half with RST: is everything behind them freed, and when?"""
+"""Clients that leave at each of nine stages, half with FIN, half with RST: is all behind them freed, and when?"""
 
 from __future__ import annotations
 

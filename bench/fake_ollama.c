@@ -19,6 +19,7 @@
  *     d  mean microseconds between tokens, +-20 % (0: as fast as it goes)    t  microseconds before the first token
  *     n  tokens (100)        b  tokens a write when d is 0 (1)               w  microseconds between last token and done
  *     h  stops for good in the middle of this token's line                   g  tag that /_aborts repeats
+ *     p  1: plain text, the pieces alone, for looking at
  *
  * The text is known in advance, so a reader can check that nothing is lost, doubled or out of order: token i is
  * piece i & 15 of PIECES, "#", and i in hex. With a delay, "@" and 16 hex digits follow: CLOCK_MONOTONIC in ns at
@@ -45,7 +46,7 @@
 #define FOREVER_NS 3600000000000ull
 
 typedef struct {
-    int fd, active, header_sent, heap_pos, generate, closing, stuck;
+    int fd, active, header_sent, heap_pos, generate, closing, plain;
     char *in; size_t in_len, in_cap;
     char *out; size_t out_len, out_off, out_cap;
     char model[128];
@@ -175,9 +176,9 @@ static void put_line(Conn *c, const char *content, int done) {
 static void put_token(Conn *c, int stamped) {
     char s[64], *w = s;
     long i = c->total - c->left;
-    w = copy(copy(w, PIECES[i & 15]), "#");
-    w = hex(w, i, 0);
-    if (stamped) { *w++ = '@'; w = hex(w, now_ns(), 16); }
+    w = copy(w, PIECES[i & 15]);
+    if (!c->plain) { *w++ = '#'; w = hex(w, i, 0); }
+    if (stamped && !c->plain) { *w++ = '@'; w = hex(w, now_ns(), 16); }
     *w = 0;
     put_line(c, s, 0);
     c->left--; n_tokens++;
@@ -250,6 +251,7 @@ static void read_knobs(Conn *c, const char *body, uint64_t *ttft) {
             case 'w': c->wait = v * 1000ull; break;
             case 'h': c->halt = v; break;
             case 'g': c->tag = v; break;
+            case 'p': c->plain = v; break;
             }
             p = end;
             if (*p != '-') break;
@@ -266,7 +268,7 @@ static void chat(Conn *c, const char *line, const char *body) {
         if (n < (int)sizeof c->model) { memcpy(c->model, m, n); c->model[n] = 0; }
     }
     c->generate = line[10] == 'g';
-    c->total = 100; c->burst = 1; c->tag = 0; c->delay = c->wait = 0; c->halt = -1;
+    c->total = 100; c->burst = 1; c->tag = 0; c->delay = c->wait = 0; c->halt = -1; c->plain = 0;
     read_knobs(c, body, &ttft);
     c->left = c->total;
     c->start = c->first = now_ns(); c->header_sent = 0; c->rng = (uint32_t)c->start ^ (c->fd * 2654435761u);

@@ -63,7 +63,12 @@ class Server:
     """A child process that listens on `port`; its log goes to `log`."""
 
     def __init__(
-        self, command: Sequence[str | Path], port: int, log: Path, env: Mapping[str, str] | None = None, wait_s: float = 60
+        self,
+        command: Sequence[str | Path],
+        port: int,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        wait_s: float = 60,
     ) -> None:
         self.port, self.log = port, log
         log.parent.mkdir(parents=True, exist_ok=True)

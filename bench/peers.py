@@ -2,8 +2,8 @@
 
 python peers.py aiohttp|httpx|requests PORT UPSTREAM_URL
 
-Each takes the arena's own request and answers with the arena's lines. They are the textbook way, not the best that these
-libraries can do: one task (or thread) a model, lines parsed with json, one queue, one write a token.
+Each takes the arena's own request and answers with the arena's lines. They are the textbook way, not the best that
+these libraries can do: one task (or thread) a model, lines parsed with json, one queue, one write a token.
 """
 
 from __future__ import annotations

@@ -180,11 +180,11 @@ class Gate:
 
     def line(self) -> str:
         """PASS or FAIL with the figure; "not run" without one."""
-        sign = ">=" if self.at_least else "<="
+        limit = f"({'>=' if self.at_least else '<='} {self.limit:g}{self.unit})"
         if self.figure is None:
-            return f"not run  {self.name} ({sign} {self.limit:g}{self.unit})"
+            return f"not run  {self.name} {limit}"
         kept = self.figure >= self.limit if self.at_least else self.figure <= self.limit
-        return f"{'PASS' if kept else 'FAIL'}     {self.name}: {self.figure:.4g}{self.unit} ({sign} {self.limit:g}{self.unit})"
+        return f"{'PASS' if kept else 'FAIL'}     {self.name}: {self.figure:.4g}{self.unit} {limit}"
 
 
 def gates(results: Results, name: str = "arena") -> list[Gate]:
@@ -217,7 +217,10 @@ def gates(results: Results, name: str = "arena") -> list[Gate]:
         Gate("first token added over direct, 64 streams, median", added_ms("64"), 1, " ms"),
         Gate("64 x 30 tokens/s, CPU over the C limit", ratio("rates", "64x30"), 4, "x"),
     ]
-    found += [Gate(f"burst {load}, CPU over the C limit", ratio("burst", load), 6, "x") for load in ("k=2", "k=6", "k=16", "k=64")]
+    found += [
+        Gate(f"burst {load}, CPU over the C limit", ratio("burst", load), 6, "x")
+        for load in ("k=2", "k=6", "k=16", "k=64")
+    ]
     found += [
         Gate("2,000 slow streams complete and right", least("hold", "2000", "complete"), 2000, "", at_least=True),
         Gate("2,000 slow streams, memory a stream", median("hold", "2000", "kib_per_stream"), 32, " KiB"),
@@ -234,5 +237,8 @@ def gates(results: Results, name: str = "arena") -> list[Gate]:
         Gate("disconnects: freed", least("disconnects", "all stages", "freed"), of or 500, "", at_least=True),
         Gate("disconnects: p99", worst("disconnects", "all stages", "p99_ms"), 100, " ms"),
     ]
-    found += [Gate(f"page, {load}: renderer", median("page", load, "renderer_percent"), 50, " % of a core") for load in ("fresh", "with 4k tokens")]
+    found += [
+        Gate(f"page, {load}: renderer", median("page", load, "renderer_percent"), 50, " % of a core")
+        for load in ("fresh", "with 4k tokens")
+    ]
     return found

@@ -39,7 +39,8 @@ CASES = {
 }
 NOISE = {"rates": "p50_us", "first": "p50_us", "burst": "tokens_per_s"}
 NOISY = 0.3
-PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "msgspec", "gradio", "aiohttp", "httpx", "requests")
+SERVER = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "msgspec", "gradio")
+PEERS = ("aiohttp", "httpx", "requests")
 
 
 def version(package: str) -> str:
@@ -52,16 +53,18 @@ def version(package: str) -> str:
 
 def machine() -> str:
     """What the figures were measured on."""
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
-    tools = " ".join(f"{name} {version(name)}" for name in PACKAGES)
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "?")
+    tools = " ".join(f"{name} {version(name)}" for name in SERVER + PEERS)
     nginx = shutil.which("nginx")
     if nginx:
         said = subprocess.run([nginx, "-v"], capture_output=True, text=True).stderr
         tools += " nginx " + said.strip().rpartition("/")[2]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=lab.ROOT, capture_output=True, text=True).stdout.strip()
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, cwd=lab.ROOT, capture_output=True, text=True).stdout.strip()
     return (
-        f"{os.cpu_count()} cores ({model}), {platform.system()} {platform.release()}, Python {platform.python_version()}, "
-        f"commit {commit or '?'}\n{tools}"
+        f"{os.cpu_count()} cores ({model}), {platform.system()} {platform.release()}, "
+        f"Python {platform.python_version()}, commit {commit or '?'}\n{tools}"
     )
 
 
@@ -88,7 +91,8 @@ class Run:
                         for row in body(target):
                             self._record(name, candidate, number, row)
                 except (lab.LabError, OSError, subprocess.SubprocessError, page.Unavailable) as error:
-                    self._record(name, candidate, number, {"load": "-", "void": f"{type(error).__name__}: {error}"[:200]})
+                    trouble = f"{type(error).__name__}: {error}"[:200]
+                    self._record(name, candidate, number, {"load": "-", "void": trouble})
 
     def _there(self, name: str) -> bool:
         why = CANDIDATES[name].missing()
