@@ -166,7 +166,7 @@ class Call:
         self._dialing = None
         self._connection = connection
         if self._paused:
-            connection.pause_reading()
+            self._loop.call_soon(self._pause_again)  # uvloop begins to read only after this
         self.watch("head", self.timeouts.first_byte_s)
 
     def detached(self) -> None:
@@ -200,6 +200,10 @@ class Call:
         due_s = min(self._since_s + limit_s, self._end_s)
         if due_s < self._due_s:
             self._arm(due_s)
+
+    def _pause_again(self) -> None:
+        if self._paused and self._connection is not None:
+            self._connection.pause_reading()
 
     def _arm(self, due_s: float) -> None:
         if self._timer is not None:

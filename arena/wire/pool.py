@@ -224,15 +224,21 @@ class Pool:
             self._reaper = None
 
     async def _dial(self, call: Call) -> None:
-        """Try the addresses in order; the request goes out from within the connection's own callback."""
+        """Try the addresses in order; the request goes out from within the connection's own callback.
+
+        If all fail, the first one's reason is the telling one: the others are often not in use at all.
+        """
         addresses = await self._resolver.resolve(self._host)
         share_s = call.timeouts.connect_s / len(addresses)
-        for address in addresses[:-1]:
-            with suppress(OSError):
+        reason: OSError | None = None
+        for address in addresses:
+            try:
                 async with asyncio.timeout(share_s):
                     await self._open(call, address)
                     return
-        await self._open(call, addresses[-1])
+            except OSError as error:
+                reason = reason or error
+        raise reason or NameNotFound(f"the name {self._host} has no address")
 
     async def _open(self, call: Call, address: str) -> None:
         await asyncio.get_running_loop().create_connection(

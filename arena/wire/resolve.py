@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 import aiodns
 
@@ -18,9 +18,10 @@ class NameNotFound(OSError):
 
 
 class Resolver:
-    """Asks the system's name servers (and its hosts file). May be shared by any number of pools."""
+    """Asks the system's name servers (and its hosts file), or `nameservers`. May be shared by any number of pools."""
 
-    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, nameservers: Sequence[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._nameservers = nameservers
         self._clock = clock
         self._dns: aiodns.DNSResolver | None = None
         self._missing: dict[str, float] = {}
@@ -31,7 +32,7 @@ class Resolver:
             return (host,)
         if host == "localhost":
             return ("127.0.0.1", "::1")
-        now_s = (self._clock or asyncio.get_running_loop().time)()
+        now_s = self._clock()
         if self._missing.get(host, now_s) > now_s:
             raise NameNotFound(f"the name {host} was not found")
         try:
@@ -50,7 +51,7 @@ class Resolver:
 
     async def _ask(self, host: str) -> tuple[str, ...]:
         if self._dns is None:
-            self._dns = aiodns.DNSResolver(timeout=1.0, tries=2)
+            self._dns = aiodns.DNSResolver(self._nameservers, timeout=1.0, tries=2)
         found = await self._dns.getaddrinfo(host, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM)
         return tuple(dict.fromkeys(node.addr[0].decode("ascii") for node in found.nodes))
 
