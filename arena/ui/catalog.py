@@ -1,0 +1,223 @@
+"""The models tab: what is installed, what is in memory, and the downloads under way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from arena.errors import ArenaError
+from arena.types import LoadedModel, ModelInfo, PullJob
+from arena.ui import parts
+from arena.ui.columns import RELAY
+from arena.ui.compare import QUICK
+from arena.ui.conversation import Conversations
+from arena.ui.sessions import Session, Sessions
+
+if TYPE_CHECKING:
+    from arena.arena import Arena
+
+Updates = dict[Any, Any]
+
+SUGGESTIONS = ("smollm2:135m", "qwen3:0.6b", "llama3.2:1b", "gemma3:1b", "qwen3:4b")
+"""Small models to start with, all of which run on a laptop."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogParts:
+    """The components of the tab that others react to."""
+
+    table: gr.HTML
+    jobs: gr.HTML
+    memory: gr.HTML
+    name: gr.Dropdown
+    pull: gr.Button
+    timer: gr.Timer
+
+    @property
+    def lists(self) -> tuple[Any, ...]:
+        """What a refresh changes."""
+        return (self.table, self.jobs, self.memory, self.timer)
+
+
+class CatalogPanel:
+    """The models tab."""
+
+    def __init__(self, arena: Arena, conversations: Conversations, sessions: Sessions) -> None:
+        self.arena = arena
+        self.conversations = conversations
+        self.sessions = sessions
+
+    def render(self) -> CatalogParts:
+        """Draw the tab and wire it; call inside a Blocks and a Tab."""
+        drawn = self._draw()
+        self._wire(drawn)
+        return drawn
+
+    def _draw(self) -> CatalogParts:
+        timer = gr.Timer(0.5, active=False)
+        allowed = self.arena.settings.management_allowed
+        with gr.Column(elem_classes="sheet", min_width=0):
+            gr.HTML(_heading("Models", "Installed on the servers that answer. Sizes are on disk."), js_on_load=None)
+            with gr.Row(elem_id="pull-row", equal_height=True, visible=allowed):
+                name = gr.Dropdown(
+                    list(SUGGESTIONS), value=None, allow_custom_value=True, label="Name of a model to pull", show_label=False,
+                    container=False, interactive=True, elem_id="pull-name", scale=5, elem_classes="picker",
+                )  # fmt: skip
+                pull = gr.Button("Pull", elem_id="pull", variant="primary", size="sm", scale=0, min_width=84)
+            jobs = gr.HTML("", elem_id="jobs", js_on_load=RELAY)
+            table = gr.HTML("", elem_id="models", js_on_load=RELAY)
+            memory = gr.HTML("", elem_id="memory", js_on_load=RELAY)
+        return CatalogParts(table, jobs, memory, name, pull, timer)
+
+    def _wire(self, drawn: CatalogParts) -> None:
+        async def start(name: str | None, request: gr.Request) -> Updates:
+            self.start_pull(name)
+            return await self.refresh(drawn, self.sessions.of(request.session_hash)) | {drawn.name: None}
+
+        async def act(request: gr.Request, event: gr.EventData) -> Updates:
+            session = self.sessions.of(request.session_hash)
+            await self.act(session, event.action, event._data)
+            return await self.refresh(drawn, session)
+
+        async def tick(request: gr.Request) -> Updates:
+            return await self.refresh(drawn, self.sessions.of(request.session_hash))
+
+        drawn.pull.click(start, drawn.name, [*drawn.lists, drawn.name], **QUICK)
+        for part in (drawn.table, drawn.jobs, drawn.memory):
+            part.click(act, None, list(drawn.lists), **QUICK)
+        drawn.timer.tick(tick, None, list(drawn.lists), **QUICK)
+
+    def start_pull(self, name: str | None) -> PullJob | None:
+        """Start a download; what is wrong with the name becomes a message on the page."""
+        wanted = (name or "").strip()
+        if not wanted:
+            gr.Info("Type the name of a model, for example qwen3:0.6b.")
+            return None
+        try:
+            self.arena.catalog.check_management()
+            return self.arena.catalog.pull(wanted)
+        except ArenaError as error:
+            gr.Warning(escape(error.message))
+            return None
+
+    async def act(self, session: Session, action: str, data: Mapping[str, Any]) -> None:
+        """Do what a button of the lists asks for; a failure becomes a message on the page."""
+        model, endpoint = str(data.get("model", "")), str(data.get("endpoint", "")) or None
+        catalog = self.arena.catalog
+        session.confirming = model if action == "ask-delete" else None
+        try:
+            if action in ("delete", "load", "unload"):
+                catalog.check_management()
+            match action:
+                case "delete":
+                    await catalog.delete(model)
+                case "load":
+                    await catalog.load(model, endpoint)
+                case "unload":
+                    await catalog.unload(model, endpoint)
+                case "cancel":
+                    catalog.cancel(str(data.get("job", "")))
+                case "pull":
+                    self.start_pull(model)
+        except ArenaError as error:
+            gr.Warning(escape(error.message))
+
+    async def refresh(self, drawn: CatalogParts, session: Session) -> Updates:
+        """The lists as they are now. The timer runs only while something is being downloaded."""
+        models = await self.conversations.models()
+        jobs = self.arena.catalog.jobs()
+        loaded = await self.conversations.loaded()
+        error = self.conversations.listing_error
+        return {
+            drawn.table: models_table(models, session.confirming, error, may_manage=self.arena.settings.management_allowed),
+            drawn.jobs: jobs_list(jobs),
+            drawn.memory: memory_list(loaded, may_manage=self.arena.settings.management_allowed),
+            drawn.timer: gr.Timer(active=any(job.state == "downloading" for job in jobs)),
+        }
+
+
+def _heading(title: str, text: str) -> str:
+    return f'<header class="sheet-head"><h2>{escape(title)}</h2><p class="dim">{escape(text)}</p></header>'
+
+
+def models_table(
+    models: Sequence[ModelInfo], confirming: str | None, error: ArenaError | None, *, may_manage: bool
+) -> str:
+    """The installed models with what can be done to each."""
+    if error is not None:
+        return f'<div class="notice" role="alert"><p><b>The models cannot be listed</b></p><p>{escape(error.message)}</p></div>'
+    if not models:
+        return '<p class="empty">No models yet. Pull one above: smollm2:135m is 100 MB and answers on any machine.</p>'
+    head = "".join(f"<th scope='col'>{text}</th>" for text in ("Model", "Size", "Quantisation", "Context", "Can", "Server", ""))
+    rows = "".join(_model_row(info, confirming == info.name, may_manage) for info in models)
+    return f'<div class="scroll"><table class="grid"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _model_row(info: ModelInfo, confirming: bool, may_manage: bool) -> str:
+    memory = '<span class="chip hot">in memory</span>' if info.loaded_on else ""
+    abilities = "".join(f'<span class="chip">{escape(name)}</span>' for name in info.capabilities or ())
+    context = f"{info.context_length:,}" if info.context_length else "–"
+    parameters = f'<span class="dim">{escape(info.parameter_size)}</span>' if info.parameter_size else ""
+    actions = _row_actions(info, confirming) if may_manage else ""
+    return (
+        f'<tr><th scope="row"><span class="name">{escape(info.name)}</span> {parameters} {memory}</th>'
+        f'<td class="num">{parts.size(info.size_bytes)}</td><td>{escape(info.quantization) or "–"}</td><td class="num">{context}</td>'
+        f'<td>{abilities or "–"}</td><td>{escape(", ".join(info.endpoints))}</td><td class="actions">{actions}</td></tr>'
+    )
+
+
+def _row_actions(info: ModelInfo, confirming: bool) -> str:
+    if confirming:
+        return (
+            f'<span class="ask">Delete {escape(info.name)}?</span>{action("delete", "Delete", "danger", model=info.name)}'
+            f'{action("keep", "Keep", model=info.name)}'
+        )
+    memory = ("unload", "Unload") if info.loaded_on else ("load", "Load")
+    return action(*memory, model=info.name, label=f"{memory[1]} {info.name}") + action(
+        "ask-delete", "Delete", model=info.name, label=f"Delete {info.name}"
+    )
+
+
+def action(name: str, text: str, kind: str = "", *, label: str = "", **data: str) -> str:
+    """A button that the page's click relay understands."""
+    extra = "".join(f' data-{key}="{escape(value)}"' for key, value in data.items())
+    named = f' aria-label="{escape(label)}"' if label else ""
+    return f'<button type="button" class="act {kind}" data-action="{name}"{extra}{named}>{escape(text)}</button>'
+
+
+def jobs_list(jobs: Sequence[PullJob]) -> str:
+    """The downloads, newest first, with progress and a way to stop them."""
+    rows = "".join(_job_row(job) for job in jobs[:8])
+    return f'<section class="jobs" aria-label="Downloads">{rows}</section>' if rows else ""
+
+
+def _job_row(job: PullJob) -> str:
+    name = f"<b>{escape(job.model)}</b>"
+    if job.state == "downloading":
+        status = f'<span class="dim">{escape(job.status)}</span>'
+        button = action("cancel", "Cancel", job=job.id, label=f"Cancel the download of {job.model}")
+        return f'<div class="job">{name}{status}{parts.progress(job)}{button}</div>'
+    words = {"done": "installed", "cancelled": "cancelled", "failed": job.error or "failed"}
+    button = "" if job.state == "done" else action("pull", "Try again", model=job.model)
+    return f'<div class="job {job.state}">{name}<span class="word">{escape(words[job.state])}</span>{button}</div>'
+
+
+def memory_list(loaded: Sequence[LoadedModel], *, may_manage: bool) -> str:
+    """What is in memory, how much of it on a GPU, and until when."""
+    if not loaded:
+        return '<section class="memory"><h3>In memory</h3><p class="dim">Nothing. A model is loaded by its first prompt.</p></section>'
+    rows = "".join(_memory_row(item, may_manage) for item in loaded)
+    total = parts.size(sum(item.size_bytes for item in loaded))
+    return f'<section class="memory"><h3>In memory <span class="dim">{total}</span></h3>{rows}</section>'
+
+
+def _memory_row(item: LoadedModel, may_manage: bool) -> str:
+    share = f"{item.vram_bytes / item.size_bytes:.0%} on GPU" if item.size_bytes and item.vram_bytes else "on CPU"
+    context = f"{item.context_length:,} tokens of context" if item.context_length else ""
+    facts = " · ".join(text for text in (parts.size(item.size_bytes), share, context, item.endpoint) if text)
+    button = action("unload", "Unload", model=item.name, endpoint=item.endpoint, label=f"Unload {item.name}") if may_manage else ""
+    return f'<div class="job"><b>{escape(item.name)}</b><span class="dim">{escape(facts)}</span>{button}</div>'

@@ -1,0 +1,221 @@
+"""What the compare tab does, without Gradio: plain values in, views out.
+
+Whoever reads a generator here closes it; closing stops the answers that it feeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from arena.errors import ArenaError
+from arena.names import canonical
+from arena.types import ChatRequest, EndpointStatus, LoadedModel, ModelInfo, Order, PullJob
+from arena.ui import messages, parts
+from arena.ui.attachments import read
+from arena.ui.frames import frames
+from arena.ui.lineup import LETTERS, PRESETS, ColumnChoice, Lineup
+from arena.ui.sessions import Asking, Session, Turn, again, begin, fail
+
+if TYPE_CHECKING:
+    from arena.arena import Arena
+    from arena.compare import Run
+
+LISTING_WAIT_S = 2.0
+"""How long the page waits for the list of models before it shows what it knows, in seconds."""
+POLL_S = 0.4
+"""How often a column looks at the download it waits for, in seconds."""
+
+
+class View(Struct, frozen=True):
+    """What one column shows."""
+
+    chat: list[messages.Message]
+    status: str
+    notice: str
+
+
+Views = dict[str, View]
+
+
+class Conversations:
+    """The compare tab's work: starts runs, follows them, and says what every column shows."""
+
+    def __init__(self, arena: Arena, clock: Callable[[], float] = time.monotonic) -> None:
+        self._arena = arena
+        self._clock = clock
+        self._listed: dict[str, ModelInfo] = {}
+        self._listing_error: ArenaError | None = None
+
+    @property
+    def most_columns(self) -> int:
+        """How many columns the page may show."""
+        return min(self._arena.settings.max_columns, len(LETTERS))
+
+    @property
+    def listing_error(self) -> ArenaError | None:
+        """Why the models could not be listed, if they could not."""
+        return self._listing_error
+
+    async def models(self) -> tuple[ModelInfo, ...]:
+        """The installed models as far as they are known after a short wait; never raises, never hangs."""
+        try:
+            async with asyncio.timeout(LISTING_WAIT_S):
+                listed = await self._arena.catalog.models()
+        except TimeoutError:
+            return tuple(self._listed.values())
+        except ArenaError as error:
+            self._listed, self._listing_error = {}, error
+            return ()
+        self._listing_error = None
+        self._listed = {canonical(info.name): info for info in listed}
+        return listed
+
+    async def loaded(self) -> tuple[LoadedModel, ...]:
+        """The models in memory as far as they are known after a short wait; never raises, never hangs."""
+        try:
+            async with asyncio.timeout(LISTING_WAIT_S):
+                return await self._arena.catalog.loaded()
+        except (TimeoutError, ArenaError):
+            return ()
+
+    async def statuses(self) -> tuple[EndpointStatus, ...]:
+        """Who answers; an endpoint that has not said so after a short wait counts as silent."""
+        waiting = {endpoint.name: asyncio.create_task(endpoint.status()) for endpoint in self._arena.fleet.endpoints}
+        if not waiting:
+            return ()
+        try:
+            await asyncio.wait(waiting.values(), timeout=LISTING_WAIT_S)
+        finally:
+            for task in waiting.values():
+                task.cancel()
+        return tuple(
+            task.result()
+            if (task := waiting.get(endpoint.name)) is not None and task.done() and not task.cancelled()
+            else EndpointStatus(endpoint.name, endpoint.url, endpoint.kind, False, error="has not answered yet")
+            for endpoint in self._arena.fleet.endpoints
+        )
+
+    def known(self, model: str) -> ModelInfo | None:
+        """What was last listed of `model`; never asks."""
+        return self._listed.get(canonical(model)) if model else None
+
+    def take(self, session: Session, asking: Asking, paths: Sequence[str] = ()) -> str | None:
+        """Accept the next prompt; returns why not, if not. Reads the attached files."""
+        waiting = [letter for letter in session.taking_part if session.columns[letter].busy]
+        if waiting:
+            return f"{' and '.join(waiting)} still answer{'s' if len(waiting) == 1 else ''}. Wait, or stop with Esc."
+        try:
+            attachments = read(paths)
+        except ArenaError as error:
+            return error.message
+        if not asking.text.strip() and not attachments:
+            return ""
+        session.asking = Asking(asking.text.strip(), attachments, asking.choices, asking.system, asking.order)
+        return None
+
+    async def answer(self, session: Session) -> AsyncGenerator[Views, None]:
+        """Ask what was taken, and follow all its answers to their end."""
+        asking, session.asking = session.asking, None
+        if asking is None:
+            return
+        letters = session.taking_part
+        requests = begin(session, asking, self.known, self._clock())
+        unasked = set(letters) - {request.instance.id for request in requests}
+        if unasked:
+            yield {letter: self.view(session, letter) for letter in unasked}
+        if requests:
+            async with aclosing(self._follow(session, requests, asking.order)) as views:
+                async for view in views:
+                    yield view
+
+    async def retry(
+        self, session: Session, letter: str, choice: ColumnChoice, system: str
+    ) -> AsyncGenerator[Views, None]:
+        """Ask one column's last prompt again, beside whatever else runs."""
+        request = again(session.columns[letter], choice, system, self.known, self._clock())
+        yield {letter: self.view(session, letter)}
+        if request is not None:
+            async with aclosing(self._follow(session, [request], "together")) as views:
+                async for view in views:
+                    yield view
+
+    async def pull(self, session: Session, letter: str) -> AsyncGenerator[str, None]:
+        """Pull the model that column `letter` misses; yields its notice. The download goes on when the page leaves."""
+        turn = session.columns[letter].last
+        if turn is None:
+            return
+        try:
+            job = self._arena.catalog.pull(turn.instance.model)
+            while job.state == "downloading":
+                yield parts.pulling(job)
+                await asyncio.sleep(POLL_S)
+                job = self._arena.catalog.job(job.id)
+        except ArenaError as error:
+            job = PullJob("", turn.instance.model, "", "failed", error=error.message)
+        yield parts.pulling(job)
+
+    def view(self, session: Session, letter: str) -> View:
+        """What column `letter` shows now."""
+        column, now_s = session.columns[letter], self._clock()
+        return View(
+            messages.chat(column.turns, now_s),
+            parts.status(column.last, now_s),
+            parts.notice(column.last, may_pull=self._arena.settings.management_allowed),
+        )
+
+    async def _follow(
+        self, session: Session, requests: Sequence[ChatRequest], order: Order
+    ) -> AsyncGenerator[Views, None]:
+        turns = {request.instance.id: self._last(session, request.instance.id) for request in requests}
+        try:
+            run = self._arena.compare.start(requests, order=order)
+        except ArenaError as error:
+            for turn in turns.values():
+                fail(turn, error.code, error.message, self._clock())
+            yield {letter: self.view(session, letter) for letter in turns}
+            return
+        for letter in turns:
+            session.columns[letter].run = run
+        async with aclosing(frames(run, turns, self._clock)) as changes:
+            async for letters in changes:
+                yield {letter: self.view(session, letter) for letter in letters}
+        self._forget(session, run)
+
+    @staticmethod
+    def _forget(session: Session, run: Run) -> None:
+        for column in session.columns.values():
+            if column.run is run:
+                column.run = None
+
+    @staticmethod
+    def _last(session: Session, letter: str) -> Turn:
+        return session.columns[letter].turns[-1]
+
+
+def first_lineup(models: Sequence[ModelInfo]) -> Lineup:
+    """The columns of a first visit: the two smallest models that can chat, or one of them with two settings."""
+    chatting = [info for info in models if info.capabilities is None or "completion" in info.capabilities]
+    chosen = sorted(chatting, key=lambda info: (info.size_bytes, info.name))[:2]
+    columns = [ColumnChoice(info.name) for info in chosen]
+    if len(columns) == 1:
+        columns.append(ColumnChoice(columns[0].model, PRESETS["Precise"].options))
+    return Lineup(tuple(columns) or (ColumnChoice(), ColumnChoice()))
+
+
+def with_defaults(lineup: Lineup, models: Sequence[ModelInfo]) -> Lineup:
+    """`lineup`, or a first visit's where it names no model at all."""
+    if any(choice.model for choice in lineup.columns):
+        return lineup
+    first = first_lineup(models)
+    return Lineup(first.columns, lineup.system, lineup.order, lineup.prompt)
+
+
+def choices_of(lineup: Lineup) -> Mapping[str, ColumnChoice]:
+    """The columns of `lineup` by letter."""
+    return dict(zip(LETTERS, lineup.columns, strict=False))

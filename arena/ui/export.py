@@ -1,0 +1,132 @@
+"""The comparison as a file: JSON for programs, Markdown for people, both with every answer's manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from arena import __version__
+from arena.types import Metrics
+from arena.ui.markdown import quoted
+from arena.ui.sessions import Session, Turn
+
+FORMAT = "ollama-arena-comparison/1"
+
+
+def as_json(session: Session, now: datetime | None = None) -> str:
+    """All visible columns with all their turns, as indented JSON."""
+    columns = [
+        {"id": letter, "turns": [_turn(turn) for turn in session.columns[letter].turns]} for letter in session.visible
+    ]
+    document = {"format": FORMAT, "app_version": __version__, "exported_at": _stamp(now), "columns": columns}
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    reply = turn.reply
+    return {
+        "prompt": turn.shown,
+        "sent_prompt": turn.prompt.content,
+        "attachments": [
+            {
+                "name": item.name,
+                "kind": item.kind,
+                "size_bytes": item.size_bytes,
+                "sha256": hashlib.sha256(item.content.encode()).hexdigest(),
+            }
+            for item in turn.attachments
+        ],
+        "instance": msgspec.to_builtins(turn.instance),
+        "answer": reply.text,
+        "thinking": reply.thinking,
+        "complete": reply.metrics is not None,
+        "error": None if reply.error is None else {"code": reply.error.code, "error": reply.error.message},
+        "metrics": None if (metrics := figures(turn)) is None else msgspec.to_builtins(metrics),
+        "manifest": None if reply.manifest is None else msgspec.to_builtins(reply.manifest),
+    }
+
+
+def figures(turn: Turn) -> Metrics | None:
+    """The figures of an answer, complete or not."""
+    reply = turn.reply
+    return reply.metrics if reply.metrics is not None else reply.error.metrics if reply.error is not None else None
+
+
+def as_markdown(session: Session, now: datetime | None = None) -> str:
+    """All visible columns, prompt by prompt, with a table of figures and the manifests."""
+    lines = ["# Comparison", "", f"Made with Ollama Arena {__version__}, {_stamp(now)}", ""]
+    rounds = max((len(session.columns[letter].turns) for letter in session.visible), default=0)
+    for index in range(rounds):
+        turns = [(letter, session.columns[letter].turns[index]) for letter in session.visible if len(session.columns[letter].turns) > index]
+        lines += _round(index + 1, turns)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _round(number: int, turns: list[tuple[str, Turn]]) -> Iterable[str]:
+    prompts = {turn.shown for _, turn in turns}
+    yield from (f"## {number}. Prompt", "")
+    if len(prompts) == 1:
+        yield from _prompt(turns[0][1])
+    yield from (
+        "| | Model | Settings | Tokens | Tokens/s | First token | Load | Notes |",
+        "|---|---|---|---:|---:|---:|---:|---|",
+    )
+    yield from (_row(letter, turn) for letter, turn in turns)
+    yield ""
+    for letter, turn in turns:
+        yield from (f"### {letter}: {turn.instance.model}", "")
+        if len(prompts) > 1:
+            yield from _prompt(turn)
+        yield from _answer(turn)
+
+
+def _prompt(turn: Turn) -> Iterable[str]:
+    yield from (quoted(turn.shown), "")
+    if turn.attachments:
+        yield from ("Attached: " + ", ".join(item.name for item in turn.attachments), "")
+
+
+def _answer(turn: Turn) -> Iterable[str]:
+    reply = turn.reply
+    if reply.thinking:
+        yield from ("<details><summary>Thinking</summary>", "", quoted(reply.thinking), "", "</details>", "")
+    yield from (quoted(reply.text) if reply.text else "*No answer.*", "")
+    if reply.error is not None:
+        yield from (f"*{reply.error.code}: {reply.error.message}*", "")
+    if reply.manifest is not None:
+        manifest = json.dumps(msgspec.to_builtins(reply.manifest), indent=2, ensure_ascii=False)
+        yield from ("<details><summary>Manifest</summary>", "", "```json", manifest, "```", "", "</details>", "")
+
+
+def _row(letter: str, turn: Turn) -> str:
+    metrics = figures(turn) or Metrics()
+    rate = f"{metrics.tokens_per_sec:.1f}" if metrics.rate_reliable and metrics.tokens_per_sec is not None else "–"
+    notes = [
+        name
+        for holds, name in (
+            (metrics.contended, "shared server"),
+            (bool(metrics.prompt_cached), "cached prompt"),
+            (metrics.cut_by_limit, "cut by limit"),
+            (turn.reply.error is not None, turn.reply.error.code if turn.reply.error else ""),
+        )
+        if holds
+    ]
+    options = ", ".join(f"{key} {value}" for key, value in turn.instance.options.sent().items()) or "model's own"
+    cells = (
+        letter, turn.instance.model, options, "–" if metrics.tokens is None else str(metrics.tokens), rate,
+        _seconds(metrics.ttft_s), _seconds(metrics.load_s), ", ".join(notes),
+    )  # fmt: skip
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} s"
+
+
+def _stamp(now: datetime | None) -> str:
+    return (now or datetime.now(UTC)).isoformat(timespec="seconds")

@@ -1,0 +1,71 @@
+"""A column's turns as the chat shows them: prompts with their files, folded thinking, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from arena.ui.attachments import Attachment
+from arena.ui.markdown import safe_markdown
+from arena.ui.sessions import Turn
+
+SHOWN_TURNS = 10
+"""Turns that the page shows; older ones stay in the model's history and in the export."""
+
+Message = dict[str, Any]
+
+
+def chat(turns: Sequence[Turn], now_s: float) -> list[Message]:
+    """The messages of a column's chat, for a Gradio Chatbot of type messages."""
+    messages: list[Message] = []
+    if (hidden := len(turns) - SHOWN_TURNS) > 0:
+        word = "turn is" if hidden == 1 else "turns are"
+        messages.append(_assistant(f"*{hidden} earlier {word} not shown; the model and the export have them.*"))
+    for turn in turns[-SHOWN_TURNS:]:
+        messages += _prompt(turn)
+        messages += _answer(turn, now_s, last=turn is turns[-1])
+    return messages
+
+
+def _prompt(turn: Turn) -> list[Message]:
+    chips = " ".join(f"`📎 {_chip(item)}`" for item in turn.attachments)
+    text = "\n\n".join(part for part in (safe_markdown(turn.shown), chips) if part)
+    messages: list[Message] = [{"role": "user", "content": text}]
+    pictures = [item for item in turn.attachments if item.kind == "image" and item.path]
+    return messages + [{"role": "user", "content": {"path": item.path, "alt_text": item.name}} for item in pictures]
+
+
+def _chip(item: Attachment) -> str:
+    name = item.name.replace("`", "'")
+    return f"{name} · {max(1, round(item.size_bytes / 1000)):,} kB"
+
+
+def _answer(turn: Turn, now_s: float, *, last: bool) -> list[Message]:
+    reply = turn.reply
+    messages: list[Message] = []
+    if reply.thinking:
+        messages.append(_thinking(turn, now_s))
+    if reply.text:
+        messages.append(_assistant(safe_markdown(reply.text)))
+    elif not reply.ended and not reply.thinking:
+        messages.append(_assistant("…"))
+    if reply.error is not None and not last:
+        messages.append(_assistant("*Stopped here.*" if reply.error.code == "stopped" else f"*Failed: {reply.error.code}*"))
+    elif reply.metrics is not None and not reply.text:
+        messages.append(_assistant("*The model ended without a word.*"))
+    return messages
+
+
+def _thinking(turn: Turn, now_s: float) -> Message:
+    reply = turn.reply
+    pending = not reply.ended and not reply.text
+    title = "Thinking…" if pending else "Thought"
+    return {
+        "role": "assistant",
+        "content": safe_markdown(reply.thinking),
+        "metadata": {"title": title, "status": "pending" if pending else "done"},
+    }
+
+
+def _assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}

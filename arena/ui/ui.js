@@ -1,0 +1,199 @@
+// What the page does in the browser by itself: following answers, keys, drawers, colours, copying.
+(() => {
+  'use strict';
+  const NEAR_PX = 48;
+  const $ = (id) => document.getElementById(id);
+
+  // ---- follow an answer to its end, unless the reader has scrolled up
+
+  const followed = new WeakSet();
+  function follow(log) {
+    if (followed.has(log)) return;
+    followed.add(log);
+    let sticks = true;
+    let frame = 0;
+    const near = () => log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
+    const leave = () => { sticks = false; };
+    log.addEventListener('wheel', (event) => { if (event.deltaY < 0) leave(); }, { passive: true });
+    log.addEventListener('touchmove', leave, { passive: true });
+    log.addEventListener('pointerdown', (event) => { if (event.target === log && !near()) leave(); });
+    log.addEventListener('keydown', (event) => { if (['PageUp', 'ArrowUp', 'Home'].includes(event.key)) leave(); });
+    log.addEventListener('scroll', () => { if (near()) sticks = true; }, { passive: true });
+    const down = () => { frame = 0; if (sticks) log.scrollTop = log.scrollHeight; };
+    new MutationObserver(() => { if (sticks && !frame) frame = requestAnimationFrame(down); })
+      .observe(log, { childList: true, subtree: true, characterData: true });
+  }
+
+  // ---- names for what Gradio leaves without one, and a word to screen readers when an answer has ended
+
+  const told = new Map();
+  function announce(status) {
+    const letter = status.id.slice(-1).toUpperCase();
+    const line = status.querySelector('.stat');
+    const state = line ? line.dataset.state : '';
+    if (told.has(letter) && told.get(letter) !== state && ['done', 'stopped', 'failed'].includes(state)) {
+      $('arena-live').textContent = `${letter}: ${state}`;
+    }
+    told.set(letter, state);
+  }
+
+  function tend() {
+    document.querySelectorAll('.abot [role="log"]').forEach(follow);
+    document.querySelectorAll('button.icon').forEach((button) => { if (!button.title) button.title = button.textContent.trim(); });
+    document.querySelectorAll('.statbox').forEach(announce);
+    document.querySelectorAll('#prompt button:not([aria-label])').forEach((button) => {
+      button.ariaLabel = button.classList.contains('submit-button') ? 'Send' : 'Attach files';
+      button.title = button.ariaLabel;
+    });
+  }
+
+  // ---- drawers: a column's settings, the shared system prompt
+
+  function toggleDrawer(letter, open) {
+    const column = $(`col-${letter}`);
+    if (!column) return;
+    const opens = open ?? column.dataset.drawer !== 'open';
+    column.dataset.drawer = opens ? 'open' : 'closed';
+    $(`settings-${letter}`)?.setAttribute('aria-expanded', String(opens));
+    if (opens) $(`drawer-${letter}`)?.querySelector('input')?.focus({ preventScroll: true });
+  }
+
+  function toggleSystem() {
+    const opens = document.body.dataset.system !== 'open';
+    document.body.dataset.system = opens ? 'open' : 'closed';
+    $('system-toggle')?.setAttribute('aria-expanded', String(opens));
+    if (opens) $('system')?.querySelector('textarea')?.focus();
+  }
+
+  function closeDrawers() {
+    const open = document.querySelectorAll('.acol[data-drawer="open"]');
+    open.forEach((column) => toggleDrawer(column.id.slice(-1), false));
+    return open.length > 0;
+  }
+
+  // ---- light and dark: the system's choice, until the user makes one
+
+  function paint(mode) { document.body.classList.toggle('dark', mode === 'dark'); }
+  function toggleTheme() {
+    const mode = document.body.classList.contains('dark') ? 'light' : 'dark';
+    paint(mode);
+    try { localStorage.setItem('ollama-arena-theme', mode); } catch { /* private windows may refuse */ }
+  }
+  function restoreTheme() {
+    let mode = null;
+    try { mode = localStorage.getItem('ollama-arena-theme'); } catch { /* as above */ }
+    if (mode) paint(mode);
+  }
+
+  // ---- keys
+
+  const KEYS = [
+    ['Enter', 'send'], ['Shift + Enter', 'new line'], ['Esc', 'stop all answers, or close what is open'],
+    ['/', 'go to the prompt'], ['\u2191', 'edit the last prompt (in an empty prompt)'], ['Alt + N', 'add a column'],
+    ['Alt + 1 \u2026 9', 'settings of a column'], ['?', 'show these keys'],
+  ];
+  function keysDialog() {
+    let dialog = $('arena-keys');
+    if (!dialog) {
+      dialog = document.createElement('dialog');
+      dialog.id = 'arena-keys';
+      dialog.setAttribute('aria-label', 'Keys');
+      const rows = KEYS.map(([key, does]) => `<div><dt><kbd>${key}</kbd></dt><dd>${does}</dd></div>`).join('');
+      dialog.innerHTML = `<h2>Keys</h2><dl>${rows}</dl><form method="dialog"><button>Close</button></form>`;
+      dialog.addEventListener('click', (event) => { if (event.target === dialog) dialog.close(); });
+      document.body.append(dialog);
+    }
+    if (dialog.open) dialog.close(); else dialog.showModal();
+  }
+
+  const typing = (element) => element && (/^(INPUT|TEXTAREA|SELECT)$/.test(element.tagName) || element.isContentEditable);
+  const promptBox = () => document.querySelector('#prompt textarea');
+
+  function onKey(event) {
+    if (event.isComposing || event.defaultPrevented) return;
+    const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
+    if (event.key === 'Escape') {
+      if ($('arena-keys')?.open || closeDrawers()) return;
+      $('stop-all')?.click();
+    } else if (event.altKey && event.code === 'KeyN') {
+      event.preventDefault();
+      $('add')?.click();
+    } else if (event.altKey && /^Digit[1-9]$/.test(event.code)) {
+      event.preventDefault();
+      toggleDrawer('abcdefghi'[Number(event.code.slice(5)) - 1]);
+    } else if (plain && event.key === 'ArrowUp' && document.activeElement === promptBox() && !promptBox().value) {
+      event.preventDefault();
+      $('edit')?.click();
+    } else if (plain && !typing(document.activeElement) && event.key === '/') {
+      event.preventDefault();
+      promptBox()?.focus();
+    } else if (plain && !typing(document.activeElement) && event.key === '?') {
+      event.preventDefault();
+      keysDialog();
+    }
+  }
+
+  function onClick(event) {
+    const button = event.target.closest('button');
+    if (!button) return;
+    if (button.dataset.ui === 'keys') keysDialog();
+    else if (button.dataset.ui === 'theme') toggleTheme();
+    else if (button.id === 'system-toggle') toggleSystem();
+    else if (/^settings-[a-l]$/.test(button.id)) toggleDrawer(button.id.slice(-1));
+    else if (button.dataset.action === 'settings') toggleDrawer(button.closest('.acol').id.slice(-1), true);
+    else if (button.dataset.action === 'example' || button.id === 'edit') setTimeout(() => promptBox()?.focus(), 150);
+  }
+
+  // ---- what leaves the page
+
+  function say(text) {
+    const toast = $('arena-toast');
+    toast.textContent = text;
+    toast.classList.add('shown');
+    clearTimeout(say.timer);
+    say.timer = setTimeout(() => toast.classList.remove('shown'), 2200);
+  }
+
+  async function copyLink(query) {
+    const link = location.origin + location.pathname + query;
+    try {
+      await navigator.clipboard.writeText(link);
+      say('Link copied');
+    } catch { // no clipboard without HTTPS or permission: the address bar will do
+      history.replaceState(null, '', link);
+      say('The link is in the address bar');
+    }
+  }
+
+  function download(kind, text) {
+    const type = kind === 'json' ? 'application/json' : 'text/markdown';
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    const stamp = new Date().toISOString().slice(0, 16).replace(/[:T]/g, '-');
+    link.download = `comparison-${stamp}.${kind}`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    say(`Saved as ${link.download}`);
+  }
+
+  window.arena = { copyLink, download };
+
+  // ---- start
+
+  function start() {
+    restoreTheme();
+    for (const [id, role] of [['arena-live', 'status'], ['arena-toast', 'status']]) {
+      const element = document.createElement('div');
+      element.id = id;
+      element.setAttribute('role', role);
+      document.body.append(element);
+    }
+    document.addEventListener('keydown', onKey);
+    document.addEventListener('click', onClick);
+    let waiting = 0;
+    const later = () => { if (!waiting) waiting = setTimeout(() => { waiting = 0; tend(); }, 120); };
+    new MutationObserver(later).observe(document.documentElement, { childList: true, subtree: true });
+    tend();
+  }
+  if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', start); else start();
+})();
