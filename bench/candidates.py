@@ -31,6 +31,7 @@ class Candidate:
     merges: bool = True
     env: Callable[[int, int], dict[str, str]] = lambda port, up: {}
     header: str = ""
+    health: str = ""
     missing: Callable[[], str | None] = lambda: None
 
     @property
@@ -92,13 +93,14 @@ CANDIDATES = {
         Candidate("direct", "client straight at the upstream, one connection a stream", None, merges=False),
         Candidate("limit_c", "the same fan-out in C, checks nothing: the limit", _limit),
         Candidate("nginx", "nginx, one worker; cannot merge: single streams", _nginx, merges=False, missing=_no_nginx),
-        Candidate("arena", "the arena as shipped", _arena, env=_arena_env, missing=_no_arena),
+        Candidate("arena", "the arena as shipped", _arena, env=_arena_env, health="/api/health", missing=_no_arena),
         Candidate(
             "arena+token",
             "the arena with WEB_CHAT_TOKEN set",
             _arena,
             env=_guarded_env,
             header=f"Authorization: Bearer {TOKEN}",
+            health="/api/health",
             missing=_no_arena,
         ),
         _peer("aiohttp"),
@@ -146,6 +148,7 @@ class Target:
             self.port,
             self.log,
             self.candidate.env(self.port, self.up_port),
+            self.candidate.health,
         )
 
     def __enter__(self) -> Target:
@@ -189,9 +192,13 @@ class Target:
         return result
 
     def warm(self, streams: int) -> None:
-        """Every model asked once, a few connections open, before anything is measured."""
+        """Every model asked, a few connections open, before anything is measured. Raises LabError for no answer."""
         for _ in range(2):
-            self.load("bench-d1000-n20", streams, 4, 8, 20, t=20)
+            got = self.load("bench-d1000-n20", streams, 4, 8, 20, t=20)
+            if not got["complete"]:
+                raise lab.LabError(
+                    f"{self.candidate.name} answers nothing: {judge(got, 8 * streams)['void']}; see {self.log}"
+                )
 
 
 def judge(result: Json, streams: int) -> dict[str, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -60,7 +61,7 @@ def clean_env(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 class Server:
-    """A child process that listens on `port`; its log goes to `log`."""
+    """A child process that listens on `port`, and answers at `health` if that is given; its log goes to `log`."""
 
     def __init__(
         self,
@@ -68,9 +69,10 @@ class Server:
         port: int,
         log: Path,
         env: Mapping[str, str] | None = None,
+        health: str = "",
         wait_s: float = 60,
     ) -> None:
-        self.port, self.log = port, log
+        self.port, self.log, self.health = port, log, health
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:
             self.process = subprocess.Popen(
@@ -90,12 +92,15 @@ class Server:
             if self.process.poll() is not None:
                 raise LabError(f"{self.process.args} ended with {self.process.returncode}; see {self.log}")
             try:
-                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
+                if self.health:
+                    call(self.port, self.health)
+                else:
+                    socket.create_connection(("127.0.0.1", self.port), 0.2).close()
                 return
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 time.sleep(0.05)
         self.stop()
-        raise LabError(f"{self.process.args} does not listen; see {self.log}")
+        raise LabError(f"{self.process.args} does not answer; see {self.log}")
 
     def tree(self) -> list[psutil.Process]:
         """The process and its descendants."""
