@@ -1,0 +1,176 @@
+"""How much a caller gets: bodies, requests a minute, and who counts as one caller."""
+
+from __future__ import annotations
+
+import pytest
+
+from arena.errors import SettingsError
+from arena.guard import rate as rate_module
+from arena.guard.asgi import Receive, Scope, Send
+from tests.guarded import BEARER, TOKEN, House, session_of
+
+
+@pytest.fixture
+def locked() -> House:
+    """A house with a token."""
+    return House(token=TOKEN)
+
+
+@pytest.fixture
+def unlocked() -> House:
+    """A house without a token, on loopback."""
+    return House()
+
+
+# limits
+
+
+@pytest.mark.anyio
+async def test_declared_body_over_the_limit_is_refused_unread(locked: House) -> None:
+    for path, limit in (
+        ("/api/chat", 1024 * 1024),
+        ("/gradio_api/queue/join", 1024 * 1024),
+        ("/olla/ollama/api/chat", 32 * 1024 * 1024),
+        ("/v1/chat/completions", 32 * 1024 * 1024),
+        ("/gradio_api/upload", 20 * 1024 * 1024 + 64 * 1024),
+    ):
+        over = await locked.ask("POST", path, {**BEARER, "Content-Length": str(limit + 1)})
+        assert (over.status, over.error[1]) == (413, "payload_too_large"), path
+        assert not locked.inside.seen
+        assert (await locked.ask("POST", path, {**BEARER, "Content-Length": str(limit)})).status == 200, path
+        locked.inside.seen.clear()
+    without_token = await locked.ask("POST", "/api/chat", {"Content-Length": str(2**40)})
+    assert without_token.status == 401
+
+
+@pytest.mark.anyio
+async def test_chunked_body_is_counted_while_it_is_read(locked: House) -> None:
+    house = House(token=TOKEN, max_body_bytes=1024)
+    chunked = {**BEARER, "Transfer-Encoding": "Chunked"}
+    assert (await house.ask("POST", "/api/chat", chunked, body=[b"x" * 512, b"x" * 512])).status == 200
+    assert house.inside.received == b"x" * 1024
+    house.inside.received = b""
+    over = await house.ask("POST", "/api/chat", chunked, body=[b"x" * 512, b"x" * 513, b"never read"])
+    assert (over.status, over.error[1]) == (413, "payload_too_large")
+    assert house.inside.hung_up
+    assert house.inside.received == b"x" * 512
+
+
+@pytest.mark.anyio
+async def test_an_answer_under_way_is_cut_by_a_body_over_the_limit() -> None:
+    house = House(max_body_bytes=1024)
+    house.inside.answers_first = True
+    over = await house.ask("POST", "/api/chat", {"Transfer-Encoding": "chunked"}, body=[b"x" * 1025])
+    assert (over.status, over.body) == (200, b"")
+    assert house.inside.hung_up
+
+
+@pytest.mark.anyio
+async def test_an_application_that_reads_on_hears_the_same_again() -> None:
+    heard: list[str] = []
+
+    async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(3):
+            heard.append((await receive())["type"])
+
+    house = House(max_body_bytes=1024)
+    house.guard.app = stubborn
+    over = await house.ask("POST", "/api/chat", {"Transfer-Encoding": "chunked"}, body=[b"x" * 1025])
+    assert over.status == 413
+    assert heard == ["http.disconnect"] * 3
+
+
+@pytest.mark.anyio
+async def test_a_flood_is_slowed_down_on_a_public_address() -> None:
+    house = House(host="0.0.0.0", token=TOKEN)
+    statuses = [(await house.ask(headers=BEARER)).status for _ in range(150)]
+    assert statuses == [200] * 30 + [429] * 120
+    refused = await house.ask(headers=BEARER)
+    assert refused.error[1] == "too_many_requests"
+    names = ("retry-after", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset")
+    assert [refused.header(name) for name in names] == ["1", "120", "0", "1"]
+    assert (await house.ask(path="/api/health")).status == 200
+    assert (await house.ask(path="/assets/index.js", headers=BEARER)).status == 200
+    assert (await house.ask(headers=BEARER, peer="192.0.2.9")).status == 200
+    house.clock.now += 2
+    assert [(await house.ask(headers=BEARER)).status for _ in range(5)] == [200] * 4 + [429]
+    house.clock.now += 60
+    assert [(await house.ask(headers=BEARER)).status for _ in range(31)] == [200] * 30 + [429]
+
+
+@pytest.mark.anyio
+async def test_each_session_has_its_own_share() -> None:
+    house = House(host="0.0.0.0", token=TOKEN)
+    cookies = [session_of(await house.sign_in(peer=f"192.0.2.{last}")) for last in range(2)]
+    for cookie in cookies:
+        statuses = [(await house.ask(headers={"Cookie": cookie})).status for _ in range(31)]
+        assert statuses == [200] * 30 + [429]
+
+
+@pytest.mark.anyio
+async def test_no_rate_limit_on_loopback(locked: House) -> None:
+    assert {(await locked.ask(headers=BEARER)).status for _ in range(200)} == {200}
+
+
+@pytest.mark.anyio
+async def test_memory_for_callers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_module, "MAX_CALLERS", 3)
+    house = House(host="0.0.0.0", allow_open=True)
+    for last in range(5):
+        await house.ask(peer=f"10.0.0.{last}")
+    assert house.guard._rate is not None
+    assert list(house.guard._rate._levels) == ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
+
+
+# the caller's address
+
+
+@pytest.mark.anyio
+async def test_forwarded_addresses_of_strangers_count_for_nothing() -> None:
+    house = House(host="0.0.0.0", token=TOKEN)
+    statuses = []
+    for number in range(200):
+        hop = {"X-Forwarded-For": f"198.51.100.{number % 250}", "CF-Connecting-IP": f"198.51.100.{number % 250}"}
+        statuses.append((await house.ask(headers={**BEARER, **hop}, peer="203.0.113.5")).status)
+    assert statuses == [200] * 30 + [429] * 170
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("forwarded", "expected"),
+    [
+        (["198.51.100.7"], "198.51.100.7"),
+        (["1.2.3.4, 198.51.100.7, 10.0.0.2"], "198.51.100.7"),
+        (["1.2.3.4", "198.51.100.7,10.0.0.2"], "198.51.100.7"),
+        (["nonsense, 10.0.0.2"], "10.0.0.2"),
+        (["2001:db8::1"], "2001:db8::1"),
+        ([], "10.0.0.1"),
+        (["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+    ],
+)
+async def test_forwarded_addresses_are_read_from_the_right(forwarded: list[str], expected: str) -> None:
+    house = House(trusted_proxies=("10.0.0.0/8",))
+    headers = [("X-Forwarded-For", value) for value in forwarded]
+    await house.ask(headers=[*headers, ("X-Forwarded-Proto", "https")], peer="10.0.0.1")
+    await house.ask(headers=headers, peer="203.0.113.5")
+    trusted, stranger = house.inside.seen
+    assert (trusted["client"][0], trusted["scheme"]) == (expected, "https")
+    assert (stranger["client"][0], stranger["scheme"]) == ("203.0.113.5", "http")
+
+
+@pytest.mark.anyio
+async def test_one_ipv6_customer_is_one_caller() -> None:
+    house = House(host="0.0.0.0", allow_open=True)
+    for number in range(30):
+        await house.ask(peer=f"2001:db8:1:2::{number:x}")
+    assert (await house.ask(peer="2001:db8:1:2:ffff::1")).status == 429
+    assert (await house.ask(peer="2001:db8:1:3::1")).status == 200
+    for number in range(30):
+        await house.ask(peer="::ffff:192.0.2.1" if number % 2 else "192.0.2.1")
+    assert (await house.ask(peer="192.0.2.1")).status == 429
+    assert (await house.ask(peer="not:an:address")).status == 200
+
+
+def test_wrong_proxy_in_settings_is_named() -> None:
+    with pytest.raises(SettingsError, match="ARENA_TRUSTED_PROXIES"):
+        House(trusted_proxies=("10.0.0.0/33",))
