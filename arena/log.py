@@ -82,10 +82,8 @@ def escape_control(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
     for key, value in event.items():
         if key == "exception":
             event[key] = "\n".join(f"    {_escaped(line)}" for line in str(value).split("\n"))
-        elif isinstance(value, str):
-            event[key] = _escaped(value)
-        elif not isinstance(value, int | float | bool | None):
-            event[key] = _escaped(repr(value))
+        else:
+            event[key] = _escaped(str(value))
     return event
 
 

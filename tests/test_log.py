@@ -1,0 +1,165 @@
+"""Log lines: no secret in them, no way to forge one, one format for everybody."""
+
+from __future__ import annotations
+
+import contextvars
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+import uvicorn
+
+from arena.log import configure, request_id
+from arena.settings import load
+
+TOKEN = 'canary-"token"-of\\the-arena'
+FORGED = "x\n2026-01-01T00:00:00Z [info] all is well\r\x1b[2J\x85\u2028\u202e\x7f"
+Format = Literal["console", "json"]
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    """Logging is the process's: leave it as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    named = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "asyncio", "httpx")]
+    before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in named]
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    for logger, its_handlers, propagate, its_level in before:
+        logger.handlers, logger.propagate = its_handlers, propagate
+        logger.setLevel(its_level)
+
+
+def logged(log_format: Format, level: Literal["debug", "info", "warning", "error"] = "info") -> io.StringIO:
+    """Configure logging and return where the lines go."""
+    out = io.StringIO()
+    configure(load(log_format=log_format, log_level=level, token=TOKEN), out)
+    return out
+
+
+def test_json_line_holds_when_who_and_what() -> None:
+    out = logged("json")
+    logging.getLogger("arena.somewhere").warning("took %d ms", 12)
+    line = json.loads(out.getvalue())
+    assert set(line) == {"event", "level", "logger", "timestamp"}
+    assert (line["event"], line["level"], line["logger"]) == ("took 12 ms", "warning", "arena.somewhere")
+    assert line["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_nobody_forges_a_line_or_steers_a_terminal(log_format: Format) -> None:
+    out = logged(log_format)
+    logging.getLogger("arena").info("refused %s", FORGED)
+    text = out.getvalue()
+    assert text.count("\n") == 1
+    assert text.endswith("\n")
+    assert text[:-1].isprintable()
+    assert "\\n2026" in text
+
+
+def test_a_console_traceback_keeps_its_lines_and_they_are_set_in() -> None:
+    out = logged("console")
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logging.getLogger("arena").exception("it broke")
+    first, *rest = out.getvalue().splitlines()
+    assert "it broke" in first
+    assert all(line.startswith("    ") and line.isprintable() for line in rest)
+    assert rest[0] == "    Traceback (most recent call last):"
+
+
+def test_a_json_traceback_is_one_line() -> None:
+    out = logged("json")
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logging.getLogger("arena").exception("it broke")
+    assert out.getvalue().count("\n") == 1
+    assert "ValueError" in json.loads(out.getvalue())["exception"]
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_no_secret_reaches_a_line(log_format: Format) -> None:
+    out = logged(log_format)
+    log = logging.getLogger("arena")
+    log.info("the token is %s", TOKEN)
+    log.info("header %r", {"Authorization": "Bearer sk-canary"})
+    log.info("postgresql://someone:canary@db/arena and http://canary@host:11434/x")
+    try:
+        raise RuntimeError(TOKEN)
+    except RuntimeError:
+        log.exception("failed with %s", TOKEN)
+    assert "canary" not in out.getvalue()
+    assert out.getvalue().count("[redacted]") >= 5
+    assert "db/arena" in out.getvalue()
+
+
+def test_without_a_token_plain_words_stay() -> None:
+    out = io.StringIO()
+    configure(load(log_format="json"), out)
+    logging.getLogger("arena").info("see http://127.0.0.1:7860/ or mail a@b")
+    assert json.loads(out.getvalue())["event"] == "see http://127.0.0.1:7860/ or mail a@b"
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_lines_of_one_request_carry_its_id(log_format: Format) -> None:
+    out = logged(log_format)
+
+    def within_a_request() -> None:
+        request_id.set("0123456789abcdef")
+        logging.getLogger("arena").info("inside")
+
+    contextvars.copy_context().run(within_a_request)
+    logging.getLogger("arena").info("outside")
+    inside, outside = out.getvalue().splitlines()
+    assert "0123456789abcdef" in inside
+    assert "request_id" not in outside
+
+
+def test_uvicorn_speaks_in_our_format() -> None:
+    out = logged("json", "debug")
+    uvicorn.Config(lambda: None, log_config=None, access_log=True)
+    logging.getLogger("uvicorn.error").info("Started")
+    logging.getLogger("uvicorn.access").info('%s - "%s"', "127.0.0.1:1", "GET / HTTP/1.1")
+    assert [json.loads(line)["logger"] for line in out.getvalue().splitlines()] == ["uvicorn.error", "uvicorn.access"]
+
+
+def test_level_decides_and_libraries_stay_quiet() -> None:
+    out = logged("json", "warning")
+    logging.getLogger("arena").info("not shown")
+    logging.getLogger("uvicorn.error").info("not shown")
+    assert not out.getvalue()
+    out = logged("json", "debug")
+    logging.getLogger("arena").debug("shown")
+    logging.getLogger("asyncio").info("not shown")
+    assert "not shown" not in out.getvalue()
+    assert "shown" in out.getvalue()
+    logged("json", "error")
+    assert logging.getLogger("httpx").level == logging.ERROR
+
+
+def test_configuring_twice_logs_once() -> None:
+    logged("console")
+    out = logged("console")
+    logging.getLogger("arena").info("once")
+    assert out.getvalue().count("once") == 1
+
+
+def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(load())
+    logging.getLogger("arena").info("there")
+    captured = capsys.readouterr()
+    assert "there" in captured.err
+    assert not captured.out
+
+
+def test_values_of_any_kind_are_spelled_out() -> None:
+    out = logged("json")
+    logging.getLogger("arena").info("%s %s %s", None, b"\x1b", ["\n"])
+    assert json.loads(out.getvalue())["event"] == r"None b'\x1b' ['\n']"
