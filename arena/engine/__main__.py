@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from arena.engine.config import from_environment
+from arena.engine.prepare import setup
 from arena.engine.server import serve
 from arena.errors import SettingsError
 
@@ -26,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error.message}\n")
         return 2
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        if parsed.command == "setup":
+            return 0 if runner.run(setup(config, sys.stdout)) else 1
         started = runner.run(serve(config, parsed.host, parsed.port, watch_parent=parsed.watch_parent))
     return 0 if started else 1
 

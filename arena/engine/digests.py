@@ -24,7 +24,7 @@ class Digests:
 
     def of(self, model: LocalModel) -> str:
         """The bare hex digest of the model's file; "" while it is not known."""
-        return model.found.digest or self._known.get(_identity(model), "")
+        return model.found.digest or self._known.get(f"{model.key}|{model.size_bytes}|{model.modified_ns}", "")
 
     async def keep(self, models: Models) -> None:
         """Work out what is missing, one file after the other, in a thread."""
@@ -38,9 +38,13 @@ class Digests:
             digest = await asyncio.to_thread(sha256_of, model.found.path)
         except OSError:
             return ""
-        self._known[_identity(model)] = digest
-        await asyncio.to_thread(_write, self._file, dict(self._known))
+        await self.note(model.found.path, digest)
         return digest
+
+    async def note(self, path: Path, digest: str) -> None:
+        """Remember a digest that was checked already. Raises OSError."""
+        self._known[await asyncio.to_thread(_identity, path)] = digest
+        await asyncio.to_thread(_write, self._file, dict(self._known))
 
 
 def sha256_of(path: Path) -> str:
@@ -52,8 +56,9 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _identity(model: LocalModel) -> str:
-    return f"{model.key}|{model.size_bytes}|{model.modified_ns}"
+def _identity(path: Path) -> str:
+    stat = path.stat()
+    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
 def _read(file: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ import signal
 import sys
 
 import msgspec
+from msgspec import Struct
 
 from arena.engine import upstream
 from arena.engine.config import Config
@@ -25,22 +26,31 @@ log = logging.getLogger(__name__)
 
 EMBEDDING_BATCH = 2048
 KEPT_LINES = 40
-PROBE_EVERY_S = 5.0
-HEALTH_LIMIT_S = 10.0  # answered by a thread of its own, however busy the model is
-LOOP_LIMIT_S = 180.0  # answered by the loop that computes, between two batches
-
 _REASON = re.compile(r" E (?:\w+: )?(?:error loading model: )?(.+)")
+
+
+class Patience(Struct, frozen=True):
+    """How often the watchdog looks, and how long it waits, in seconds.
+
+    `health_s`: answered by a thread of its own, however busy the model is.
+    `loop_s`: answered by the loop that computes, between two batches; on a slow machine that takes its time.
+    """
+
+    every_s: float = 5.0
+    health_s: float = 10.0
+    loop_s: float = 180.0
 
 
 class Runner:
     """A running runner process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, key: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, key: str, patience: Patience) -> None:
         self.port = 0
         self.key = key
         self.context = 0
         self.pid = process.pid
         self._process = process
+        self._patience = patience
         self._lines: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
         self._reading = asyncio.create_task(self._read_errors())
         self._watching: asyncio.Task[None] | None = None
@@ -101,11 +111,12 @@ class Runner:
 
     async def _watch(self) -> None:
         """The watchdog: end the process when it stops answering."""
+        wait = self._patience
         while True:
-            await asyncio.sleep(PROBE_EVERY_S)
+            await asyncio.sleep(wait.every_s)
             try:
-                await asyncio.wait_for(upstream.fetch(self.port, self.key, "GET", "/health"), HEALTH_LIMIT_S)
-                await asyncio.wait_for(upstream.fetch(self.port, self.key, "GET", "/slots"), LOOP_LIMIT_S)
+                await asyncio.wait_for(upstream.fetch(self.port, self.key, "GET", "/health"), wait.health_s)
+                await asyncio.wait_for(upstream.fetch(self.port, self.key, "GET", "/slots"), wait.loop_s)
             except TimeoutError:
                 self._hung = True
                 with contextlib.suppress(ProcessLookupError):
@@ -118,8 +129,9 @@ class Runner:
 class Launcher:
     """Starts runners as the engine's settings say. Call it with a model and how to load it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, patience: Patience | None = None) -> None:
         self._config = config
+        self._patience = patience or Patience()
 
     async def __call__(self, model: LocalModel, loading: Loading) -> Runner:
         """Load `model`; cancelling ends the process at once. Raises ArenaError saying why it cannot be loaded."""
@@ -131,7 +143,7 @@ class Launcher:
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
         orders = self._orders(model, loading)
-        runner = Runner(process, orders.key)
+        runner = Runner(process, orders.key, self._patience)
         try:
             assert process.stdin is not None
             process.stdin.write(msgspec.json.encode(orders) + b"\n")

@@ -176,10 +176,10 @@ def _projector_beside(path: Path) -> Path | None:
 
 
 def _sidecar(path: Path) -> dict[str, Any]:
-    """What was written beside an own model: its digest, and the system text and parameters of a copy."""
+    """What lies beside an own model: the system text and parameters of the model it was copied from."""
     try:
         noted = json.loads(path.with_suffix(".json").read_bytes())
-        return {key: noted[key] for key in ("digest", "system", "license", "parameters") if key in noted}
+        return {key: noted[key] for key in ("system", "license", "parameters") if key in noted}
     except (OSError, ValueError, TypeError):
         return {}
 

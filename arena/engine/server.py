@@ -6,11 +6,10 @@ import asyncio
 import json
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import uvicorn
-from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -23,27 +22,17 @@ from arena.engine.core import Engine
 from arena.engine.digests import Digests
 from arena.engine.http import Dialect, Guard, Reply, Work, attended, decoded
 from arena.engine.launch import Launcher
+from arena.engine.manage import Management, NameBody
 from arena.engine.models import Models
 from arena.engine.native import Native
 from arena.engine.openai import OpenAI, OpenAIDialect, listed
+from arena.engine.prepare import first_start
+from arena.engine.pull import Pulls
 from arena.engine.runners import Runners
 from arena.errors import BadRequest, ModelNotFound
 from arena.names import canonical
 
 GRACE_S = 1
-
-
-class NameBody(Struct, frozen=True):
-    """A body that names a model; `name` is the older spelling."""
-
-    model: str | None = None
-    name: str | None = None
-
-    def required(self) -> str:
-        """The name. Raises BadRequest when there is none."""
-        if not (name := self.model or self.name):
-            raise BadRequest("model is required")
-        return name
 
 
 class Inventory:
@@ -99,22 +88,31 @@ def _with_tag(name: str) -> str:
 def create_app(config: Config) -> ASGIApp:
     """The engine as an ASGI application; its lifespan starts the background work and ends every runner."""
     runners = Runners(config, Launcher(config))
-    engine = Engine(config, Models(config), runners)
+    models = Models(config)
+    engine = Engine(config, models, runners)
     digests = Digests(config.data / "engine" / "digests.json")
+    pulls = Pulls(config, models, digests)
+    management = Management(engine, pulls)
     native, openai, inventory = Native(engine), OpenAI(engine), Inventory(engine, digests)
     ollama, v1 = Dialect(), OpenAIDialect()
 
     def route(path: str, method: str, work: Work, dialect: Dialect = ollama) -> Route:
         return Route(path, attended(work, dialect), methods=[method])
 
+    async def prepare() -> None:
+        if config.fetch:
+            await first_start(config, models, pulls)
+        await digests.keep(models)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        background = asyncio.create_task(digests.keep(engine.models))
+        background = asyncio.create_task(prepare())
         try:
             yield
         finally:
             background.cancel()
             await asyncio.wait({background})
+            await pulls.close()
             await runners.close()
 
     routes = [
@@ -127,6 +125,9 @@ def create_app(config: Config) -> ASGIApp:
         route("/api/generate", "POST", native.generate),
         route("/api/embed", "POST", native.embed),
         route("/api/embeddings", "POST", native.embeddings),
+        route("/api/pull", "POST", management.pull),
+        route("/api/delete", "DELETE", management.delete),
+        route("/api/copy", "POST", management.copy),
         route("/v1/models", "GET", inventory.v1_models, v1),
         route("/v1/models/{id:path}", "GET", inventory.v1_model, v1),
         route("/v1/chat/completions", "POST", openai.chat, v1),
@@ -149,25 +150,39 @@ async def _no_such_method(_: Request, __: Exception) -> Response:
     return PlainTextResponse("405 method not allowed", 405)
 
 
+Announce = Callable[[int], None]
+
+
+def announce_on_stdout(port: int) -> None:
+    """Tell the parent, as one line of JSON, where the engine answers."""
+    sys.stdout.write(json.dumps({"port": port, "version": __version__}) + "\n")
+    sys.stdout.flush()
+
+
 class Announcing(uvicorn.Server):
-    """Says on standard output, as one line of JSON, where it answers; ends with standard input if asked to."""
+    """Says which port it has as soon as it answers."""
+
+    def __init__(self, settings: uvicorn.Config, announce: Announce) -> None:
+        super().__init__(settings)
+        self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the port and announce it."""
         await super().startup(sockets)
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
-            sys.stdout.write(json.dumps({"port": port, "version": __version__}) + "\n")
-            sys.stdout.flush()
+            self._announce(port)
 
 
-async def serve(config: Config, host: str, port: int, *, watch_parent: bool) -> bool:
-    """Serve until a signal comes, or until the parent has closed our standard input. False: the port is taken."""
+async def serve(
+    config: Config, host: str, port: int, *, watch_parent: bool = False, announce: Announce = announce_on_stdout
+) -> bool:
+    """Serve until a signal comes, or until the parent has closed our standard input. False: it could not start."""
     settings = uvicorn.Config(
         create_app(config), host=host, port=port, http="httptools", ws="none", lifespan="on",
         log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S,
     )  # fmt: skip
-    server = Announcing(settings)
+    server = Announcing(settings, announce)
     watching = asyncio.create_task(_parent_gone(server)) if watch_parent else None
     try:
         await server.serve()
