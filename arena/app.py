@@ -30,4 +30,4 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
     include_api(app, arena)
     if page:
         app = mount_page(app, arena)
-    return Guard(app, settings)
+    return Guard(app, settings, on_drain=arena.compare.drain)

@@ -22,7 +22,7 @@ HELLO = (ChatMessage("user", "Hello"),)
 
 
 def ask(model: str, instance_id: str | None = None, options: Options | None = None, **settings: str) -> ChatRequest:
-    instance = ModelInstance(instance_id or model, model, options or Options(), **settings)  # type: ignore[arg-type]
+    instance = ModelInstance(instance_id or model, model, options or Options(), **settings)
     return ChatRequest(instance, HELLO)
 
 
