@@ -33,8 +33,11 @@ class _Message(Struct, gc=False):
 
 
 class _Line(Struct, gc=False):
+    """A plain line. Anything else, an error above all, does not fit and is read with care."""
+
     message: _Message
     done: bool = False
+    error: None = None
 
 
 _decode_lines = msgspec.json.Decoder(_Line).decode_lines
@@ -51,12 +54,12 @@ class Stopwatch:
         self.first_s: float | None = None
         self.visible_s: float | None = None
 
-    def mark(self, events: Batch) -> None:
+    def mark(self, deltas: list[Delta]) -> None:
         """Note when the first token, and the first of the answer itself, came."""
         now_s = self._clock() - self._start_s
         if self.first_s is None:
             self.first_s = now_s
-        if any(isinstance(event, Delta) and event.text for event in events):
+        if any(delta.text for delta in deltas):
             self.visible_s = now_s
 
     def metrics(self) -> Metrics:
@@ -135,59 +138,65 @@ class ChatAnswer:
     def _read(self, lines: bytes, size_bytes: int) -> None:
         events: Batch = []
         try:
-            if not self._read_fast(lines, events):
+            plain = self._plain(lines)
+            if plain is not None:
+                self._add(events, plain)
+            else:
                 self._read_with_care(lines, events)
         finally:
-            if events:
-                if self._watch.visible_s is None:
-                    self._watch.mark(events)
-                self._outlet.put(events, size_bytes)
+            self._outlet.put(events, size_bytes)
         if self.finished:
             assert self.call is not None
             self.call.release()
         elif self._deltas > self._budget.deltas:
             self._over(f"{self._budget.deltas} pieces of text")
 
-    def _read_fast(self, lines: bytes, events: Batch) -> bool:
-        """Plain lines of text, all in one decode; False for anything else."""
+    def _plain(self, lines: bytes) -> list[Delta] | None:
+        """The text of plain lines, all in one decode; None if there is anything else among them."""
         try:
             items = _decode_lines(lines)
         except (ValueError, RecursionError):
-            return False
+            return None
         name = self._outlet.instance_id
+        deltas = []
         for item in items:
             if item.done:
-                events.clear()
-                return False
+                return None
             message = item.message
             if message.content or message.thinking:
-                events.append(Delta(name, message.content, message.thinking))
-        self._count(events)
-        return True
+                deltas.append(Delta(name, message.content, message.thinking))
+        return deltas
 
-    def _count(self, events: Batch) -> None:
-        self._deltas += len(events)
+    def _add(self, events: Batch, deltas: list[Delta]) -> None:
+        """Take `deltas` in, as far as the budget goes."""
+        if self._watch.visible_s is None and deltas:
+            self._watch.mark(deltas)
+        events += deltas
+        self._deltas += len(deltas)
         if self._deltas > self._budget.deltas:
-            del events[len(events) - (self._deltas - self._budget.deltas) :]
+            del events[self._budget.deltas - self._deltas :]
 
     def _read_with_care(self, lines: bytes, events: Batch) -> None:
         """Line by line; the first `done:true` ends the answer, whatever follows."""
         for line in lines.split(b"\n"):
-            if not line.strip():
-                continue
-            item = read_object(line, self._lines.endpoint)
-            if item.get("error") is not None:
-                raise error_line(item["error"], self._lines.endpoint)
-            if delta := self._delta(item):
-                events.append(delta)
-                self._deltas += 1
-            if item.get("done"):
-                events.append(Finished(self._outlet.instance_id, self._metrics(item, events)))
-                self.finished = True
+            if (plain := self._plain(line)) is not None:
+                self._add(events, plain)
+            else:
+                self._read_one(line, events)
+            if self.finished or self._deltas > self._budget.deltas:
                 return
-            if self._deltas > self._budget.deltas:
-                events.pop()
-                return
+
+    def _read_one(self, line: bytes, events: Batch) -> None:
+        if not line.strip():
+            return
+        item = read_object(line, self._lines.endpoint)
+        if item.get("error") is not None:
+            raise error_line(item["error"], self._lines.endpoint)
+        if delta := self._delta(item):
+            self._add(events, [delta])
+        if item.get("done") and self._deltas <= self._budget.deltas:
+            events.append(Finished(self._outlet.instance_id, self._metrics(item)))
+            self.finished = True
 
     def _delta(self, item: dict[str, Any]) -> Delta | None:
         message = item.get("message") or {}
@@ -199,9 +208,7 @@ class ChatAnswer:
             raise self._malformed()
         return Delta(self._outlet.instance_id, clean(text), clean(thinking)) if text or thinking else None
 
-    def _metrics(self, item: dict[str, Any], events: Batch) -> Metrics:
-        if self._watch.visible_s is None and events:
-            self._watch.mark(events)
+    def _metrics(self, item: dict[str, Any]) -> Metrics:
         contended = self._contended() if self._contended is not None else False
         return counted(item, self._watch.metrics(), contended)
 
