@@ -34,7 +34,7 @@ def check_error(answer: Answer, status: int, text: str | None = None) -> dict[st
     return body
 
 
-RANGES = {
+RANGES: dict[str, tuple[str, list[Any]]] = {
     "temperature": ("temperature must be between 0.01 and 2.0", [0, 0.009, 2.01, -1, 1e300]),
     "top_p": ("top_p must be between 0 and 1", [-0.01, 1.01, "2"]),
     "top_k": ("top_k must be between 0 and 100", [-1, 101, 10**30]),
@@ -43,7 +43,22 @@ RANGES = {
     "seed": ("seed must be 0 (random) or greater", [-1, 2**63]),
     "num_ctx": ("num_ctx must be between 16 and 1048576", [0, 15, 2**20 + 1]),
 }
-WRONG_TYPES = (True, False, "", "abc", "NaN", "inf", "1_0", "٣", "0x10", "9" * 400, [], [1], {}, {"a": 1})
+WRONG_TYPES: tuple[Any, ...] = (
+    True,
+    False,
+    "",
+    "abc",
+    "NaN",
+    "inf",
+    "1_0",
+    "٣",
+    "0x10",
+    "9" * 400,
+    [],
+    [1],
+    {},
+    {"a": 1},
+)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -217,16 +232,22 @@ async def test_what_is_not_json_is_a_400(api: Client, route: str) -> None:
 
 
 async def test_deep_nesting_in_a_message_is_refused(api: Client) -> None:
-    deep: Any = 1
-    for _ in range(100):
-        deep = [deep]
-    answer = await api.post("/api/chat", {"history": [{"role": "user", "content": "", "x": deep}], "models": ["tiny"]})
-    check_error(answer, 400, "history[0] is nested more than 64 levels deep")
+    for depth in (100, 900):
+        deep: Any = 1
+        for _ in range(depth):
+            deep = [deep]
+        history = [{"role": "user", "content": "", "x": deep}]
+        answer = await api.post("/api/chat", {"history": history, "models": ["tiny"]})
+        check_error(answer, 400, "history[0] is nested more than 64 levels deep")
 
 
-async def test_of_repeated_keys_the_last_one_counts(api: Client) -> None:
-    body = b'{"history": [], "history": [{"role": "user", "content": "x"}], "models": ["tiny"]}'
-    assert (await api.call("POST", "/api/chat", body)).status == 200
+async def test_a_key_that_stands_twice_is_refused(api: Client) -> None:
+    for body in (
+        b'{"history": [], "history": [{"role": "user", "content": "x"}], "models": ["tiny"]}',
+        b'{"history": [{"role": "user", "content": "x", "role": "system"}], "models": ["tiny"]}',
+        b'{"message": "x", "model_instances": [{"model": "tiny", "seed": 1, "se\\u0065d": 2}]}',
+    ):
+        check_error(await api.call("POST", "/api/chat", body), 400, "The request body has an object with a key twice")
 
 
 @pytest.mark.parametrize("route", [*ROUTES, "/api/pull_model", "/api/delete_model"])

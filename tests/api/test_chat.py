@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -365,7 +366,7 @@ async def test_one_after_another_never_overlaps(api: Client, fake: FakeOllama) -
     await api.post("/api/chat", legacy("fx-ok", "tiny", "llama3.2:3b", order="one_after_another"))
     spans = sorted((r.requested_at, r.ended_at or 0.0) for r in fake.log if r.path == "/api/chat")
     assert len(spans) == 3
-    assert all(later[0] >= earlier[1] for earlier, later in zip(spans, spans[1:], strict=False))
+    assert all(later[0] >= earlier[1] for earlier, later in pairwise(spans))
 
 
 async def test_an_instance_may_name_its_endpoint(fake: FakeOllama) -> None:
