@@ -104,6 +104,7 @@ class Compare:
     async def _answer(self, request: ChatRequest, outlet: Outlet) -> None:
         instance = request.instance
         endpoint = await self._fleet.holder(instance.model, instance.endpoint)
+        endpoint.freshen()
         with endpoint.lease() as lease:
             outlet.put([Started(instance.id, self.manifest(request, endpoint))])
             await endpoint.client.chat(request, outlet, contended=lambda: lease.contended)
@@ -117,9 +118,9 @@ class Compare:
             endpoint=endpoint.name,
             endpoint_kind=endpoint.kind,
             endpoint_version=endpoint.version,
-            digest=info.digest if info else None,
-            quantization=info.quantization if info else None,
-            parameter_size=info.parameter_size if info else None,
+            digest=(info.digest or None) if info else None,
+            quantization=(info.quantization or None) if info else None,
+            parameter_size=(info.parameter_size or None) if info else None,
             options_sent=sent,
             options_left_default=tuple(name for name in Options.__struct_fields__ if name not in sent),
             think=instance.think,

@@ -110,6 +110,11 @@ class Endpoint:
             self._shown[key] = (await self.client.show(info.name)).capabilities or ()
         return msgspec.structs.replace(info, capabilities=self._shown[key])
 
+    def freshen(self) -> None:
+        """Have what is remembered renewed in the background if it is old; nobody waits for it."""
+        if self._old(FRESH_S):
+            self._ask_once().add_done_callback(_seen)
+
     def forget(self) -> None:
         """The next question asks anew (after a pull, a delete, a load)."""
         self._asked_s = None
@@ -124,11 +129,16 @@ class Endpoint:
 
     async def _refresh(self, max_age_s: float) -> None:
         """Ask once for all who want to know at this moment; a caller who leaves does not cancel the others' answer."""
-        if self._asked_s is not None and self._clock() - self._asked_s < max_age_s:
-            return
+        if self._old(max_age_s):
+            await asyncio.shield(self._ask_once())
+
+    def _old(self, max_age_s: float) -> bool:
+        return self._asked_s is None or self._clock() - self._asked_s >= max_age_s
+
+    def _ask_once(self) -> asyncio.Task[None]:
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(self._ask(), name=f"refresh {self.name}")
-        await asyncio.shield(self._refreshing)
+        return self._refreshing
 
     async def _ask(self) -> None:
         self._asked_s = None
@@ -170,6 +180,12 @@ class Endpoint:
             self._refreshing.cancel()
             await asyncio.wait([self._refreshing])
         await self.client.aclose()
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """A background question may fail unheard: the endpoint's status keeps the reason."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Fleet:

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import msgspec
 import pytest
 
-from arena.errors import ModelNotFound, NoEndpoint, Unreachable
+from arena.errors import ModelNotFound, NoEndpoint, Unreachable, UpstreamError
 from arena.fleet import Endpoint, Fleet
 from arena.ollama import OllamaClient
+from arena.types import LoadedModel, ModelInfo
 from arena.wire import Timeouts
 from tests.fake_ollama import FakeOllama
 
@@ -167,3 +169,63 @@ def test_overlap_is_noticed_on_both_sides_and_only_there() -> None:
         assert second.contended
     assert not alone.contended
     assert host.in_flight == 0
+
+
+async def test_freshen_asks_in_the_background_and_keeps_a_failure_to_itself(fake: FakeOllama) -> None:
+    clock = Clock()
+    host, dead = endpoint("a", fake.url, clock), endpoint("dead", NOBODY)
+    for each in (host, host, dead):
+        each.freshen()
+    await fake.arrived(1, path="/api/tags")
+    assert await host.models()
+    assert asked(fake, "/api/tags") == 1
+    assert not (await dead.status()).reachable
+    await host.aclose()
+    await dead.aclose()
+
+
+async def test_closing_ends_a_question_under_way(fake: FakeOllama) -> None:
+    fake.state(delay_ms=5000)
+    host = endpoint("a", fake.url)
+    host.freshen()
+    await fake.arrived(1, path="/api/tags")
+    await host.aclose()
+    await fake.idle()
+
+
+class OldClient(OllamaClient):
+    """A server from before capabilities in the list, and before /api/ps."""
+
+    async def tags(self) -> tuple[ModelInfo, ...]:
+        return tuple(msgspec.structs.replace(info, capabilities=None) for info in await super().tags())
+
+    async def ps(self) -> tuple[LoadedModel, ...]:
+        raise UpstreamError("404 page not found", upstream_status=404)
+
+    async def version(self) -> str:
+        raise UpstreamError("404 page not found", upstream_status=404)
+
+
+async def test_an_old_server_is_asked_for_each_models_capabilities_once(fake: FakeOllama) -> None:
+    host = Endpoint("old", OldClient(fake.url, name="old"), clock=Clock())
+    assert await host.loaded() == ()
+    assert (await host.status()).version is None
+    first = await host.describe("tiny")
+    assert first.capabilities
+    assert await host.describe("tiny") == first
+    assert asked(fake, "/api/show") == 1
+    await host.aclose()
+
+
+async def test_a_bug_in_one_question_is_not_mistaken_for_a_silent_endpoint(
+    fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = endpoint("a", fake.url)
+
+    async def bug() -> tuple[ModelInfo, ...]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(host.client, "tags", bug)
+    with pytest.raises(ZeroDivisionError):
+        await Fleet([host]).models()
+    await host.aclose()
