@@ -70,11 +70,14 @@ class BadClient:
     def read_until(self, mark: bytes) -> bytes:
         """Everything received so far once it holds `mark`; raises EOFError when the answer ends before."""
         while mark not in self.received:
-            data = self.socket.recv(65536)
-            if not data:
-                raise EOFError(f"no {mark!r} in {self.received[-200:]!r}")
-            self.received += data
+            self._more(mark)
         return self.received
+
+    def _more(self, wanted: bytes) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise EOFError(f"no {wanted!r} after {self.received[-200:]!r}")
+        self.received += data
 
     def read_all(self) -> bytes:
         """Everything until the other side closes."""
@@ -94,17 +97,17 @@ class BadClient:
         return True
 
     def leave(self, how: Parting = "fin") -> None:
-        """Close with FIN or RST. FIN holds even with unread bytes: reading is shut down only afterwards."""
+        """Close with FIN or RST; after FIN the descriptor stays for now, since unread bytes would turn it into RST."""
         if how == "rst":
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.socket.close()
         else:
             self.socket.shutdown(socket.SHUT_WR)
-        self.socket.close()
 
     def advance_to(self, stage: Stage, request: bytes, *, lines: int = 2, last: bytes = b'"done":true') -> None:
         """Send and read up to `stage` of the request, then stand still there.
 
-        PAUSED reads nothing after the request's first line, so the server's buffers fill; LAST_TOKEN reads until `last`.
+        PAUSED reads nothing more once the answer began, so the server's buffers fill; LAST_TOKEN reads up to `last`.
         """
         head_end = request.index(b"\r\n\r\n") + 4
         match stage:
@@ -123,8 +126,8 @@ class BadClient:
             case Stage.MID_LINE | Stage.PAUSED:
                 self.read_until(b'{"')
             case Stage.LINES:
-                while self.received.count(b"\n") < 8 + lines:
-                    self.read_until(self.received + b"\n")
+                while self.received.count(b"}\n") < lines:
+                    self._more(b"another line")
             case Stage.LAST_TOKEN:
                 self.read_until(last)
 

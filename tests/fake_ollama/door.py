@@ -33,6 +33,11 @@ class Door:
         self._task: asyncio.Task[None] | None = None
         self._held: list[socket.socket] = []
 
+    @property
+    def url(self) -> str:
+        """The address as a URL."""
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
     def open(self) -> None:
         """Bind and listen; afterwards `port` is the real one."""
         self._bind()

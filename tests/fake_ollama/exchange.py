@@ -30,9 +30,10 @@ Ended = Literal["complete", "fin", "rst", "capped"]
 class Record:
     """What the log keeps of one request. Times are `time.monotonic()` in seconds, None while they lie ahead.
 
+    A client that closes with bytes unread sends RST, not FIN: the kernel decides that.
     `ended`: None while being served; complete: the scenario was played to its end; fin, rst: the client left before;
-    capped: the fake's own limit, or its closing, ended it. `parting` and `parted_at` tell how and when the client closed
-    the connection afterwards; the last request of the connection carries them.
+    capped: the fake's own limit, or its closing, ended it. `parting` and `parted_at` tell how and when the client
+    closed the connection in the end; the last request of the connection carries them.
     """
 
     connection: int

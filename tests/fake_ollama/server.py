@@ -126,12 +126,12 @@ class FakeOllama:
     @property
     def url(self) -> str:
         """The base URL of the Ollama API."""
-        return f"http://{self._door.host}:{self._door.port}"
+        return self._door.url
 
     @property
     def control_url(self) -> str:
         """The base URL of the control plane."""
-        return f"http://{self._control.host}:{self.control_port}"
+        return self._control.url
 
     @property
     def control_port(self) -> int:
@@ -141,7 +141,7 @@ class FakeOllama:
     @property
     def canary_url(self) -> str:
         """The address that nothing must ever contact."""
-        return f"http://{self._canary.host}:{self._canary.port}"
+        return self._canary.url
 
     @property
     def canary_hits(self) -> list[Hit]:
@@ -189,7 +189,7 @@ class FakeOllama:
         await self.until(lambda: self.cut >= n, within_s, f"{n} requests cut by the client")
 
     async def idle(self, within_s: float = 1) -> None:
-        """Wait until no request is being served."""
+        """Wait until no request is being served; one that has not arrived yet does not count (see `arrived`)."""
         await self.until(lambda: self.open == 0, within_s, "no request being served")
 
     async def arrived(self, n: int = 1, within_s: float = 5, path: str | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -42,22 +43,22 @@ class RunningFake:
     @property
     def open(self) -> int:
         """Requests being served now."""
-        return self._call(lambda: self.fake.open)
+        return self.call(lambda: self.fake.open)
 
     @property
     def connections(self) -> int:
         """Connections open now, idle ones included."""
-        return self._call(lambda: self.fake.connections)
+        return self.call(lambda: self.fake.connections)
 
     @property
     def accepted(self) -> int:
         """Connections accepted so far."""
-        return self._call(lambda: self.fake.accepted)
+        return self.call(lambda: self.fake.accepted)
 
     @property
     def cut(self) -> int:
         """Requests that the client cut so far."""
-        return self._call(lambda: self.fake.cut)
+        return self.call(lambda: self.fake.cut)
 
     def until(self, condition: Callable[[], bool], within_s: float, what: str = "condition") -> None:
         """Wait until `condition()` holds; it runs in the fake's thread. Raises Late."""
@@ -77,20 +78,22 @@ class RunningFake:
 
     def release(self, key: str | int = "", n: int = 1) -> None:
         """Let `n` tokens of `fx-gate:id-<key>` pass."""
-        self._call(lambda: self.fake.release(key, n))
+        self.call(lambda: self.fake.release(key, n))
 
     def state(self, *, models: Iterable[str] | None = None, **changes: Any) -> None:
         """Change the server-wide state."""
-        self._call(lambda: self.fake.state(models=models, **changes))
+        self.call(lambda: self.fake.state(models=models, **changes))
 
     def reset(self) -> None:
         """Back to the state after the start."""
-        self._call(self.fake.reset)
+        self.call(self.fake.reset)
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    def _call(self, function: Callable[[], T]) -> T:
+    def call(self, function: Callable[[], T]) -> T:
+        """Run a function in the fake's thread and return its result."""
+
         async def call() -> T:
             return function()
 
@@ -100,32 +103,27 @@ class RunningFake:
 @contextmanager
 def running_fake(models: Iterable[str] = DEFAULT_MODELS, **options: Any) -> Iterator[RunningFake]:
     """Run a fake in a thread for the length of the block; takes what `FakeOllama` takes."""
-    started = threading.Event()
-    running: list[RunningFake] = []
-    stops: list[Callable[[], object]] = []
+    fake = FakeOllama(models, **options)
+    ready: Future[RunningFake] = Future()
+    stop = asyncio.Event()
 
     async def serve() -> None:
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        async with FakeOllama(models, **options) as fake:
-            running.append(RunningFake(fake, loop))
-            stops.append(lambda: loop.call_soon_threadsafe(stop.set))
-            started.set()
+        async with fake:
+            ready.set_result(RunningFake(fake, asyncio.get_running_loop()))
             await stop.wait()
 
     def run() -> None:
         try:
             with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
                 runner.run(serve())
-        finally:
-            started.set()
+        except OSError as error:  # the port is taken
+            ready.set_exception(error)
 
     thread = threading.Thread(target=run, name="fake ollama", daemon=True)
     thread.start()
-    started.wait()
-    if not running:
-        raise RuntimeError("the fake did not start")
+    running = ready.result()
     try:
-        yield running[0]
+        yield running
     finally:
-        stops[0]()
+        running.call(stop.set)
         thread.join()
