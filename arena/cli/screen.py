@@ -229,7 +229,8 @@ class Download:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.stop()
 
     def __call__(self, job: PullJob) -> None:
         """Show `job` as it is now; the bar stays when it has ended."""
@@ -243,5 +244,5 @@ class Download:
         )
         if job.state == "downloading":
             self._bar.start()
-        else:
+        elif self._bar.live.is_started:
             self._bar.stop()

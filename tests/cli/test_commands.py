@@ -1,0 +1,98 @@
+"""Words, options and exit statuses of the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from arena import __version__, cli
+from arena.settings import Settings
+from tests.cli.running import Outcome, Run
+
+
+@pytest.mark.parametrize("words", [[], ["serve"], ["--port", "0"], ["serve", "--port=0"]])
+def test_serve_is_the_default_command(run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    served: list[Settings] = []
+    monkeypatch.setattr("arena.server.serve", lambda build, settings: served.append(settings))
+    assert run(*words).status == 0
+    assert served[0].port == (0 if len(words) and "port" in words[-1] + words[0] else 7860)
+
+
+def test_serve_options_win_over_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Settings] = []
+    monkeypatch.setattr("arena.server.serve", lambda build, settings: served.append(settings))
+    monkeypatch.setenv("ARENA_ENGINE", "off")
+    monkeypatch.setenv("ARENA_HOST", "127.0.0.2")
+    assert run("--engine", "on", "--endpoints", "a=http://gpu1,b=http://gpu2", "--data", "here").status == 0
+    assert (served[0].engine, served[0].host, served[0].data) == ("on", "127.0.0.2", Path("here"))
+    assert served[0].endpoints == ("a=http://gpu1", "b=http://gpu2")
+
+
+def test_serve_builds_the_whole_application(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[object] = []
+    monkeypatch.setattr("arena.app.create_app", lambda settings: built.append(settings))
+    monkeypatch.setattr("arena.server.serve", lambda build, settings: build(settings))
+    assert run("serve").status == 0
+    assert isinstance(built[0], Settings)
+
+
+def test_wrong_setting_is_one_line_and_status_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARENA_PORT", "70000")
+    outcome = run()
+    assert outcome.status == 2
+    assert outcome.err.startswith("error: ARENA_PORT: ")
+    assert outcome.err.count("\n") == 1
+
+
+def test_public_address_without_a_token_is_refused(run: Run) -> None:
+    outcome = run("--host", "0.0.0.0", "--port", "0")
+    assert outcome.status == 2
+    assert "WEB_CHAT_TOKEN" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["serve", "--nonsense"], ["--port", "x"], ["pull"], ["chat"]])
+def test_wrong_usage_is_status_2(run: Run, words: list[str]) -> None:
+    assert run(*words).status == 2
+
+
+@pytest.mark.parametrize("words", [["version"], ["--version"]])
+def test_version_is_printed(run: Run, words: list[str]) -> None:
+    assert run(*words) == Outcome(0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", [c.name or c.callback.__name__ for c in cli.app.registered_commands if c.callback])
+def test_help_teaches_every_command(run: Run, command: str) -> None:
+    outcome = run(command, "--help")
+    assert outcome.status == 0
+    assert f"arena {command}" in outcome.out
+    if command != "version":
+        assert "Examples" in outcome.out
+
+
+def test_engine_and_setup_hand_their_words_to_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run_engine(words: list[str]) -> int:
+        asked.append(words)
+        return 3
+
+    monkeypatch.setattr("arena.engine.__main__.main", run_engine)
+    monkeypatch.setenv("ARENA_DATA", "kept")
+    assert run("engine", "--port", "0").status == 3
+    assert run("setup", "--data", "other").status == 3
+    assert asked == [
+        ["serve", "--data", "kept", "--host", "127.0.0.1", "--port", "0"],
+        ["setup", "--data", "other"],
+    ]
+
+
+def test_entry_file_builds_its_application_once_and_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    import arena_app
+
+    monkeypatch.setattr("arena.app.create_app", lambda settings: object())
+    assert "app" not in vars(arena_app)
+    assert arena_app.app is arena_app.app
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = arena_app.nothing
