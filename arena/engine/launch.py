@@ -11,6 +11,7 @@ import re
 import secrets
 import signal
 import sys
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -83,6 +84,14 @@ class Runner:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await asyncio.shield(self.ended())
+
+    def memory_bytes(self) -> int | None:
+        """What it holds in memory, weights included; None where the system does not tell."""
+        try:
+            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            return None
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def cause(self) -> str:
         """Why it ended."""

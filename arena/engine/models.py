@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -129,9 +130,14 @@ class Models:
         self._config = config
         self._headers: dict[tuple[str, int, int], Header | str] = {}
         self._by_name: dict[str, LocalModel] = {}
+        self._scanning = threading.Lock()
 
     def scan(self) -> list[LocalModel]:
         """Look again in every place; newest first. Headers already read are not read again."""
+        with self._scanning:
+            return self._scan()
+
+    def _scan(self) -> list[LocalModel]:
         by_name: dict[str, LocalModel] = {}
         for found in find_all(self._config):
             if canonical(found.name) not in by_name and (model := self._described(found)) is not None:

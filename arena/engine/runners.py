@@ -38,6 +38,9 @@ class Child(Protocol):
     def cause(self) -> str:
         """Why it ended, in words."""
 
+    def memory_bytes(self) -> int | None:
+        """What it holds in memory; None where the system does not tell."""
+
 
 Launch = Callable[[LocalModel, Loading], Coroutine[Any, Any, Child]]
 
@@ -81,7 +84,7 @@ class Loaded:
         return {
             "name": self.model.name,
             "model": self.model.name,
-            "size": self.model.size_bytes,
+            "size": self.child.memory_bytes() or self.model.size_bytes,
             "digest": digest,
             "details": self.model.details(),
             "expires_at": self.expires_at,

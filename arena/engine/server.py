@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -183,18 +185,14 @@ async def serve(
         log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S,
     )  # fmt: skip
     server = Announcing(settings, announce)
-    watching = asyncio.create_task(_parent_gone(server)) if watch_parent else None
-    try:
-        await server.serve()
-    finally:
-        if watching is not None:
-            watching.cancel()
+    if watch_parent:
+        threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
+    await server.serve()
     return server.started
 
 
-async def _parent_gone(server: uvicorn.Server) -> None:
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while await reader.read(4096):
+def _end_with_input(server: uvicorn.Server) -> None:
+    """Wait in a thread, since not every system can watch a pipe otherwise; os.read, since it holds no lock at exit."""
+    while os.read(0, 4096):
         pass
     server.should_exit = True
