@@ -27,14 +27,18 @@ FIRST_MODEL = "smollm2:135m"
 class Arena:
     """The running arena. Build it anywhere; `async with arena.running():` starts and stops it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, engine: EngineProcess | None = None, local_ollama: str = OLLAMA_DEFAULT
+    ) -> None:
+        """`engine` and `local_ollama` (the address tried when the settings name no endpoint) stand in for the usual."""
         self.settings = settings
         self.fleet = Fleet([self._endpoint(*endpoint_name_and_url(text)) for text in settings.endpoints])
         self.compare = Compare(self.fleet)
         self.catalog = Catalog(self.fleet, settings)
         self.engine_state: EngineState = "off"
         self.engine_error: str | None = None
-        self._engine = EngineProcess(settings.data)
+        self._engine = engine or EngineProcess(settings.data)
+        self._local_ollama = local_ollama
         self._starting: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -58,16 +62,18 @@ class Arena:
     async def _start(self) -> None:
         """Find the local Ollama; start the engine where the settings and the silence of Ollama ask for it."""
         if not self.settings.endpoints and await self._local_ollama_answers():
-            self.fleet.add(self._endpoint("ollama", OLLAMA_DEFAULT))
+            self.fleet.add(self._endpoint("ollama", self._local_ollama))
         wanted = self.settings.engine == "on" or (self.settings.engine == "auto" and not self.fleet.endpoints)
         if wanted:
             await self._start_engine()
         elif not self.fleet.endpoints:
-            self.fleet.add(self._endpoint("ollama", OLLAMA_DEFAULT))  # so that the page can say what does not answer
+            self.fleet.add(
+                self._endpoint("ollama", self._local_ollama)
+            )  # so that the page can say what does not answer
         await self.fleet.statuses()
 
     async def _local_ollama_answers(self) -> bool:
-        candidate = self._endpoint("ollama", OLLAMA_DEFAULT)
+        candidate = self._endpoint("ollama", self._local_ollama)
         try:
             return (await candidate.status()).reachable
         finally:
@@ -76,16 +82,14 @@ class Arena:
     async def _start_engine(self) -> None:
         self.engine_state = "starting"
         try:
-            url = await self._engine.start()
+            endpoint = self._endpoint("engine", await self._engine.start(), "engine")
+            self.fleet.add(endpoint)
+            self.engine_state = "running"
+            if not await endpoint.models():
+                self.catalog.pull(FIRST_MODEL, endpoint.name)
         except ArenaError as error:
             self.engine_state, self.engine_error = "failed", error.message
             log.error("the embedded engine did not start: %s", error.message)
-            return
-        endpoint = self._endpoint("engine", url, "engine")
-        self.fleet.add(endpoint)
-        self.engine_state = "running"
-        if not await endpoint.models():
-            self.catalog.pull(FIRST_MODEL, endpoint.name)
 
     def _endpoint(self, name: str, url: str, kind: EndpointKind = "ollama") -> Endpoint:
         settings = self.settings

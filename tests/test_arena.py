@@ -1,0 +1,114 @@
+"""Starting and stopping: which endpoints there are, and when the embedded engine comes in."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arena.arena import FIRST_MODEL, Arena
+from arena.engine.process import EngineFailed, EngineProcess
+from arena.settings import Settings, load
+from tests.fake_ollama import FakeOllama
+
+pytestmark = pytest.mark.anyio
+NOBODY = "http://127.0.0.1:9"
+
+
+class StandIn(EngineProcess):
+    """An engine process whose address is a fake server's, or that fails to start."""
+
+    def __init__(self, address: str | None, gate: asyncio.Event | None = None) -> None:
+        super().__init__(Path("unused"))
+        self.address = address
+        self.gate = gate
+        self.calls: list[str] = []
+
+    async def start(self) -> str:
+        self.calls.append("start")
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.address is None:
+            raise EngineFailed("no such thing here")
+        return self.address
+
+    async def stop(self) -> None:
+        self.calls.append("stop")
+
+
+def settings(**values: Any) -> Settings:
+    return load(**values)
+
+
+async def test_named_endpoints_are_used_and_the_engine_stays_off(fake: FakeOllama) -> None:
+    engine = StandIn(fake.url)
+    arena = Arena(settings(endpoints=(f"gpu={fake.url}", f"other={NOBODY}")), engine=engine)
+    async with arena.running():
+        await arena.started()
+        assert [endpoint.name for endpoint in arena.fleet.endpoints] == ["gpu", "other"]
+        assert arena.engine_state == "off"
+    assert engine.calls == ["stop"]
+
+
+async def test_without_settings_the_local_ollama_is_found(fake: FakeOllama) -> None:
+    engine = StandIn(None)
+    arena = Arena(settings(), engine=engine, local_ollama=fake.url)
+    async with arena.running():
+        await arena.started()
+        (status,) = await arena.fleet.statuses()
+        assert (status.name, status.kind, status.reachable) == ("ollama", "ollama", True)
+    assert "start" not in engine.calls
+
+
+async def test_where_no_ollama_answers_the_engine_starts(fake: FakeOllama) -> None:
+    arena = Arena(settings(), engine=StandIn(fake.url), local_ollama=NOBODY)
+    async with arena.running():
+        await arena.started()
+        (endpoint,) = arena.fleet.endpoints
+        assert (endpoint.name, endpoint.kind) == ("engine", "engine")
+        assert arena.engine_state == "running"
+        assert arena.catalog.jobs() == ()
+
+
+async def test_an_engine_without_any_model_fetches_its_first_one() -> None:
+    async with FakeOllama(models=[]) as empty:
+        arena = Arena(settings(engine="on"), engine=StandIn(empty.url), local_ollama=NOBODY)
+        async with arena.running():
+            await arena.started()
+            (job,) = arena.catalog.jobs()
+            assert (job.model, job.endpoint) == (FIRST_MODEL, "engine")
+
+
+async def test_engine_on_joins_the_ollama_that_answers(fake: FakeOllama) -> None:
+    arena = Arena(settings(engine="on"), engine=StandIn(fake.url), local_ollama=fake.url)
+    async with arena.running():
+        await arena.started()
+        assert [endpoint.name for endpoint in arena.fleet.endpoints] == ["ollama", "engine"]
+
+
+async def test_with_the_engine_off_the_silent_ollama_is_shown_as_such() -> None:
+    arena = Arena(settings(engine="off"), engine=StandIn(None), local_ollama=NOBODY)
+    async with arena.running():
+        await arena.started()
+        (status,) = await arena.fleet.statuses()
+        assert not status.reachable
+        assert arena.engine_state == "off"
+
+
+async def test_an_engine_that_fails_leaves_the_arena_up_and_says_why() -> None:
+    arena = Arena(settings(), engine=StandIn(None), local_ollama=NOBODY)
+    async with arena.running():
+        await arena.started()
+        assert arena.engine_state == "failed"
+        assert arena.engine_error == "no such thing here"
+
+
+async def test_the_page_does_not_wait_for_the_engine_and_stopping_does_not_either(fake: FakeOllama) -> None:
+    engine = StandIn(fake.url, gate=asyncio.Event())
+    arena = Arena(settings(), engine=engine, local_ollama=NOBODY)
+    async with arena.running():
+        await asyncio.wait([asyncio.ensure_future(arena.started())], timeout=0.05)
+        assert arena.engine_state in ("off", "starting")
+    assert engine.calls[-1] == "stop"
