@@ -59,6 +59,7 @@ def test_override_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(Settings.model_config, "env_file", ".env")
     (tmp_path / ".env").write_text("ARENA_PORT=4444\nARENA_ENGINE=off\n", encoding="utf-8")
     monkeypatch.setenv("ARENA_PORT", "5555")
     settings = load()

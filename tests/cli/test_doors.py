@@ -153,13 +153,13 @@ def command(*words: str) -> Iterator[subprocess.Popen[str]]:
     """The command line in a process of its own, in its own group as a shell would start it."""
     process = subprocess.Popen(
         [sys.executable, "-m", "arena", *words],
-        cwd=ROOT,
+        cwd=os.environ["ARENA_DATA"],  # where no .env lies
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
     )
     try:
         yield process
