@@ -139,11 +139,21 @@ class Catalog:
         """One download; raises NotFound."""
         return self._download(job_id).job
 
+    async def wait(self, job_id: str) -> PullJob:
+        """One download once it has ended; raises NotFound. Leaving does not stop it."""
+        download = self._download(job_id)
+        await download.wait()
+        return download.job
+
     def cancel(self, job_id: str) -> PullJob:
         """Stop a download; what is there already is kept for resuming. One that has ended stays as it is."""
         download = self._download(job_id)
         download.cancel()
         return download.job
+
+    async def describe(self, model: str, endpoint: str | None = None) -> ModelInfo:
+        """One model with its capabilities; raises ModelNotFound."""
+        return await (await self._fleet.holder(names.checked(model), endpoint)).describe(model)
 
     async def delete(self, model: str, endpoint: str | None = None) -> None:
         """Remove `model` from the endpoint(s) that hold it; raises ModelNotFound, or the first endpoint's error."""

@@ -54,6 +54,7 @@ class Endpoint:
         self._shown: dict[str, tuple[str, ...]] = {}
         self._asked_s: float | None = None
         self._refreshing: asyncio.Task[None] | None = None
+        self._outdated: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -116,8 +117,9 @@ class Endpoint:
             self._ask_once().add_done_callback(_seen)
 
     def forget(self) -> None:
-        """The next question asks anew (after a pull, a delete, a load)."""
+        """The next question asks anew (after a pull, a delete, a load); an answer on its way counts no more."""
         self._asked_s = None
+        self._outdated = self._refreshing
 
     async def status(self) -> EndpointStatus:
         """Does it answer, and as what? Never raises for a silent endpoint."""
@@ -136,7 +138,7 @@ class Endpoint:
         return self._asked_s is None or self._clock() - self._asked_s >= max_age_s
 
     def _ask_once(self) -> asyncio.Task[None]:
-        if self._refreshing is None or self._refreshing.done():
+        if self._refreshing is None or self._refreshing.done() or self._refreshing is self._outdated:
             self._refreshing = asyncio.create_task(self._ask(), name=f"refresh {self.name}")
         return self._refreshing
 
@@ -151,6 +153,8 @@ class Endpoint:
             self.error = error.message
             raise
         self.error = None
+        if asyncio.current_task() is self._outdated:
+            return
         self._loaded = loaded
         in_memory = {canonical(item.name) for item in loaded}
         self._models = tuple(
@@ -176,9 +180,11 @@ class Endpoint:
 
     async def aclose(self) -> None:
         """End its connections."""
-        if self._refreshing is not None and not self._refreshing.done():
-            self._refreshing.cancel()
-            await asyncio.wait([self._refreshing])
+        asking = {task for task in (self._refreshing, self._outdated) if task is not None and not task.done()}
+        for task in asking:
+            task.cancel()
+        if asking:
+            await asyncio.wait(asking)
         await self.client.aclose()
 
 
