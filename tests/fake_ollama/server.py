@@ -17,7 +17,6 @@ from tests.fake_ollama.routes import afterwards, answer
 from tests.fake_ollama.wire import Capped, ClientGone, Connection, Request
 
 VERSION = "0.32.15"
-MAX_CONNECTIONS = 4096
 
 
 class Late(AssertionError):
@@ -76,14 +75,21 @@ class Gates:
 class FakeOllama:
     """An Ollama on a loopback port whose models misbehave by name. Use as `async with FakeOllama() as fake`.
 
-    Deterministic; at most `limit_s` seconds and 256 MiB for each request, and 4096 connections.
+    Deterministic, and bounded: seconds and bytes for each request, connections for the whole; over a bound it closes.
     """
 
     def __init__(
-        self, models: Iterable[str] = DEFAULT_MODELS, *, host: str = "127.0.0.1", port: int = 0, limit_s: float = 60
+        self,
+        models: Iterable[str] = DEFAULT_MODELS,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        limit_s: float = 60,
+        limit_bytes: int = 256 * 1024 * 1024,
+        max_connections: int = 4096,
     ) -> None:
         self._initial = tuple(models)
-        self._limit_s = limit_s
+        self._limit_s, self._limit_bytes, self._max_connections = limit_s, limit_bytes, max_connections
         self._door = Door(host, port, self._connect)
         self._control = Door(host, 0, lambda: self._aside(lambda connection: serve_control(self, connection)))
         self._canary = Door(host, 0, lambda: self._aside(self.canary.serve))
@@ -275,6 +281,7 @@ class FakeOllama:
 
     def _connect(self) -> Connection:
         connection = Connection(self._door.accepted, self._serve, self._disconnected)
+        connection.limit_bytes = self._limit_bytes
         self._connections.add(connection)
         self.changed()
         return connection
@@ -293,7 +300,7 @@ class FakeOllama:
         self.changed()
 
     async def _serve(self, connection: Connection) -> None:
-        if len(self._connections) > MAX_CONNECTIONS:
+        if len(self._connections) > self._max_connections:
             connection.reset()
         while (request := await connection.request()) is not None:
             if not await self._answered(connection, request):

@@ -388,6 +388,57 @@ async def test_the_fakes_own_limits() -> None:
         assert (await exchange(fake.port, huge)).wire == b""
 
 
+async def test_limits_of_bytes_and_connections() -> None:
+    async with FakeOllama(limit_bytes=2000, max_connections=2) as fake:
+        assert len((await ask_chat(fake, "fx-endless")).wire) < 2100
+        head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert (await exchange(fake.port, head + b"400\r\n%b\r\n" % (b"x" * 1024) * 3)).wire == b""
+        assert [record.ended for record in fake.log] == ["capped"]
+        writers = [(await connect(fake))[1] for _ in range(2)]
+        await fake.until(lambda: fake.connections == 2, 1)
+        assert (await ask(fake, "GET", "/")).reset
+        for writer in writers:
+            writer.close()
+
+
+async def test_closing_the_fake_ends_what_it_serves() -> None:
+    async with FakeOllama() as fake:
+        reader, writer = await connect(fake)
+        writer.write(request("POST", "/api/chat", chat("fx-hang")))
+        await fake.arrived()
+    assert fake.log[0].ended == "capped"
+    assert await reader.read() == b""
+    writer.close()
+    with pytest.raises(ConnectionRefusedError):
+        await connect(fake)
+
+
+async def test_a_client_that_reads_late_gets_everything(fake: FakeOllama) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", fake.port, limit=1024)
+    writer.write(request("POST", "/api/chat", chat("fx-bigline:mb-20_n-1")))
+    await fake.arrived()
+    with pytest.raises(Late):
+        await fake.idle(within_s=0.1)
+    received = 0
+    while piece := await reader.read(2**20):
+        received += len(piece)
+    assert received > 20 * 1024 * 1024
+    assert fake.log[0].ended == "complete"
+    writer.close()
+
+
+async def test_a_release_does_not_go_to_a_client_that_left(fake: FakeOllama) -> None:
+    _, gone = await connect(fake)
+    gone.write(request("POST", "/api/chat", chat("fx-gate:n-1")))
+    await fake.arrived()
+    gone.close()
+    await fake.closed(1)
+    asking = asyncio.create_task(ask_chat(fake, "fx-gate:n-1"))
+    await fake.arrived(2)
+    fake.release()
+    assert (await asking).text == text_of(1)
+
+
 async def test_chunked_bodies_and_expect(fake: FakeOllama) -> None:
     head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     body = json.dumps(chat("fx-ok:n-1")).encode()
@@ -400,11 +451,14 @@ async def test_chunked_bodies_and_expect(fake: FakeOllama) -> None:
     assert (await exchange(fake.port, bad)).wire == b""
 
 
-@pytest.mark.parametrize("part", [0.2, 0.5, 0.97])
-async def test_a_client_that_leaves_before_its_request_is_complete_is_in_no_log(fake: FakeOllama, part: float) -> None:
-    whole = request("POST", "/api/chat", chat("fx-ok"))
+CHUNKED = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+WHOLE = request("POST", "/api/chat", chat("fx-ok"))
+
+
+@pytest.mark.parametrize("sent", [WHOLE[:30], WHOLE[:-3], CHUNKED + b"5\r\nab", CHUNKED + b"5"])
+async def test_a_client_that_leaves_before_its_request_is_complete_is_in_no_log(fake: FakeOllama, sent: bytes) -> None:
     _, writer = await connect(fake)
-    writer.write(whole[: int(len(whole) * part)])
+    writer.write(sent)
     await fake.until(lambda: fake.connections == 1, 1)
     writer.close()
     await fake.until(lambda: fake.connections == 0, 1)
@@ -508,6 +562,8 @@ def test_in_a_thread(fake_thread: RunningFake) -> None:
 
 def test_a_thread_that_cannot_start_says_so() -> None:
     with pytest.raises(ValueError, match="loopback only"), running_fake(host="0.0.0.0"):
+        pass
+    with running_fake() as first, pytest.raises(OSError, match="in use"), running_fake(port=first.port):
         pass
 
 

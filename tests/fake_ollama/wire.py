@@ -149,12 +149,10 @@ class Connection(asyncio.Protocol):
         self._news = None
         return True
 
-    async def any_bytes(self) -> bool:
-        """Wait until something of a next request is there; False when the client left instead."""
-        while not self._buffer:
-            if not await self.more():
-                return False
-        return True
+    async def any_bytes(self) -> None:
+        """Wait until something of a next request is there, or the client has left."""
+        while not self._buffer and await self.more():
+            pass
 
     async def request(self) -> Request | None:
         """The next request with its whole body; None when the client left before one was complete."""
