@@ -15,7 +15,7 @@ from arena.errors import ArenaError, SettingsError
 
 if TYPE_CHECKING:
     from arena.cli.doors import Door
-    from arena.cli.screen import Download
+    from arena.cli.screen import DownloadBar, DownloadLines
     from arena.guard import Guard
     from arena.settings import Settings
 
@@ -274,12 +274,10 @@ def _door(url: str | None) -> Iterator[Door]:
         yield door
 
 
-def _bar() -> Download:
-    from rich.console import Console
+def _bar() -> DownloadBar | DownloadLines:
+    from arena.cli.screen import download_view
 
-    from arena.cli.screen import Download
-
-    return Download(Console(stderr=True))
+    return download_view()
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

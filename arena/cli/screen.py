@@ -211,7 +211,28 @@ def models_table(models: Iterable[ModelInfo]) -> Table:
     return table
 
 
-class Download:
+class DownloadLines:
+    """A download in a log: a line whenever its state changes or another tenth has come."""
+
+    def __init__(self, err: TextIO) -> None:
+        self._err = err
+        self._said = ""
+
+    def __enter__(self) -> DownloadLines:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def __call__(self, job: PullJob) -> None:
+        """Tell of `job` if there is news."""
+        tenths = f" {job.completed_bytes * 10 // job.total_bytes * 10} %" if job.total_bytes else ""
+        line = f"{job.model}: {job.error or job.status or job.state}{tenths}"
+        if line != self._said:
+            self._said = line
+            print(printable(line), file=self._err, flush=True)
+
+
+class DownloadBar:
     """A bar for one download after another; call it with a job's newest state. It shows up at the first call."""
 
     def __init__(self, console: Console) -> None:
@@ -225,7 +246,7 @@ class Download:
         )
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Download:
+    def __enter__(self) -> DownloadBar:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -246,3 +267,9 @@ class Download:
             self._bar.start()
         elif self._bar.live.is_started:
             self._bar.stop()
+
+
+def download_view() -> DownloadBar | DownloadLines:
+    """The view of a download that fits standard error."""
+    console = Console(stderr=True)
+    return DownloadBar(console) if console.is_terminal else DownloadLines(sys.stderr)

@@ -190,6 +190,8 @@ def test_ctrl_c_stops_every_answer_and_frees_the_endpoint(own: RunningFake, door
 def test_ctrl_c_cancels_a_download(own: RunningFake, door: list[str]) -> None:
     with command("pull", "fx-pull-stall", *door) as process:
         own.arrived(1, within_s=20, path="/api/pull")
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("fx-pull-stall: ")
         process.send_signal(signal.SIGINT)
         own.closed(1, within_s=5)
         process.communicate(timeout=20)

@@ -120,8 +120,30 @@ def test_view_fits_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_download_bar_stops_with_the_job() -> None:
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
     job = PullJob("1", "tiny", "fake", "downloading", "pulling", 50, 100)
-    with screen.Download(console) as show:
+    with screen.DownloadBar(console) as show:
         show(job)
         show(msgspec.structs.replace(job, state="failed", error="[disk] full"))
     assert isinstance(console.file, io.StringIO)
     assert "[disk] full" in console.file.getvalue()
+
+
+def test_download_in_a_log_is_a_line_for_each_tenth() -> None:
+    err = io.StringIO()
+    job = PullJob("1", "tiny", "fake", "downloading")
+    with screen.DownloadLines(err) as show:
+        show(job)
+        show(msgspec.structs.replace(job, status="pulling\x1b"))
+        for done in range(0, 201, 5):
+            show(msgspec.structs.replace(job, status="pulling", total_bytes=200, completed_bytes=done))
+        show(msgspec.structs.replace(job, state="failed", error="disk full"))
+    lines = err.getvalue().splitlines()
+    assert lines[:2] == ["tiny: downloading", "tiny: pulling\ufffd"]
+    assert lines[2:-1] == [f"tiny: pulling {percent} %" for percent in range(0, 101, 10)]
+    assert lines[-1] == "tiny: disk full"
+
+
+def test_download_view_fits_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(screen.download_view(), screen.DownloadLines)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert isinstance(screen.download_view(), screen.DownloadBar)
