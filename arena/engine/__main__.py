@@ -13,7 +13,7 @@ from typing import Any
 
 from arena.engine.config import from_environment
 from arena.engine.prepare import setup
-from arena.engine.server import serve
+from arena.engine.server import create_app, serve
 from arena.errors import SettingsError
 
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         if parsed.command == "setup":
             return 0 if runner.run(setup(config, sys.stdout)) else 1
-        started = runner.run(serve(config, parsed.host, parsed.port, watch_parent=parsed.watch_parent))
+        started = runner.run(serve(create_app(config), parsed.host, parsed.port, watch_parent=parsed.watch_parent))
     return 0 if started else 1
 
 

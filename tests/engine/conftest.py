@@ -1,0 +1,88 @@
+"""What the engine's tests share: a tiny model, a data folder that holds it, and an engine that answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from arena.engine.config import Config
+from arena.engine.server import create_app, create_server
+from tests.engine.files import smollm2, write_tiny
+
+Serving = Callable[[Config], AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """The real SmolLM2's file."""
+    path = smollm2()
+    if path is None:
+        pytest.skip("SmolLM2 is not here: run `python -m arena.engine setup`")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file of random weights."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    write_tiny(real, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with two models, tiny:one and tiny:two, that nobody changes."""
+    data = tmp_path_factory.mktemp("data")
+    folder = data / "models" / "tiny"
+    folder.mkdir(parents=True)
+    for tag in ("one", "two"):
+        shutil.copyfile(tiny, folder / f"{tag}.gguf")
+    return data
+
+
+def config_for(data: Path, **changes: object) -> Config:
+    """Settings that look nowhere but into `data`, with one thread, which shares a busy machine best."""
+    return Config(data=data, threads=1, package="no_such_package", fetch=False, **changes)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def serving(config: Config) -> AsyncIterator[httpx.AsyncClient]:
+    """An engine on a real port in this process, and a client for it."""
+    port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    server = create_server(create_app(config), "127.0.0.1", 0, port.set_result)
+    running = asyncio.create_task(server.serve())
+    await asyncio.wait({running, port}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port.result()}", timeout=60) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        await asyncio.wait({running})
+
+
+@pytest.fixture(scope="module")
+async def engine(tiny_data: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """One engine with the tiny models for the tests of a module."""
+    async with serving(config_for(tiny_data, parallel=2, context_length=512)) as client:
+        yield client
+
+
+def children(pid: int | None = None) -> set[int]:
+    """The process ids of the runners that `pid` (this process) has started."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+            command = stat.with_name("cmdline").read_bytes()
+        except (OSError, IndexError):
+            continue
+        if int(fields[1]) == (pid or os.getpid()) and b"arena.engine.runner" in command and fields[0] != "Z":
+            found.add(int(stat.parent.name))
+    return found
