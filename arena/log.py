@@ -5,6 +5,7 @@ A line never holds the token or another credential, and nobody outside can start
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -31,6 +32,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     """Send all log lines to `stream` (standard error), in the settings' format and from their level on."""
     target = stream if stream is not None else sys.stderr
     handler = logging.StreamHandler(target)
+    handler.addFilter(_is_no_cancellation)
     handler.setFormatter(_formatter(settings, colors=target.isatty()))
     root = logging.getLogger()
     root.handlers = [handler]
@@ -43,6 +45,11 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     # libraries tell of every connection; that is our own business to report
     for name in ("httpx", "httpcore", "asyncio", "urllib3", "multipart"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """A request that was cancelled, when its client left or the server stops, has not failed."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def _formatter(settings: Settings, *, colors: bool) -> logging.Formatter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import io
 import json
@@ -142,6 +143,15 @@ def test_level_decides_and_libraries_stay_quiet() -> None:
     assert "shown" in out.getvalue()
     logged("json", "error")
     assert logging.getLogger("httpx").level == logging.ERROR
+
+
+def test_a_cancelled_request_is_no_error() -> None:
+    out = logged("console")
+    try:
+        raise asyncio.CancelledError
+    except asyncio.CancelledError:
+        logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+    assert not out.getvalue()
 
 
 def test_configuring_twice_logs_once() -> None:

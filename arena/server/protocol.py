@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
+import struct
 from enum import Enum
 from http import HTTPStatus
 from typing import Any, Final
@@ -23,6 +26,9 @@ from arena.server.limits import Limits
 NOT_HTTP: Final = Flaw(400, "The request is not valid HTTP")
 TOO_SLOW: Final = Flaw(HTTPStatus.REQUEST_TIMEOUT, "The request took too long to arrive", "timeout")
 CROWDED: Final = Flaw(HTTPStatus.SERVICE_UNAVAILABLE, "The server has too many connections; try again", "busy")
+
+# close at once, and throw away what is not delivered
+RESET: Final = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 class Stage(Enum):
@@ -256,6 +262,13 @@ class LimitedProtocol(HttpToolsProtocol):
             # closing with bytes unread would reset the connection and take the answer away from the client
             self.transport.write_eof()
 
+    def shutdown(self) -> None:
+        """The server stops: this request is the last. One whose head is on its way still gets an answer."""
+        if self._stage is Stage.IDLE:
+            self.transport.close()
+        elif self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
     # time
 
     def pause_writing(self) -> None:
@@ -278,9 +291,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._closing_at = self._closing_at or now
             if now - self._closing_at > limits.write_stall_s:
-                self.transport.abort()
+                self._reset()
         elif self._write_paused_at is not None and now - self._write_paused_at > limits.write_stall_s:
-            self.transport.abort()
+            self._reset()
         elif self._overdue(now):
             if self._stage is Stage.BODY:
                 self._refuse(TOO_SLOW)
@@ -288,6 +301,13 @@ class LimitedProtocol(HttpToolsProtocol):
                 self.transport.abort()
             else:
                 self.transport.close()
+
+    def _reset(self) -> None:
+        """Drop what the client does not take, in the kernel's buffers too: it would try to deliver it for minutes."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.transport.abort()
 
     def _overdue(self, now: float) -> bool:
         limits, stage, age_s = self._limits, self._stage, now - self._since

@@ -27,6 +27,7 @@ ENDLESS: Final = ("/gradio_api/heartbeat/", "/gradio_api/queue/data")
 LAST_WORDS_S: Final = 0.3
 CUT_S: Final = 0.3
 STEP_S: Final = 0.02
+FORCED_S: Final = 0.9
 MAX_DESCRIPTORS: Final = 1_048_576
 
 
@@ -75,11 +76,16 @@ class Server(uvicorn.Server):
         self._limits = limits
         self._sockets = list(sockets)
         self._on_ready = on_ready
+        self._watchdogs: list[threading.Timer] = []
         self._sweep_ticks = max(1, round(limits.sweep_s * 10))
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to stop."""
-        super().run(self._sockets if sockets is None else sockets)
+        try:
+            super().run(self._sockets if sockets is None else sockets)
+        finally:
+            for watchdog in self._watchdogs:
+                watchdog.cancel()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then accept connections."""
@@ -111,11 +117,11 @@ class Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
-        limit_s = 0.8 if self.force_exit else self._drain_s + 0.9
         # whatever hangs on the way out, a thread in a C call for one, does not keep the process
-        watchdog = threading.Timer(limit_s, os._exit, [0])
+        watchdog = threading.Timer(FORCED_S if self.force_exit else self._drain_s + FORCED_S, os._exit, [0])
         watchdog.daemon = True
         watchdog.start()
+        self._watchdogs.append(watchdog)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
