@@ -14,6 +14,7 @@ import gradio as gr
 from arena import __version__
 from arena.settings import Settings
 from arena.types import EndpointStatus
+from arena.ui.elements import html
 from arena.ui.parts import size
 
 if TYPE_CHECKING:
@@ -47,14 +48,14 @@ class AboutPanel:
     def render(self) -> AboutParts:
         """Draw the tab; it is filled when it is opened."""
         with gr.Column(elem_classes="sheet", min_width=0):
-            return AboutParts(gr.HTML("", elem_id="about", js_on_load=None))
+            return AboutParts(html("", "about"))
 
     def text(self, statuses: Sequence[EndpointStatus]) -> str:
         """The whole sheet."""
         settings = self.arena.settings
-        return "".join(
+        cards = "".join(
             (
-                _section("Model servers", endpoints_table(statuses)),
+                _section("Model servers", endpoints_table(statuses), "wide"),
                 _section("Embedded engine", self._engine()),
                 _section("Access", access(settings)),
                 _section("Limits", _pairs(limits(settings))),
@@ -67,6 +68,7 @@ class AboutPanel:
                 ),
             )
         )
+        return f'<header class="sheet-head"><h2>About this arena</h2></header><div class="cards">{cards}</div>'
 
     def _engine(self) -> str:
         words = {
@@ -129,5 +131,5 @@ def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
     return "<dl>" + "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in pairs) + "</dl>"
 
 
-def _section(title: str, body: str) -> str:
-    return f"<section><h3>{escape(title)}</h3>{body}</section>"
+def _section(title: str, body: str, kind: str = "") -> str:
+    return f'<section class="card {kind}"><h3>{escape(title)}</h3>{body}</section>'

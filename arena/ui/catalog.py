@@ -12,9 +12,9 @@ import gradio as gr
 from arena.errors import ArenaError
 from arena.types import LoadedModel, ModelInfo, PullJob
 from arena.ui import parts
-from arena.ui.columns import RELAY
 from arena.ui.compare import QUICK
 from arena.ui.conversation import Conversations
+from arena.ui.elements import html
 from arena.ui.sessions import Session, Sessions
 
 if TYPE_CHECKING:
@@ -24,6 +24,12 @@ Updates = dict[Any, Any]
 
 SUGGESTIONS = ("smollm2:135m", "qwen3:0.6b", "llama3.2:1b", "gemma3:1b", "qwen3:4b")
 """Small models to start with, all of which run on a laptop."""
+
+
+_NUMBER = " class='num'"
+HEAD = (
+    ("Model", ""), ("Size", _NUMBER), ("Quantisation", ""), ("Context", _NUMBER), ("Can", ""), ("Server", ""), ("", ""),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +67,16 @@ class CatalogPanel:
         timer = gr.Timer(0.5, active=False)
         allowed = self.arena.settings.management_allowed
         with gr.Column(elem_classes="sheet", min_width=0):
-            gr.HTML(_heading("Models", "Installed on the servers that answer. Sizes are on disk."), js_on_load=None)
+            html(_heading("Models", "What is installed on the servers that answer, and what is in memory now."))
             with gr.Row(elem_id="pull-row", equal_height=True, visible=allowed):
                 name = gr.Dropdown(
                     list(SUGGESTIONS), value=None, allow_custom_value=True, label="Name of a model to pull", show_label=False,
                     container=False, interactive=True, elem_id="pull-name", scale=5, elem_classes="picker",
                 )  # fmt: skip
                 pull = gr.Button("Pull", elem_id="pull", variant="primary", size="sm", scale=0, min_width=84)
-            jobs = gr.HTML("", elem_id="jobs", js_on_load=RELAY)
-            table = gr.HTML("", elem_id="models", js_on_load=RELAY)
-            memory = gr.HTML("", elem_id="memory", js_on_load=RELAY)
+            jobs = html("", "jobs", relays=True)
+            table = html("", "models", relays=True)
+            memory = html("", "memory", relays=True)
         return CatalogParts(table, jobs, memory, name, pull, timer)
 
     def _wire(self, drawn: CatalogParts) -> None:
@@ -152,7 +158,7 @@ def models_table(
         return f'<div class="notice" role="alert"><p><b>The models cannot be listed</b></p><p>{escape(error.message)}</p></div>'
     if not models:
         return '<p class="empty">No models yet. Pull one above: smollm2:135m is 100 MB and answers on any machine.</p>'
-    head = "".join(f"<th scope='col'>{text}</th>" for text in ("Model", "Size", "Quantisation", "Context", "Can", "Server", ""))
+    head = "".join(f"<th scope='col'{kind}>{text}</th>" for text, kind in HEAD)
     rows = "".join(_model_row(info, confirming == info.name, may_manage) for info in models)
     return f'<div class="scroll"><table class="grid"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 

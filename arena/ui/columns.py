@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from arena.ui import parts
+from arena.ui.elements import html, icon
 from arena.ui.lineup import DIALS, PRESETS, Dial
 
 LATEX: list[dict[str, str | bool]] = [
@@ -17,14 +18,6 @@ LATEX: list[dict[str, str | bool]] = [
     {"left": "\\(", "right": "\\)", "display": False},
 ]
 THINK_CHOICES = [("model's own", "default"), ("off", "off"), ("on", "on"), ("low", "low"), ("medium", "medium"), ("high", "high")]
-
-# A click on any element with data-action becomes Gradio's click event, with the element's data.
-RELAY = """
-element.addEventListener('click', (event) => {
-  const target = event.target.closest('[data-action]');
-  if (target) trigger('click', {...target.dataset});
-});
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,35 +45,30 @@ class ColumnParts:
         return (self.chat, self.status, self.notice)
 
 
-def icon(text: str, elem_id: str, kind: str) -> gr.Button:
-    """A button whose icon is drawn by the style sheet; its text stays there for screen readers and as a tooltip."""
-    return gr.Button(text, elem_id=elem_id, size="sm", min_width=30, scale=0, elem_classes=["icon", f"i-{kind}"])
-
-
 def draw_column(letter: str, *, visible: bool) -> ColumnParts:
     """One column of the pool. The letter is in every id, so that tests and scripts find its parts."""
     low = letter.lower()
     with gr.Column(visible=visible, min_width=240, elem_id=f"col-{low}", elem_classes=["acol", f"hue-{low}"]) as box:
         with gr.Row(elem_classes="colhead", equal_height=True):
-            gr.HTML(f'<span class="tile" aria-hidden="true">{letter}</span>', elem_classes="tilebox", js_on_load=None)
+            html(f'<span class="tile" aria-hidden="true">{letter}</span>', None, "tilebox")
             model = gr.Dropdown(
                 [], show_label=False, label=f"Model {letter}", container=False, elem_id=f"model-{low}", interactive=True,
                 allow_custom_value=True, min_width=110, scale=5, elem_classes="picker",
             )
             icon(f"Settings of {letter}", f"settings-{low}", "settings")
             close = icon(f"Close {letter}", f"close-{low}", "close")
-        facts = gr.HTML(parts.facts_line(None, ""), elem_id=f"facts-{low}", elem_classes="factsbox", js_on_load=None)
+        facts = html(parts.facts_line(None, ""), f"facts-{low}", "factsbox")
         with gr.Column(elem_id=f"body-{low}", elem_classes="colbody", min_width=0):
             chat = gr.Chatbot(
                 elem_id=f"chat-{low}", elem_classes="abot", show_label=False, label=f"Answers of {letter}", height="60vh",
                 autoscroll=False, group_consecutive_messages=False, layout="panel", buttons=["copy"], feedback_options=None,
                 allow_tags=False, sanitize_html=True, latex_delimiters=LATEX, container=False, allow_file_downloads=False,
-                placeholder=f"Answers of {letter} appear here",
+                placeholder=f"### {letter}\n\nIts answers appear here, at their own pace.",
             )  # fmt: skip
-            notice = gr.HTML("", elem_id=f"notice-{low}", elem_classes="noticebox", js_on_load=RELAY)
+            notice = html("", f"notice-{low}", "noticebox", relays=True)
             widgets, preset, save_preset, drop_preset = _draw_settings(letter)
         with gr.Row(elem_classes="colfoot", equal_height=True):
-            status = gr.HTML(parts.status(None, 0.0), elem_id=f"status-{low}", elem_classes="statbox", js_on_load=None)
+            status = html(parts.status(None, 0.0), f"status-{low}", "statbox")
             stop = icon(f"Stop {letter}", f"stop-{low}", "stop")
             retry = icon(f"Ask {letter} again", f"retry-{low}", "retry")
             solo = icon(f"Continue with {letter} only", f"solo-{low}", "solo")

@@ -11,8 +11,9 @@ import gradio as gr
 
 from arena.types import ModelInfo
 from arena.ui import parts
-from arena.ui.columns import RELAY, ColumnParts, draw_column, icon
+from arena.ui.columns import ColumnParts, draw_column
 from arena.ui.conversation import Conversations, View, with_defaults
+from arena.ui.elements import html, icon
 from arena.ui.export import as_json, as_markdown
 from arena.ui.lineup import (
     LETTERS,
@@ -109,7 +110,7 @@ class ComparePanel:
                 [("Together", "together"), ("One after another", "one_after_another")], value="together", show_label=False,
                 label="How the columns run", container=False, elem_id="order", interactive=True, scale=0, min_width=250,
             )  # fmt: skip
-            gr.HTML(ORDER_HINT, elem_id="order-hint", js_on_load=None)
+            html(ORDER_HINT, "order-hint")
             gr.Button("System prompt", elem_id="system-toggle", size="sm", scale=0, min_width=110)
             link = gr.Button("Copy link", elem_id="link", size="sm", scale=0, min_width=84)
             save_json = gr.Button("JSON", elem_id="export-json", size="sm", scale=0, min_width=60)
@@ -120,12 +121,12 @@ class ComparePanel:
             elem_id="system", placeholder="System prompt for all columns; a column's own settings can replace it",
             container=False,
         )  # fmt: skip
-        banner = gr.HTML("", elem_id="banner", js_on_load=RELAY)
+        banner = html("", "banner")
         with gr.Row(elem_id="columns"):
             columns = {letter: draw_column(letter, visible=index < 2) for index, letter in enumerate(letters)}
         with gr.Column(elem_id="composer", min_width=0):
-            examples = gr.HTML(parts.examples(EXAMPLES), elem_id="examples", js_on_load=RELAY)
-            mode = gr.HTML("", elem_id="mode", js_on_load=RELAY)
+            examples = html(parts.examples(EXAMPLES), "examples", relays=True)
+            mode = html("", "mode", relays=True)
             with gr.Row(equal_height=True, elem_id="composer-row"):
                 prompt = gr.MultimodalTextbox(
                     elem_id="prompt", show_label=False, label="Prompt for all columns", container=False, interactive=True,
@@ -366,7 +367,7 @@ class ComparePanel:
             model = column.widgets["model"]
             updates[model] = gr.Dropdown(choices=choices)
             choice = read_choice(column, values)
-            if letter in session.visible and filled is not lineup:
+            if letter in session.visible and filled != lineup:
                 index = session.visible.index(letter)
                 choice = filled.columns[index] if index < len(filled.columns) else choice
                 updates |= set_widgets(column, choice) | {model: gr.Dropdown(choices=choices, value=choice.model or None)}

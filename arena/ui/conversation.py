@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import Struct
 
 from arena.errors import ArenaError
@@ -209,9 +210,14 @@ def first_lineup(models: Sequence[ModelInfo]) -> Lineup:
 
 
 def with_defaults(lineup: Lineup, models: Sequence[ModelInfo]) -> Lineup:
-    """`lineup`, or a first visit's where it names no model at all."""
+    """`lineup` with its models spelled as they are listed, or a first visit's where it names no model at all."""
     if any(choice.model for choice in lineup.columns):
-        return lineup
+        listed = {canonical(info.name): info.name for info in models}
+        columns = tuple(
+            msgspec.structs.replace(choice, model=listed.get(canonical(choice.model), choice.model))
+            for choice in lineup.columns
+        )
+        return msgspec.structs.replace(lineup, columns=columns)
     first = first_lineup(models)
     return Lineup(first.columns, lineup.system, lineup.order, lineup.prompt)
 

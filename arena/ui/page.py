@@ -15,6 +15,7 @@ from arena.ui.about import AboutPanel
 from arena.ui.catalog import CatalogPanel
 from arena.ui.compare import QUICK, ComparePanel, CompareParts
 from arena.ui.conversation import Conversations
+from arena.ui.elements import html
 from arena.ui.lineup import LETTERS
 from arena.ui.pace import calm_the_queue
 from arena.ui.sessions import Sessions
@@ -53,9 +54,9 @@ class Page:
     def build(self) -> gr.Blocks:
         """The page as Gradio Blocks, ready to be mounted."""
         with gr.Blocks(title="Ollama Arena", analytics_enabled=False, fill_width=True) as demo:
-            gr.HTML(BRAND, elem_id="brand", js_on_load=None)
-            pill = gr.HTML("", elem_id="pill", js_on_load=None)
-            gr.HTML(TOOLS, elem_id="tools", js_on_load=None)
+            html(BRAND, "brand")
+            pill = html("", "pill")
+            html(TOOLS, "tools")
             with gr.Tabs(elem_id="tabs"):
                 with gr.Tab("Compare", id="compare"):
                     compare = self.compare.render()

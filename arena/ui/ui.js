@@ -37,7 +37,14 @@
     told.set(letter, state);
   }
 
+  const HINTS = { 'model': 'choose a model', 'preset': 'presets', 'pull': 'name of a model, for example qwen3:0.6b' };
+  function hint(input) {
+    const kind = input.closest('.picker').id.split('-')[0];
+    if (!input.placeholder) input.placeholder = HINTS[kind] || '';
+  }
+
   function tend() {
+    document.querySelectorAll('.picker input').forEach(hint);
     document.querySelectorAll('.abot [role="log"]').forEach(follow);
     document.querySelectorAll('button.icon').forEach((button) => { if (!button.title) button.title = button.textContent.trim(); });
     document.querySelectorAll('.statbox').forEach(announce);
@@ -55,7 +62,7 @@
     const opens = open ?? column.dataset.drawer !== 'open';
     column.dataset.drawer = opens ? 'open' : 'closed';
     $(`settings-${letter}`)?.setAttribute('aria-expanded', String(opens));
-    if (opens) $(`drawer-${letter}`)?.querySelector('input')?.focus({ preventScroll: true });
+    if (opens) $(`drawer-${letter}`)?.querySelector('.switch input')?.focus({ preventScroll: true });
   }
 
   function toggleSystem() {

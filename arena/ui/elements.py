@@ -1,0 +1,29 @@
+"""The few Gradio components that the page uses everywhere, in the one way it uses them."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+RELAY = """
+element.addEventListener('click', (event) => {
+  const target = event.target.closest('[data-action]');
+  if (target) trigger('click', {...target.dataset});
+});
+"""
+"""A click on anything with data-action becomes Gradio's click event; the element's data are the event's attributes."""
+
+
+def html(value: str, elem_id: str | None = None, elem_classes: str | None = None, *, relays: bool = False) -> gr.HTML:
+    """A piece of HTML, which must be escaped already; with `relays`, its buttons speak to the click listener."""
+    return gr.HTML(
+        value,
+        elem_id=elem_id,
+        elem_classes=elem_classes,
+        apply_default_css=False,
+        js_on_load=RELAY if relays else None,
+    )
+
+
+def icon(text: str, elem_id: str, kind: str) -> gr.Button:
+    """A button whose icon is drawn by the style sheet; its text stays there for screen readers and as a tooltip."""
+    return gr.Button(text, elem_id=elem_id, size="sm", min_width=30, scale=0, elem_classes=["icon", f"i-{kind}"])
