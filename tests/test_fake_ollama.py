@@ -116,7 +116,7 @@ async def test_unicode_keeps_line_separators_raw_where_go_does(fake: FakeOllama)
     answer = await ask_chat(fake, "fx-unicode")
     assert answer.text == "".join(UNICODE) == text_said_by("fx-unicode")
     assert "\u0085".encode() in answer.body
-    assert "\u2028".encode() not in answer.body
+    assert not [mark for mark in ("\u2028", "\u2029", "<", ">", "&") if mark.encode() in answer.body]
     assert b"\\u003cb\\u003e" in answer.body
 
 
@@ -182,6 +182,7 @@ async def test_nan_counters_are_no_json(fake: FakeOllama) -> None:
 async def test_empty_answer(fake: FakeOllama) -> None:
     answer = await ask_chat(fake, "fx-empty")
     assert [answer.text, len(answer.lines)] == ["", 1]
+    assert COUNTERS - set(answer.lines[0]) == {"eval_count", "eval_duration"}
 
 
 async def test_counters_follow_the_name(fake: FakeOllama) -> None:
@@ -275,7 +276,7 @@ async def test_silence_lasts_until_the_client_leaves(fake: FakeOllama, model: st
     record = fake.log[0]
     assert record.ended == leave
     assert record.ended_at is not None
-    assert 0 <= record.ended_at - left_at < 0.1
+    assert 0 <= record.ended_at - left_at < 0.5
     assert fake.open == 0
 
 
@@ -411,6 +412,15 @@ async def test_wrong_lengths(fake: FakeOllama, scenario: str, lengths: tuple[int
         assert declared == [len(answer.framed) + extra for extra in lengths]
 
 
+async def before_the_end(reader: asyncio.StreamReader) -> str:
+    """Is the connection still open a while later?"""
+    try:
+        async with asyncio.timeout(0.05):
+            return "closed" if await reader.read() == b"" else "more"
+    except TimeoutError:
+        return "open"
+
+
 async def test_staleka_closes_on_reuse_and_after_a_time(fake: FakeOllama) -> None:
     for model in ("fx-staleka:n-1", "fx-staleka:n-1_ms-10"):
         reader, writer = await connect(fake)
@@ -418,6 +428,7 @@ async def test_staleka_closes_on_reuse_and_after_a_time(fake: FakeOllama) -> Non
         first = await reader.readuntil(b"\r\n0\r\n\r\n")
         assert Answer(first).text == text_of(1)
         if "ms" not in model:
+            assert await before_the_end(reader) == "open"
             writer.write(request("GET", "/api/tags", close=False))
         assert await reader.read() == b""
         writer.close()
