@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 # The models that the tests run on are kept here between runs; the arena itself keeps its own in ARENA_DATA.
-TEST_DATA ?= .cache/arena
+TEST_DATA ?= $(CURDIR)/.cache/arena
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test check fmt docs bench models system clean
@@ -18,7 +18,7 @@ run: $(VENV)/.run ## serve the arena on http://127.0.0.1:7860 (ARGS="--port 8000
 	$(BIN)/python arena_app.py $(ARGS)
 
 test: check models system ## lint, types, and all tests with branch coverage (ARGS="-k chat" passes options to pytest)
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS) $(ARGS)
+	ARENA_TEST_DATA=$(TEST_DATA) $(BIN)/python -m pytest $(PYTEST_OPTIONS) $(ARGS)
 
 check: $(VENV)/.dev ## format, lint and types only
 	$(BIN)/ruff format --check .
