@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import re
 import time
-import zlib
 
 import pytest
 
 from tests.fake_ollama import SCENARIOS, FakeOllama, checksum, text_of, text_said_by, tokens_of
-from tests.fake_ollama.bending import EVIL_HEADERS
-from tests.fake_ollama.payloads import EXFIL, XSS
-from tests.fake_ollama.raw import Answer, ask, ask_chat, chat, connect, depart, exchange, request
+from tests.fake_ollama.raw import Answer, ask_chat, chat, connect, depart, exchange, request
 from tests.fake_ollama.texts import UNICODE
 
 pytestmark = pytest.mark.anyio
@@ -443,132 +439,6 @@ async def test_pipeline_pushes_an_answer_nobody_asked_for(fake: FakeOllama) -> N
     writer.write(request("GET", "/api/version"))
     assert (await reader.read()).endswith(b'{"version":"0.32.15"}')
     writer.close()
-
-
-# volume
-
-
-async def test_endless_goes_on_until_the_client_leaves(fake: FakeOllama) -> None:
-    reader, writer = await connect(fake)
-    writer.write(request("POST", "/api/chat", chat("fx-endless")))
-    await fake.until(lambda: fake.log[:1] != [] and fake.log[0].tokens > 500, 5)
-    writer.transport.abort()
-    await fake.closed(1)
-    assert b'"done":true' not in reader._buffer  # type: ignore[attr-defined]
-
-
-async def test_big_deep_and_many(fake: FakeOllama) -> None:
-    big = await ask_chat(fake, "fx-bigline:mb-2_n-1")
-    assert len(big.body.split(b"\n")[0]) > 2 * 1024 * 1024
-    assert big.lines[-1]["done"] is True
-    deep = await ask_chat(fake, "fx-deep:depth-5000_n-1")
-    assert b"[" * 5000 + b"]" * 5000 in deep.body
-    many = await ask_chat(fake, "fx-manytokens:n-2000")
-    assert many.text == text_of(2000)
-
-
-async def test_gzip_and_its_bomb(fake: FakeOllama) -> None:
-    packed = await ask_chat(fake, "fx-gzip:n-2")
-    assert packed.headers["content-encoding"] == "gzip"
-    assert json.loads(gzip.decompress(packed.body).split(b"\n")[0])["message"]["content"] == tokens_of(2)[0]
-    bomb = await ask_chat(fake, "fx-gzip-bomb:mb-16")
-    assert len(bomb.body) < 64 * 1024
-    assert len(zlib.decompressobj(31).decompress(bomb.body)) > 16 * 1024 * 1024
-
-
-# hostile and flaky
-
-
-async def test_evil_headers(fake: FakeOllama) -> None:
-    answer = await ask_chat(fake, "fx-evil-headers:n-1")
-    assert all(f"{name}: {value}" in answer.head for name, value in EVIL_HEADERS)
-    assert answer.text == text_of(1)
-
-
-async def test_payloads(fake: FakeOllama) -> None:
-    assert (len(XSS) >= 60, len(EXFIL) >= 12) == (True, True)
-    assert XSS[59] in (await ask_chat(fake, "fx-xss:k-59")).text
-    assert f"![x]({fake.canary_url}/?q=secret)" in (await ask_chat(fake, "fx-exfil:k-0")).text
-    assert "fx-ident" in (await ask_chat(fake, "fx-ident")).text
-    assert "\x1b[2J" in (await ask_chat(fake, "fx-ansi")).text
-
-
-async def test_flaky_fails_the_same_way_each_time(fake: FakeOllama) -> None:
-    async def run() -> list[int]:
-        fake.reset()
-        return [(await ask_chat(fake, "fx-flaky:p-30_n-1")).status for _ in range(40)]
-
-    first = await run()
-    assert set(first) == {200, 503}
-    assert 4 <= first.count(503) <= 20
-    assert await run() == first
-
-
-# pulls
-
-
-async def pull(fake: FakeOllama, model: str, **fields: object) -> Answer:
-    return await ask(fake, "POST", "/api/pull", {"model": model, **fields})
-
-
-async def test_a_pull_shows_progress_and_lists_the_model(fake: FakeOllama) -> None:
-    lines = (await pull(fake, "new:1b")).lines
-    assert [lines[0], lines[-1]] == [{"status": "pulling manifest"}, {"status": "success"}]
-    layer = [line for line in lines if line.get("total") == 1_000_000]
-    assert "completed" not in layer[0]
-    assert layer[-1]["completed"] == 1_000_000
-    assert layer[0]["digest"].startswith("sha256:")
-    assert "new:1b" in fake.models
-    assert (await pull(fake, "other", stream=False)).json == {"status": "success"}
-    assert fake.models[0] == "other:latest"
-
-
-async def test_pulls_that_fail(fake: FakeOllama) -> None:
-    assert (await pull(fake, "fx-pull-err")).lines[-1] == {"error": "pull model manifest: file does not exist"}
-    assert (await pull(fake, "missing:1b")).lines[-1] == {"error": "pull model manifest: file does not exist"}
-    refused = await pull(fake, "missing:1b", stream=False)
-    assert (refused.status, "error" in refused.json) == (500, True)
-    assert "no space left" in (await pull(fake, "fx-pull-disk")).lines[-1]["error"]
-    cut = await pull(fake, "fx-pull:cut-40")
-    assert (cut.reset, fake.log[-1].tokens) == (True, 4)
-    assert (await pull(fake, "a b")).status == 400
-    assert not any("missing" in name for name in fake.models)
-
-
-async def test_a_pull_that_stalls_waits_for_the_client_to_leave(fake: FakeOllama) -> None:
-    _, writer = await connect(fake)
-    writer.write(request("POST", "/api/pull", {"model": "fx-pull-stall"}))
-    await fake.until(lambda: fake.log[:1] != [] and fake.log[0].tokens == 5, 1)
-    writer.close()
-    await fake.closed(1)
-
-
-# gates
-
-
-async def test_a_gate_lets_one_token_pass_for_each_release(fake: FakeOllama) -> None:
-    reader, writer = await connect(fake)
-    writer.write(request("POST", "/api/chat", chat("fx-gate:n-3_id-a")))
-    await fake.arrived()
-    assert fake.log[0].first_byte_at is None
-    fake.release("b", 5)
-    for count in (1, 2):
-        fake.release("a")
-        await fake.until(lambda count=count: fake.log[0].tokens == count, 1)  # type: ignore[misc]
-    fake.release("a", 1)
-    assert Answer(await reader.read()).text == text_of(3)
-    writer.close()
-    fake.release(2)
-    assert (await ask_chat(fake, "fx-gate:n-2")).text == text_of(2)
-
-
-async def test_a_gate_holds_a_pull(fake: FakeOllama) -> None:
-    asking = asyncio.create_task(pull(fake, "fx-gate:id-p_n-2"))
-    await fake.arrived()
-    fake.release("p", 1)
-    await fake.until(lambda: fake.log[0].tokens == 1, 1)
-    fake.release("p", 1)
-    assert (await asking).lines[-1] == {"status": "success"}
 
 
 # every scenario ends or is ended
