@@ -42,7 +42,13 @@ def _entry(model: str, instance_id: str, response: str, tokens: int, duration_s:
         "instance_id": instance_id,
         "response": response,
         "assistant": response,
-        "metrics": {"tokens": tokens, "duration_s": duration_s, "tokens_per_sec": rate, "rate_reliable": False},
+        "metrics": {
+            "tokens": tokens,
+            "duration_s": duration_s,
+            "tokens_per_sec": rate,
+            "rate_reliable": False,
+            "contended": False,
+        },
         "error": None,
     }
 
@@ -85,7 +91,13 @@ STREAM_ANSWERS: Examples = (
             "model": "llama3.2:3b",
             "token": "",
             "done": True,
-            "metrics": {"tokens": 150, "duration_s": 3.2, "tokens_per_sec": 46.88, "rate_reliable": True},
+            "metrics": {
+                "tokens": 150,
+                "duration_s": 3.2,
+                "tokens_per_sec": 46.88,
+                "rate_reliable": True,
+                "contended": False,
+            },
         },
     ),
     (
@@ -95,7 +107,13 @@ STREAM_ANSWERS: Examples = (
             "model": "qwen2.5:3b",
             "token": "",
             "done": True,
-            "metrics": {"tokens": 0, "duration_s": 0.0, "tokens_per_sec": 0.0, "rate_reliable": False},
+            "metrics": {
+                "tokens": 0,
+                "duration_s": 0.0,
+                "tokens_per_sec": 0.0,
+                "rate_reliable": False,
+                "contended": False,
+            },
             "error": "model 'qwen2.5:3b' not found",
             "error_code": "model_not_found",
         },
