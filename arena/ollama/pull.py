@@ -25,6 +25,7 @@ class PullAnswer:
         self.error_body = b""
         self._lines = Lines(endpoint)
         self._layers: dict[str, tuple[int, int]] = {}
+        self._completed = self._total = 0
         self._waiting: list[PullProgress] = []
         self._news = asyncio.Event()
 
@@ -59,9 +60,9 @@ class PullAnswer:
     async def news(self) -> list[PullProgress]:
         """Wait for progress; empty when the call has ended."""
         assert self.call is not None
-        if not self._waiting and not self.call.done.done():
+        while not self._waiting and not self.call.done.done():
             await self._news.wait()
-        self._news.clear()
+            self._news.clear()
         waiting, self._waiting = self._waiting, []
         self.call.resume()
         return waiting
@@ -74,14 +75,18 @@ class PullAnswer:
         if not isinstance(status, str):
             raise self._malformed()
         if isinstance(digest := item.get("digest"), str):
-            self._layers[digest] = (_size(item, "completed"), _size(item, "total"))
-            if len(self._layers) > MAX_LAYERS:
-                raise self._malformed()
-        completed, total = (
-            (sum(sizes) for sizes in zip(*self._layers.values(), strict=True)) if self._layers else (0, 0)
-        )
-        self._waiting.append(PullProgress(clean(status), completed, total))
+            self._count(digest, _size(item, "completed"), _size(item, "total"))
+        self._waiting.append(PullProgress(clean(status), self._completed, self._total))
         self.succeeded = status == "success"
+
+    def _count(self, digest: str, completed: int, total: int) -> None:
+        """A layer tells its own progress, which may also go back; keep the sums over all."""
+        before = self._layers.get(digest, (0, 0))
+        self._layers[digest] = (completed, total)
+        self._completed += completed - before[0]
+        self._total += total - before[1]
+        if len(self._layers) > MAX_LAYERS:
+            raise self._malformed()
 
     def _malformed(self) -> UpstreamBroken:
         endpoint = self._lines.endpoint
