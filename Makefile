@@ -40,7 +40,8 @@ clean: ## remove the virtual environment and every cache
 
 # ---- below: what the targets above rest on
 
-PYTEST_OPTIONS ?= --cov --cov-report=term
+# Two processes, one file of tests at a time in each: files share servers and models, tests of one file may share more.
+PYTEST_OPTIONS ?= -n 2 --dist loadfile --cov --cov-report=term
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
