@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
+
+from arena.errors import ArenaError
+from arena.wire import Call, Pool, Resolver
 
 DEADLINE_S = 10.0
+NO_UVLOOP = pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="no uvloop on this system")
+LOOPS = [
+    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=NO_UVLOOP),
+]
 
 
 class Request(NamedTuple):
@@ -151,3 +163,73 @@ def chunked(*chunks: bytes, end: bool = True) -> bytes:
     """A sound answer in chunks."""
     framed = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + framed + (b"0\r\n\r\n" if end else b"")
+
+
+async def once(guest: Guest, *wire: bytes) -> None:
+    await guest.request()
+    await guest.say(*wire)
+
+
+async def gated(guest: Guest, gate: asyncio.Event) -> None:
+    """Begin an answer, and end it when the gate opens; then serve on."""
+    await once(guest, chunked(b"begin ", end=False))
+    await gate.wait()
+    await guest.say(b"3\r\nend\r\n0\r\n\r\n")
+    await answers(ok(b"next"))(guest)
+
+
+async def endless(guest: Guest) -> None:
+    """Begin an answer and wait for the client to leave."""
+    await once(guest, chunked(b"begin", end=False))
+    await guest.gone()
+
+
+@asynccontextmanager
+async def served(script: Script, **settings: Any) -> AsyncIterator[tuple[Peer, Pool]]:
+    """A peer and a pool to it; afterwards no connection is left."""
+    async with Peer(script) as peer:
+        pool = Pool(peer.url, name="peer", **settings)
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                yield peer, pool
+        finally:
+            await pool.aclose()
+        assert pool.open_connections == 0
+
+
+class Catch:
+    """What a call handed over, and a gate that opens at the first bytes."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.came = asyncio.Event()
+
+    def __call__(self, data: bytes) -> None:
+        self.parts.append(data)
+        self.came.set()
+
+    @property
+    def body(self) -> bytes:
+        """All of it."""
+        return b"".join(self.parts)
+
+
+def caught(pool: Pool, path: str = "/", **settings: Any) -> tuple[Call, Catch]:
+    """Start a call that keeps what comes."""
+    catch = Catch()
+    return pool.call("GET", path, on_data=catch, **settings), catch
+
+
+async def failure(pool: Pool, **settings: Any) -> ArenaError:
+    """The error that a fetch ends with."""
+    with pytest.raises(ArenaError) as caught_error:
+        await pool.fetch("GET", "/", **settings)
+    return caught_error.value
+
+
+class Silent(Resolver):
+    """A name server that never answers."""
+
+    async def resolve(self, host: str) -> tuple[str, ...]:
+        await asyncio.Event().wait()
+        raise AssertionError
