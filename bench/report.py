@@ -69,8 +69,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("worst_ms", "worst ms", 1),
     ),
     "slow": (
-        Column("grown_mib", "memory grown MiB", 1),
-        Column("passed_mib", "passed on MiB"),
+        Column("mib_per_reader", "held a reader MiB", 1),
+        Column("passed_mib", "passed on in all, MiB", 1),
         Column("complete", "complete and right"),
         Column("wall_s", "s", 1),
     ),
@@ -85,6 +85,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("renderer_percent", "renderer, % of a core", 1),
         Column("server_percent", "server, % of a core", 1),
         Column("browser_percent", "rest of the browser", 1),
+        Column("tokens_per_s", "slowest column, tokens/s", 1),
         Column("characters", "characters shown"),
     ),
 }
@@ -233,7 +234,7 @@ def gates(results: Results, name: str = "arena") -> list[Gate]:
     slow = results.loads("slow")
     of = median("disconnects", "all stages", "of")
     found += [
-        Gate("slow readers: memory grown", worst("slow", slow[0], "grown_mib") if slow else None, 16, " MiB"),
+        Gate("slow readers: held for each", worst("slow", slow[0], "mib_per_reader") if slow else None, 8, " MiB"),
         Gate("disconnects: freed", least("disconnects", "all stages", "freed"), of or 500, "", at_least=True),
         Gate("disconnects: p99", worst("disconnects", "all stages", "p99_ms"), 100, " ms"),
     ]
