@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from arena import __version__
 from arena.settings import Settings
 from arena.types import EndpointStatus
 from arena.ui.elements import html
-from arena.ui.parts import size
+from arena.ui.parts import DASH, size
 
 if TYPE_CHECKING:
     from arena.arena import Arena
@@ -32,23 +31,16 @@ KEYS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AboutParts:
-    """The components of the tab that others react to."""
-
-    sheet: gr.HTML
-
-
 class AboutPanel:
     """The about tab."""
 
     def __init__(self, arena: Arena) -> None:
         self.arena = arena
 
-    def render(self) -> AboutParts:
+    def render(self) -> gr.HTML:
         """Draw the tab; it is filled when it is opened."""
         with gr.Column(elem_classes="sheet", min_width=0):
-            return AboutParts(html("", "about"))
+            return html("", "about")
 
     def text(self, statuses: Sequence[EndpointStatus]) -> str:
         """The whole sheet."""
@@ -86,10 +78,12 @@ def endpoints_table(statuses: Sequence[EndpointStatus]) -> str:
     if not statuses:
         return "<p>None is configured, and the embedded engine is off.</p>"
     rows = "".join(
-        f'<tr><th scope="row">{escape(status.name)}</th><td><code>{escape(status.url)}</code></td><td>{escape(status.kind)}</td>'
+        f'<tr><th scope="row">{escape(status.name)}</th><td><code>{escape(status.url)}</code></td>'
+        f"<td>{escape(status.kind)}</td>"
         f'<td><span class="state" data-state="{"running" if status.reachable else "failed"}"><i class="dot"></i>'
         f"{'answers' if status.reachable else escape(status.error or 'does not answer')}</span></td>"
-        f'<td>{escape(status.version or "–")}</td><td class="num">{status.models if status.reachable else "–"}</td></tr>'
+        f"<td>{escape(status.version or DASH)}</td>"
+        f'<td class="num">{status.models if status.reachable else DASH}</td></tr>'
         for status in statuses
     )
     head = "".join(f"<th scope='col'>{text}</th>" for text in ("Name", "Address", "Kind", "State", "Version", "Models"))
@@ -99,13 +93,17 @@ def endpoints_table(statuses: Sequence[EndpointStatus]) -> str:
 def access(settings: Settings) -> str:
     """Where the token comes from and what is allowed; never its value."""
     if settings.token is not None:
-        token = "A token is set (<code>WEB_CHAT_TOKEN</code>): the page asks for it once, programs send it as a bearer token."
+        token = "A token is set (<code>WEB_CHAT_TOKEN</code>): the page asks for it once, programs send it as bearer."
     elif settings.public:
-        token = "<b>No token is set</b>, and this server listens on a public address: anyone who reaches it can use your models."
+        token = "<b>No token is set</b> on a public address: anyone who reaches this server can use your models."
     else:
-        token = "No token is set; only this machine can reach the arena. Set <code>WEB_CHAT_TOKEN</code> before you open it to others."
+        token = (
+            "No token is set; only this machine can reach the arena. "
+            "Set <code>WEB_CHAT_TOKEN</code> before you open it to others."
+        )
     management = "allowed" if settings.management_allowed else "turned off (<code>ARENA_MANAGEMENT</code>)"
-    return f"<p>{token}</p><p>Listening on <code>{escape(settings.host)}</code>. Pulling and deleting models is {management}.</p>"
+    host = f"<code>{escape(settings.host)}</code>"
+    return f"<p>{token}</p><p>Listening on {host}. Pulling and deleting models is {management}.</p>"
 
 
 def limits(settings: Settings) -> tuple[tuple[str, str], ...]:
@@ -124,11 +122,17 @@ def limits(settings: Settings) -> tuple[tuple[str, str], ...]:
 def versions() -> tuple[tuple[str, str], ...]:
     """What runs here."""
     names = ("gradio", "fastapi", "uvicorn")
-    return (("Ollama Arena", __version__), ("Python", platform.python_version()), *((name, version(name)) for name in names))
+    return (
+        ("Ollama Arena", __version__),
+        ("Python", platform.python_version()),
+        *((name, version(name)) for name in names),
+    )
 
 
 def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    return "<dl>" + "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in pairs) + "</dl>"
+    return (
+        "<dl>" + "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in pairs) + "</dl>"
+    )
 
 
 def _section(title: str, body: str, kind: str = "") -> str:

@@ -48,5 +48,9 @@ def _read(path: Path) -> Attachment:
 
 def inlined(prompt: str, attachments: Sequence[Attachment]) -> str:
     """The prompt with the text of the files before it, each between lines that name it."""
-    texts = [f"--- {item.name} ---\n{item.content.rstrip()}\n--- end of {item.name} ---" for item in attachments if item.kind == "text"]
+    texts = [
+        f"--- {item.name} ---\n{item.content.rstrip()}\n--- end of {item.name} ---"
+        for item in attachments
+        if item.kind == "text"
+    ]
     return "\n\n".join([*texts, prompt]).strip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,10 @@ import gradio as gr
 from arena.errors import ArenaError
 from arena.types import LoadedModel, ModelInfo, PullJob
 from arena.ui import parts
-from arena.ui.compare import QUICK
 from arena.ui.conversation import Conversations
 from arena.ui.elements import html
 from arena.ui.sessions import Session, Sessions
+from arena.ui.wiring import QUICK
 
 if TYPE_CHECKING:
     from arena.arena import Arena
@@ -34,19 +34,14 @@ HEAD = (
 
 @dataclass(frozen=True, slots=True)
 class CatalogParts:
-    """The components of the tab that others react to."""
+    """The components of the tab."""
 
-    table: gr.HTML
-    jobs: gr.HTML
-    memory: gr.HTML
     name: gr.Dropdown
     pull: gr.Button
+    jobs: gr.HTML
+    table: gr.HTML
+    memory: gr.HTML
     timer: gr.Timer
-
-    @property
-    def lists(self) -> tuple[Any, ...]:
-        """What a refresh changes."""
-        return (self.table, self.jobs, self.memory, self.timer)
 
 
 class CatalogPanel:
@@ -57,45 +52,62 @@ class CatalogPanel:
         self.conversations = conversations
         self.sessions = sessions
 
-    def render(self) -> CatalogParts:
+    def render(self) -> CatalogEvents:
         """Draw the tab and wire it; call inside a Blocks and a Tab."""
-        drawn = self._draw()
-        self._wire(drawn)
-        return drawn
+        events = CatalogEvents(self._draw(), self.arena, self.conversations, self.sessions)
+        events.wire()
+        return events
 
     def _draw(self) -> CatalogParts:
-        timer = gr.Timer(0.5, active=False)
         allowed = self.arena.settings.management_allowed
+        timer = gr.Timer(0.5, active=False)
         with gr.Column(elem_classes="sheet", min_width=0):
             html(_heading("Models", "What is installed on the servers that answer, and what is in memory now."))
             with gr.Row(elem_id="pull-row", equal_height=True, visible=allowed):
                 name = gr.Dropdown(
-                    list(SUGGESTIONS), value=None, allow_custom_value=True, label="Name of a model to pull", show_label=False,
-                    container=False, interactive=True, elem_id="pull-name", scale=5, elem_classes="picker",
+                    list(SUGGESTIONS), value=None, allow_custom_value=True, label="Name of a model to pull",
+                    show_label=False, container=False, interactive=True, elem_id="pull-name", scale=5,
+                    elem_classes="picker",
                 )  # fmt: skip
                 pull = gr.Button("Pull", elem_id="pull", variant="primary", size="sm", scale=0, min_width=84)
             jobs = html("", "jobs", relays=True)
             table = html("", "models", relays=True)
             memory = html("", "memory", relays=True)
-        return CatalogParts(table, jobs, memory, name, pull, timer)
+        return CatalogParts(name, pull, jobs, table, memory, timer)
 
-    def _wire(self, drawn: CatalogParts) -> None:
-        async def start(name: str | None, request: gr.Request) -> Updates:
-            self.start_pull(name)
-            return await self.refresh(drawn, self.sessions.of(request.session_hash)) | {drawn.name: None}
 
-        async def act(request: gr.Request, event: gr.EventData) -> Updates:
-            session = self.sessions.of(request.session_hash)
-            await self.act(session, event.action, event._data)
-            return await self.refresh(drawn, session)
+class CatalogEvents:
+    """What the buttons of the models tab do."""
 
-        async def tick(request: gr.Request) -> Updates:
-            return await self.refresh(drawn, self.sessions.of(request.session_hash))
+    def __init__(self, drawn: CatalogParts, arena: Arena, conversations: Conversations, sessions: Sessions) -> None:
+        self.drawn = drawn
+        self.arena = arena
+        self.conversations = conversations
+        self.sessions = sessions
 
-        drawn.pull.click(start, drawn.name, [*drawn.lists, drawn.name], **QUICK)
+    @property
+    def outputs(self) -> list[Any]:
+        """What a refresh changes."""
+        return [self.drawn.table, self.drawn.jobs, self.drawn.memory, self.drawn.timer]
+
+    def wire(self) -> None:
+        """Wire the tab."""
+        drawn = self.drawn
+        drawn.pull.click(self.pull, drawn.name, [*self.outputs, drawn.name], **QUICK)
         for part in (drawn.table, drawn.jobs, drawn.memory):
-            part.click(act, None, list(drawn.lists), **QUICK)
-        drawn.timer.tick(tick, None, list(drawn.lists), **QUICK)
+            part.click(self.act, None, self.outputs, **QUICK)
+        drawn.timer.tick(self.refresh, None, self.outputs, **QUICK)
+
+    async def pull(self, name: str | None, request: gr.Request) -> Updates:
+        """Start a download."""
+        started = self.start_pull(name)
+        return await self.refresh(request) | {self.drawn.name: gr.skip() if started is None else None}
+
+    async def act(self, request: gr.Request, event: gr.EventData) -> Updates:
+        """Do what a button of the lists asks for."""
+        data = {key: str(getattr(event, key)) for key in ("model", "endpoint", "job") if key in event._data}
+        await self.do(self.sessions.of(request.session_hash), str(event.action), **data)
+        return await self.refresh(request)
 
     def start_pull(self, name: str | None) -> PullJob | None:
         """Start a download; what is wrong with the name becomes a message on the page."""
@@ -110,39 +122,38 @@ class CatalogPanel:
             gr.Warning(escape(error.message))
             return None
 
-    async def act(self, session: Session, action: str, data: Mapping[str, Any]) -> None:
-        """Do what a button of the lists asks for; a failure becomes a message on the page."""
-        model, endpoint = str(data.get("model", "")), str(data.get("endpoint", "")) or None
+    async def do(self, session: Session, action: str, model: str = "", endpoint: str = "", job: str = "") -> None:
+        """Carry out one action; a failure becomes a message on the page."""
         catalog = self.arena.catalog
         session.confirming = model if action == "ask-delete" else None
         try:
-            if action in ("delete", "load", "unload"):
+            if action in ("delete", "load", "unload", "cancel"):
                 catalog.check_management()
             match action:
                 case "delete":
                     await catalog.delete(model)
                 case "load":
-                    await catalog.load(model, endpoint)
+                    await catalog.load(model, endpoint or None)
                 case "unload":
-                    await catalog.unload(model, endpoint)
+                    await catalog.unload(model, endpoint or None)
                 case "cancel":
-                    catalog.cancel(str(data.get("job", "")))
+                    catalog.cancel(job)
                 case "pull":
                     self.start_pull(model)
         except ArenaError as error:
             gr.Warning(escape(error.message))
 
-    async def refresh(self, drawn: CatalogParts, session: Session) -> Updates:
+    async def refresh(self, request: gr.Request) -> Updates:
         """The lists as they are now. The timer runs only while something is being downloaded."""
-        models = await self.conversations.models()
-        jobs = self.arena.catalog.jobs()
-        loaded = await self.conversations.loaded()
+        confirming = self.sessions.of(request.session_hash).confirming
+        models, loaded = await self.conversations.models(), await self.conversations.loaded()
+        jobs, may_manage = self.arena.catalog.jobs(), self.arena.settings.management_allowed
         error = self.conversations.listing_error
         return {
-            drawn.table: models_table(models, session.confirming, error, may_manage=self.arena.settings.management_allowed),
-            drawn.jobs: jobs_list(jobs),
-            drawn.memory: memory_list(loaded, may_manage=self.arena.settings.management_allowed),
-            drawn.timer: gr.Timer(active=any(job.state == "downloading" for job in jobs)),
+            self.drawn.table: models_table(models, confirming, error, may_manage=may_manage),
+            self.drawn.jobs: jobs_list(jobs),
+            self.drawn.memory: memory_list(loaded, may_manage=may_manage),
+            self.drawn.timer: gr.Timer(active=any(job.state == "downloading" for job in jobs)),
         }
 
 
@@ -155,7 +166,8 @@ def models_table(
 ) -> str:
     """The installed models with what can be done to each."""
     if error is not None:
-        return f'<div class="notice" role="alert"><p><b>The models cannot be listed</b></p><p>{escape(error.message)}</p></div>'
+        why = f"<p><b>The models cannot be listed</b></p><p>{escape(error.message)}</p>"
+        return f'<div class="notice" role="alert">{why}</div>'
     if not models:
         return '<p class="empty">No models yet. Pull one above: smollm2:135m is 100 MB and answers on any machine.</p>'
     head = "".join(f"<th scope='col'{kind}>{text}</th>" for text, kind in HEAD)
@@ -166,21 +178,23 @@ def models_table(
 def _model_row(info: ModelInfo, confirming: bool, may_manage: bool) -> str:
     memory = '<span class="chip hot">in memory</span>' if info.loaded_on else ""
     abilities = "".join(f'<span class="chip">{escape(name)}</span>' for name in info.capabilities or ())
-    context = f"{info.context_length:,}" if info.context_length else "–"
+    context = f"{info.context_length:,}" if info.context_length else parts.DASH
     parameters = f'<span class="dim">{escape(info.parameter_size)}</span>' if info.parameter_size else ""
     actions = _row_actions(info, confirming) if may_manage else ""
     return (
         f'<tr><th scope="row"><span class="name">{escape(info.name)}</span> {parameters} {memory}</th>'
-        f'<td class="num">{parts.size(info.size_bytes)}</td><td>{escape(info.quantization) or "–"}</td><td class="num">{context}</td>'
-        f'<td>{abilities or "–"}</td><td>{escape(", ".join(info.endpoints))}</td><td class="actions">{actions}</td></tr>'
+        f'<td class="num">{parts.size(info.size_bytes)}</td><td>{escape(info.quantization) or parts.DASH}</td>'
+        f'<td class="num">{context}</td><td>{abilities or parts.DASH}</td><td>{escape(", ".join(info.endpoints))}</td>'
+        f'<td class="actions">{actions}</td></tr>'
     )
 
 
 def _row_actions(info: ModelInfo, confirming: bool) -> str:
     if confirming:
         return (
-            f'<span class="ask">Delete {escape(info.name)}?</span>{action("delete", "Delete", "danger", model=info.name)}'
-            f'{action("keep", "Keep", model=info.name)}'
+            f'<span class="ask">Delete {escape(info.name)}?</span>'
+            f"{action('delete', 'Delete', 'danger', model=info.name)}"
+            f"{action('keep', 'Keep', model=info.name)}"
         )
     memory = ("unload", "Unload") if info.loaded_on else ("load", "Load")
     return action(*memory, model=info.name, label=f"{memory[1]} {info.name}") + action(
@@ -215,7 +229,8 @@ def _job_row(job: PullJob) -> str:
 def memory_list(loaded: Sequence[LoadedModel], *, may_manage: bool) -> str:
     """What is in memory, how much of it on a GPU, and until when."""
     if not loaded:
-        return '<section class="memory"><h3>In memory</h3><p class="dim">Nothing. A model is loaded by its first prompt.</p></section>'
+        nothing = "<h3>In memory</h3><p class='dim'>Nothing. A model is loaded by its first prompt.</p>"
+        return f'<section class="memory">{nothing}</section>'
     rows = "".join(_memory_row(item, may_manage) for item in loaded)
     total = parts.size(sum(item.size_bytes for item in loaded))
     return f'<section class="memory"><h3>In memory <span class="dim">{total}</span></h3>{rows}</section>'
@@ -225,5 +240,9 @@ def _memory_row(item: LoadedModel, may_manage: bool) -> str:
     share = f"{item.vram_bytes / item.size_bytes:.0%} on GPU" if item.size_bytes and item.vram_bytes else "on CPU"
     context = f"{item.context_length:,} tokens of context" if item.context_length else ""
     facts = " · ".join(text for text in (parts.size(item.size_bytes), share, context, item.endpoint) if text)
-    button = action("unload", "Unload", model=item.name, endpoint=item.endpoint, label=f"Unload {item.name}") if may_manage else ""
+    button = (
+        action("unload", "Unload", model=item.name, endpoint=item.endpoint, label=f"Unload {item.name}")
+        if may_manage
+        else ""
+    )
     return f'<div class="job"><b>{escape(item.name)}</b><span class="dim">{escape(facts)}</span>{button}</div>'

@@ -17,7 +17,14 @@ LATEX: list[dict[str, str | bool]] = [
     {"left": "\\[", "right": "\\]", "display": True},
     {"left": "\\(", "right": "\\)", "display": False},
 ]
-THINK_CHOICES = [("model's own", "default"), ("off", "off"), ("on", "on"), ("low", "low"), ("medium", "medium"), ("high", "high")]
+THINK_CHOICES = [
+    ("model's own", "default"),
+    ("off", "off"),
+    ("on", "on"),
+    ("low", "low"),
+    ("medium", "medium"),
+    ("high", "high"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +59,26 @@ def draw_column(letter: str, *, visible: bool) -> ColumnParts:
         with gr.Row(elem_classes="colhead", equal_height=True):
             html(f'<span class="tile" aria-hidden="true">{letter}</span>', None, "tilebox")
             model = gr.Dropdown(
-                [], show_label=False, label=f"Model {letter}", container=False, elem_id=f"model-{low}", interactive=True,
-                allow_custom_value=True, min_width=110, scale=5, elem_classes="picker",
+                [],
+                show_label=False,
+                label=f"Model {letter}",
+                container=False,
+                elem_id=f"model-{low}",
+                interactive=True,
+                allow_custom_value=True,
+                min_width=110,
+                scale=5,
+                elem_classes="picker",
             )
             icon(f"Settings of {letter}", f"settings-{low}", "settings")
             close = icon(f"Close {letter}", f"close-{low}", "close")
         facts = html(parts.facts_line(None, ""), f"facts-{low}", "factsbox")
         with gr.Column(elem_id=f"body-{low}", elem_classes="colbody", min_width=0):
             chat = gr.Chatbot(
-                elem_id=f"chat-{low}", elem_classes="abot", show_label=False, label=f"Answers of {letter}", height="60vh",
-                autoscroll=False, group_consecutive_messages=False, layout="panel", buttons=["copy"], feedback_options=None,
-                allow_tags=False, sanitize_html=True, latex_delimiters=LATEX, container=False, allow_file_downloads=False,
+                elem_id=f"chat-{low}", elem_classes="abot", show_label=False, label=f"Answers of {letter}",
+                height="60vh", autoscroll=False, group_consecutive_messages=False, layout="panel", buttons=["copy"],
+                feedback_options=None, allow_tags=False, sanitize_html=True, latex_delimiters=LATEX, container=False,
+                allow_file_downloads=False,
                 placeholder=f"### {letter}\n\nIts answers appear here, at their own pace.",
             )  # fmt: skip
             notice = html("", f"notice-{low}", "noticebox", relays=True)
@@ -73,8 +89,8 @@ def draw_column(letter: str, *, visible: bool) -> ColumnParts:
             retry = icon(f"Ask {letter} again", f"retry-{low}", "retry")
             solo = icon(f"Continue with {letter} only", f"solo-{low}", "solo")
     return ColumnParts(
-        letter=letter, box=box, widgets={"model": model, **widgets}, facts=facts, chat=chat, status=status, notice=notice,
-        preset=preset, save_preset=save_preset, drop_preset=drop_preset, stop=stop, retry=retry, solo=solo, close=close,
+        letter=letter, box=box, widgets={"model": model, **widgets}, facts=facts, chat=chat, status=status,
+        notice=notice, preset=preset, save_preset=save_preset, drop_preset=drop_preset, stop=stop, retry=retry, solo=solo, close=close,
     )  # fmt: skip
 
 
@@ -85,8 +101,8 @@ def _draw_settings(letter: str) -> tuple[dict[str, Any], gr.Dropdown, gr.Button,
     with gr.Column(elem_id=f"drawer-{low}", elem_classes="drawer", min_width=0):
         with gr.Row(elem_classes="presets", equal_height=True):
             preset = gr.Dropdown(
-                list(PRESETS), value=None, label=f"Preset for {letter}", show_label=False, container=False, interactive=True,
-                allow_custom_value=True, elem_id=f"preset-{low}", min_width=100, scale=5, elem_classes="picker",
+                list(PRESETS), value=None, label=f"Preset for {letter}", show_label=False, container=False,
+                interactive=True, allow_custom_value=True, elem_id=f"preset-{low}", min_width=100, scale=5, elem_classes="picker",
             )  # fmt: skip
             save = icon(f"Save the settings of {letter} under this name", f"preset-save-{low}", "save")
             drop = icon("Delete this preset", f"preset-drop-{low}", "delete")
@@ -111,8 +127,8 @@ def _draw_dial(dial: Dial, low: str) -> dict[str, Any]:
     """A switch with the option's name, and its control, which shows while the switch is on."""
     with gr.Column(elem_classes="dial", min_width=0):
         switch = gr.Checkbox(
-            False, label=dial.name, info=dial.hint, interactive=True, elem_id=f"{dial.name}-on-{low}", elem_classes="switch",
-            container=False,
+            False, label=dial.name, info=dial.hint, interactive=True, elem_id=f"{dial.name}-on-{low}",
+            elem_classes="switch", container=False,
         )  # fmt: skip
         shared: dict[str, Any] = {
             "value": dial.start, "label": f"{dial.name} of {low.upper()}", "show_label": False, "interactive": True,

@@ -34,11 +34,11 @@ POLL_S = 0.4
 
 
 class View(Struct, frozen=True):
-    """What one column shows."""
+    """What one column shows; None leaves it as it is."""
 
-    chat: list[messages.Message]
+    chat: list[messages.Message] | None
     status: str
-    notice: str
+    notice: str | None
 
 
 Views = dict[str, View]
@@ -87,19 +87,20 @@ class Conversations:
 
     async def statuses(self) -> tuple[EndpointStatus, ...]:
         """Who answers; an endpoint that has not said so after a short wait counts as silent."""
-        waiting = {endpoint.name: asyncio.create_task(endpoint.status()) for endpoint in self._arena.fleet.endpoints}
-        if not waiting:
+        endpoints = self._arena.fleet.endpoints
+        asking = [asyncio.create_task(endpoint.status()) for endpoint in endpoints]
+        if not asking:
             return ()
         try:
-            await asyncio.wait(waiting.values(), timeout=LISTING_WAIT_S)
+            answered, _ = await asyncio.wait(asking, timeout=LISTING_WAIT_S)
         finally:
-            for task in waiting.values():
+            for task in asking:
                 task.cancel()
         return tuple(
             task.result()
-            if (task := waiting.get(endpoint.name)) is not None and task.done() and not task.cancelled()
+            if task in answered
             else EndpointStatus(endpoint.name, endpoint.url, endpoint.kind, False, error="has not answered yet")
-            for endpoint in self._arena.fleet.endpoints
+            for endpoint, task in zip(endpoints, asking, strict=True)
         )
 
     def known(self, model: str) -> ModelInfo | None:
@@ -152,6 +153,7 @@ class Conversations:
         if turn is None:
             return
         try:
+            self._arena.catalog.check_management()
             job = self._arena.catalog.pull(turn.instance.model)
             while job.state == "downloading":
                 yield parts.pulling(job)
@@ -166,9 +168,20 @@ class Conversations:
         column, now_s = session.columns[letter], self._clock()
         return View(
             messages.chat(column.turns, now_s),
-            parts.status(column.last, now_s),
+            parts.status(column.last, now_s, self._scale_s(session)),
             parts.notice(column.last, may_pull=self._arena.settings.management_allowed),
         )
+
+    def figures_again(self, session: Session) -> Views:
+        """The status lines anew once all answers have ended: only then is the scale of their time bars known."""
+        scale_s, now_s = self._scale_s(session), self._clock()
+        last = {letter: session.columns[letter].last for letter in session.visible if not session.columns[letter].busy}
+        return {letter: View(None, parts.status(turn, now_s, scale_s), None) for letter, turn in last.items()}
+
+    @staticmethod
+    def _scale_s(session: Session) -> float:
+        turns = [session.columns[letter].last for letter in session.visible]
+        return max((parts.length_s(turn.figures) for turn in turns if turn is not None), default=0.0)
 
     async def _follow(
         self, session: Session, requests: Sequence[ChatRequest], order: Order
@@ -187,6 +200,7 @@ class Conversations:
             async for letters in changes:
                 yield {letter: self.view(session, letter) for letter in letters}
         self._forget(session, run)
+        yield self.figures_again(session)
 
     @staticmethod
     def _forget(session: Session, run: Run) -> None:

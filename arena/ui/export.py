@@ -13,6 +13,7 @@ import msgspec
 from arena import __version__
 from arena.types import Metrics
 from arena.ui.markdown import quoted
+from arena.ui.parts import DASH
 from arena.ui.sessions import Session, Turn
 
 FORMAT = "ollama-arena-comparison/1"
@@ -46,15 +47,9 @@ def _turn(turn: Turn) -> dict[str, Any]:
         "thinking": reply.thinking,
         "complete": reply.metrics is not None,
         "error": None if reply.error is None else {"code": reply.error.code, "error": reply.error.message},
-        "metrics": None if (metrics := figures(turn)) is None else msgspec.to_builtins(metrics),
+        "metrics": None if (metrics := turn.figures) is None else msgspec.to_builtins(metrics),
         "manifest": None if reply.manifest is None else msgspec.to_builtins(reply.manifest),
     }
-
-
-def figures(turn: Turn) -> Metrics | None:
-    """The figures of an answer, complete or not."""
-    reply = turn.reply
-    return reply.metrics if reply.metrics is not None else reply.error.metrics if reply.error is not None else None
 
 
 def as_markdown(session: Session, now: datetime | None = None) -> str:
@@ -62,7 +57,11 @@ def as_markdown(session: Session, now: datetime | None = None) -> str:
     lines = ["# Comparison", "", f"Made with Ollama Arena {__version__}, {_stamp(now)}", ""]
     rounds = max((len(session.columns[letter].turns) for letter in session.visible), default=0)
     for index in range(rounds):
-        turns = [(letter, session.columns[letter].turns[index]) for letter in session.visible if len(session.columns[letter].turns) > index]
+        turns = [
+            (letter, session.columns[letter].turns[index])
+            for letter in session.visible
+            if len(session.columns[letter].turns) > index
+        ]
         lines += _round(index + 1, turns)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -104,8 +103,8 @@ def _answer(turn: Turn) -> Iterable[str]:
 
 
 def _row(letter: str, turn: Turn) -> str:
-    metrics = figures(turn) or Metrics()
-    rate = f"{metrics.tokens_per_sec:.1f}" if metrics.rate_reliable and metrics.tokens_per_sec is not None else "–"
+    metrics = turn.figures or Metrics()
+    rate = f"{metrics.tokens_per_sec:.1f}" if metrics.rate_reliable and metrics.tokens_per_sec is not None else DASH
     notes = [
         name
         for holds, name in (
@@ -118,14 +117,14 @@ def _row(letter: str, turn: Turn) -> str:
     ]
     options = ", ".join(f"{key} {value}" for key, value in turn.instance.options.sent().items()) or "model's own"
     cells = (
-        letter, turn.instance.model, options, "–" if metrics.tokens is None else str(metrics.tokens), rate,
+        letter, turn.instance.model, options, DASH if metrics.tokens is None else str(metrics.tokens), rate,
         _seconds(metrics.ttft_s), _seconds(metrics.load_s), ", ".join(notes),
     )  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _seconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} s"
+    return DASH if value is None else f"{value:.2f} s"
 
 
 def _stamp(now: datetime | None) -> str:

@@ -46,7 +46,7 @@ async def pause(event: asyncio.Event, at_most_s: float) -> None:
 async def frames(
     run: Run, turns: Mapping[str, Turn], clock: Callable[[], float] = time.monotonic
 ) -> AsyncGenerator[frozenset[str], None]:
-    """Carry out `run`, folding it into `turns`; yields the columns to draw again, each for the last time when it has ended.
+    """Carry out `run`, folding it into `turns`; yields the columns to draw again, each once more when it has ended.
 
     Closing this stops the run and waits until the endpoints are free. Every turn has ended afterwards.
     """

@@ -159,7 +159,14 @@ def _think_choice(value: bool | str | None) -> str:
 
 def summary(choice: ColumnChoice) -> str:
     """The settings in a few words, for the line under the model's name."""
-    short = {"temperature": "T", "top_p": "P", "top_k": "K", "repeat_penalty": "R", "num_predict": "N", "num_ctx": "ctx"}
+    short = {
+        "temperature": "T",
+        "top_p": "P",
+        "top_k": "K",
+        "repeat_penalty": "R",
+        "num_predict": "N",
+        "num_ctx": "ctx",
+    }
     words = [f"{short.get(name, name)} {value}" for name, value in choice.options.sent().items() if name != "stop"]
     if choice.options.stop:
         words.append("stop")

@@ -47,10 +47,10 @@ def _answer(turn: Turn, now_s: float, *, last: bool) -> list[Message]:
         messages.append(_thinking(turn, now_s))
     if reply.text:
         messages.append(_assistant(safe_markdown(reply.text)))
-    elif not reply.ended and not reply.thinking:
-        messages.append(_assistant("…"))
     if reply.error is not None and not last:
-        messages.append(_assistant("*Stopped here.*" if reply.error.code == "stopped" else f"*Failed: {reply.error.code}*"))
+        messages.append(
+            _assistant("*Stopped here.*" if reply.error.code == "stopped" else f"*Failed: {reply.error.code}*")
+        )
     elif reply.metrics is not None and not reply.text:
         messages.append(_assistant("*The model ended without a word.*"))
     return messages

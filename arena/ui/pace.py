@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 IDLE_POLL_S = 0.015
-"""How long the queue sleeps between two looks for new work, in seconds. Half of it is what an event waits on average."""
+"""How long the queue sleeps between two looks for new work, in seconds. An event waits half of it on average."""
 PROGRESS_POLL_S = 0.1
 """The same for progress bars, in seconds; the page has none of Gradio's."""
 

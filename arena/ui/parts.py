@@ -10,6 +10,9 @@ from arena.types import Metrics, ModelInfo, PullJob
 from arena.ui.remedies import remedy
 from arena.ui.sessions import Turn
 
+DASH = "\N{EN DASH}"
+"""Stands for a figure that is not known."""
+
 State = Literal["empty", "queued", "loading", "reading", "thinking", "writing", "done", "stopped", "failed"]
 SILENT_S = 10.0
 """Silence in the middle of an answer that the page mentions, in seconds."""
@@ -21,7 +24,7 @@ _PHASES = (("queue", "queue"), ("load", "load"), ("prompt", "prompt"), ("generat
 def size(count: int | None) -> str:
     """Bytes for people, in the decimal units that Ollama uses; a dash when unknown."""
     if not count:
-        return "–"
+        return DASH
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
             value = count / factor
@@ -32,7 +35,7 @@ def size(count: int | None) -> str:
 def seconds(value: float | None) -> str:
     """A span of time for people; a dash when unknown."""
     if value is None:
-        return "–"
+        return DASH
     if value >= 100:
         return f"{value / 60:.0f} min {value % 60:.0f} s" if value >= 120 else f"{value:.0f} s"
     return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s"
@@ -57,8 +60,8 @@ def state_of(turn: Turn | None, now_s: float) -> State:
     return "loading" if turn.in_memory is False and waited_s > LOADING_FROM_S else "reading"
 
 
-def status(turn: Turn | None, now_s: float) -> str:
-    """The status line of a column, with the time bar once the answer has ended."""
+def status(turn: Turn | None, now_s: float, scale_s: float = 0.0) -> str:
+    """The status line of a column, with the time bar once the answer has ended; a full bar is `scale_s` seconds."""
     state = state_of(turn, now_s)
     live = state in ("queued", "loading", "reading", "thinking", "writing")
     if turn is None:
@@ -66,7 +69,7 @@ def status(turn: Turn | None, now_s: float) -> str:
     elif live:
         body = _live(turn, state, now_s)
     else:
-        body = _ended(turn, state)
+        body = _ended(turn, state, scale_s)
     return f'<div class="stat" data-state="{state}" data-live="{str(live).lower()}">{body}</div>'
 
 
@@ -107,30 +110,33 @@ def _figure(text: str, title: str = "") -> str:
     return f'<span class="fig"{hint}>{escape(text)}</span>'
 
 
-def _ended(turn: Turn, state: State) -> str:
-    reply = turn.reply
-    metrics = reply.metrics if reply.metrics is not None else reply.error.metrics if reply.error else Metrics()
+def _ended(turn: Turn, state: State, scale_s: float) -> str:
+    metrics = turn.figures or Metrics()
     line = _word(state, state) + "".join(_figures(metrics)) + "".join(_flags(metrics))
-    return f'<div class="line">{line}</div>{time_bar(metrics)}'
+    return f'<div class="line">{line}</div>{time_bar(metrics, scale_s)}'
 
 
 def _figures(metrics: Metrics) -> list[str]:
     figures: list[str] = []
     if metrics.tokens is not None:
-        figures.append(_figure(f"{metrics.tokens:,} token{'' if metrics.tokens == 1 else 's'}", "as the model counts them"))
+        figures.append(
+            _figure(f"{metrics.tokens:,} token{'' if metrics.tokens == 1 else 's'}", "as the model counts them")
+        )
         figures.append(_rate(metrics))
     if metrics.ttft_s is not None:
         figures.append(_figure(f"first token {seconds(metrics.ttft_s)}", "time from the question to the first token"))
     late = metrics.first_visible_s
     if late is not None and metrics.ttft_s is not None and late - metrics.ttft_s >= 0.05:
-        figures.append(_figure(f"first word {seconds(late)}", "time to the first token of the answer itself, after thinking"))
+        figures.append(
+            _figure(f"first word {seconds(late)}", "time to the first token of the answer itself, after thinking")
+        )
     return figures
 
 
 def _rate(metrics: Metrics) -> str:
     if metrics.rate_reliable and metrics.tokens_per_sec is not None:
         return _figure(f"{metrics.tokens_per_sec:.1f} tokens/s", "generation only: without queue, load and prompt")
-    return _figure("– tokens/s", unreliable_because(metrics))
+    return _figure(f"{DASH} tokens/s", unreliable_because(metrics))
 
 
 def unreliable_because(metrics: Metrics) -> str:
@@ -145,28 +151,44 @@ def unreliable_because(metrics: Metrics) -> str:
 def _flags(metrics: Metrics) -> list[str]:
     flags = (
         (metrics.contended, "shared", "Another answer ran on the same server meanwhile; times are not comparable."),
-        (bool(metrics.prompt_cached), "cached prompt", "The server remembered (part of) the prompt, so its time is too short."),
+        (
+            bool(metrics.prompt_cached),
+            "cached prompt",
+            "The server remembered (part of) the prompt, so its time is too short.",
+        ),
         (metrics.cut_by_limit, "cut by limit", "The answer ended at num_predict or at the end of the context."),
     )
-    return [
-        f'<span class="flag" title="{escape(why)}">{escape(name)}</span>' for holds, name, why in flags if holds
-    ]
+    return [f'<span class="flag" title="{escape(why)}">{escape(name)}</span>' for holds, name, why in flags if holds]
 
 
-def time_bar(metrics: Metrics) -> str:
-    """Queue, load, prompt and generation as one bar with its numbers; empty when the server told none of them."""
-    spans = (metrics.queue_s, metrics.load_s, metrics.prompt_s, metrics.duration_s)
-    known = [value for value in spans if value is not None]
-    if not known or sum(known) <= 0:
+def _spans(metrics: Metrics) -> tuple[float | None, ...]:
+    return (metrics.queue_s, metrics.load_s, metrics.prompt_s, metrics.duration_s)
+
+
+def length_s(metrics: Metrics | None) -> float:
+    """How long the time bar of an answer is, in seconds; 0 when the server told nothing."""
+    return 0.0 if metrics is None else sum(max(value, 0.0) for value in _spans(metrics) if value is not None)
+
+
+def time_bar(metrics: Metrics, scale_s: float = 0.0) -> str:
+    """Queue, load, prompt and generation as one bar with its numbers; empty when the server told none of them.
+
+    All columns' bars share a scale, so that the eye compares them: a full bar is `scale_s` seconds.
+    """
+    spans = _spans(metrics)
+    if (total := length_s(metrics)) <= 0:
         return ""
     parts, legend = [], []
     for (kind, label), value in zip(_PHASES, spans, strict=True):
         if value is None:
             continue
-        parts.append(f'<i class="{kind}" style="flex-grow:{max(value, 0.0):.4f}"></i>')
+        parts.append(f'<i class="{kind}" style="flex-grow:{1000 * max(value, 0.0) / max(total, scale_s):.2f}"></i>')
         legend.append(f'<span class="{kind}">{label} {seconds(value)}</span>')
+    if scale_s > total:
+        parts.append(f'<i class="rest" style="flex-grow:{1000 * (scale_s - total) / scale_s:.2f}"></i>')
     text = escape(", ".join(f"{label} {seconds(value)}" for (_, label), value in zip(_PHASES, spans, strict=True)))
-    return f'<div class="bar" role="img" aria-label="{text}">{"".join(parts)}</div><div class="legend">{"".join(legend)}</div>'
+    bar = f'<div class="bar" role="img" aria-label="{text}">{"".join(parts)}</div>'
+    return f'{bar}<div class="legend">{"".join(legend)}</div>'
 
 
 def notice(turn: Turn | None, *, may_pull: bool) -> str:
@@ -182,20 +204,27 @@ def notice(turn: Turn | None, *, may_pull: bool) -> str:
         button = _button("retry", "Try again")
     elif how.action == "settings":
         button = _button("settings", "Open settings")
-    details = f'<pre class="details">{escape(error.details)}</pre>' if error.details and error.details != error.message else ""
+    details = (
+        f'<pre class="details">{escape(error.details)}</pre>'
+        if error.details and error.details != error.message
+        else ""
+    )
     return (
-        f'<div class="notice" role="alert"><p class="head"><b>{escape(how.headline)}</b> <code>{escape(error.code)}</code></p>'
-        f"<p>{escape(error.message)}</p>{details}<p class=\"dim\">{_ticks(how.advice)}</p>{button}</div>"
+        f'<div class="notice" role="alert"><p class="head"><b>{escape(how.headline)}</b> '
+        f"<code>{escape(error.code)}</code></p>"
+        f'<p>{escape(error.message)}</p>{details}<p class="dim">{_ticks(how.advice)}</p>{button}</div>'
     )
 
 
 def pulling(job: PullJob) -> str:
     """The notice of a column whose missing model is on its way."""
     if job.state == "done":
-        return f'<div class="notice good"><p><b>{escape(job.model)} is installed.</b></p>{_button("retry", "Ask it now", "primary")}</div>'
+        ask = _button("retry", "Ask it now", "primary")
+        return f'<div class="notice good"><p><b>{escape(job.model)} is installed.</b></p>{ask}</div>'
     if job.state in ("failed", "cancelled"):
         why = escape(job.error or "The download was cancelled.")
-        return f'<div class="notice" role="alert"><p><b>The download of {escape(job.model)} ended</b></p><p>{why}</p>{_button("pull", "Try again")}</div>'
+        head = f"<p><b>The download of {escape(job.model)} ended</b></p>"
+        return f'<div class="notice" role="alert">{head}<p>{why}</p>{_button("pull", "Try again")}</div>'
     return f'<div class="notice calm"><p><b>Pulling {escape(job.model)}</b></p>{progress(job)}</div>'
 
 
@@ -203,7 +232,11 @@ def progress(job: PullJob) -> str:
     """A download's progress bar with its numbers."""
     share = min(1.0, job.completed_bytes / job.total_bytes) if job.total_bytes else None
     percent = f"{share * 100:.0f} %" if share is not None else "…"
-    numbers = f"{size(job.completed_bytes)} of {size(job.total_bytes)}" if job.total_bytes else escape(job.status or "starting")
+    numbers = (
+        f"{size(job.completed_bytes)} of {size(job.total_bytes)}"
+        if job.total_bytes
+        else escape(job.status or "starting")
+    )
     value = f' value="{share:.4f}" max="1"' if share is not None else ""
     return (
         f'<div class="progress"><progress aria-label="Download of {escape(job.model)}"{value}></progress>'
@@ -218,7 +251,9 @@ def _button(action: str, text: str, kind: str = "", **data: str) -> str:
 
 def _ticks(text: str) -> str:
     """Escaped text in which `code` is code."""
-    return "".join(f"<code>{escape(part)}</code>" if odd % 2 else escape(part) for odd, part in enumerate(text.split("`")))
+    return "".join(
+        f"<code>{escape(part)}</code>" if odd % 2 else escape(part) for odd, part in enumerate(text.split("`"))
+    )
 
 
 def picker_label(info: ModelInfo) -> str:
@@ -238,7 +273,11 @@ def facts_line(info: ModelInfo | None, settings: str) -> str:
         facts += [f"{info.context_length // 1024}k context"] if info.context_length else []
         facts += [name for name in ("vision", "tools", "thinking") if name in abilities]
     chips = "".join(f'<span class="chip">{escape(fact)}</span>' for fact in facts)
-    memory = '<span class="chip hot" title="It answers without loading first">in memory</span>' if info is not None and info.loaded_on else ""
+    memory = (
+        '<span class="chip hot" title="It answers without loading first">in memory</span>'
+        if info is not None and info.loaded_on
+        else ""
+    )
     own = f'<span class="chip set" title="This column\'s settings">{escape(settings)}</span>' if settings else ""
     return f'<div class="facts" data-think="{think}">{memory}{chips}{own}</div>'
 
@@ -246,7 +285,8 @@ def facts_line(info: ModelInfo | None, settings: str) -> str:
 def examples(prompts: Sequence[tuple[str, str]]) -> str:
     """The example prompts as buttons; `prompts` are (title, prompt)."""
     chips = "".join(
-        f'<button type="button" class="example" data-action="example" data-prompt="{escape(prompt)}" title="{escape(prompt)}">{escape(title)}</button>'
+        f'<button type="button" class="example" data-action="example" data-prompt="{escape(prompt)}" '
+        f'title="{escape(prompt)}">{escape(title)}</button>'
         for title, prompt in prompts
     )
     return f'<div class="examples" aria-label="Example prompts">{chips}</div>'

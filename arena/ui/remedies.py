@@ -40,7 +40,9 @@ REMEDIES: dict[str, Remedy] = {
     ),
     "upstream_error": Remedy("The model server reports an error", "Its own words are below.", "retry"),
     "budget_exceeded": Remedy(
-        "The answer grew too long", "It was cut at the arena's own limit. Set num_predict to end it earlier.", "settings"
+        "The answer grew too long",
+        "It was cut at the arena's own limit. Set num_predict to end it earlier.",
+        "settings",
     ),
     "bad_request": Remedy("The model server refuses this request", "Check this column's settings.", "settings"),
     "context_exceeded": Remedy(

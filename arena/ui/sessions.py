@@ -10,10 +10,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from arena.streaming import Reply
-from arena.types import ChatMessage, ChatRequest, Failed, ModelInfo, ModelInstance, Order
+from arena.types import ChatMessage, ChatRequest, Failed, Metrics, ModelInfo, ModelInstance, Order
 from arena.ui.attachments import Attachment, inlined
 from arena.ui.lineup import ColumnChoice
 
@@ -43,6 +44,12 @@ class Turn:
     waits_for: str = ""
     heard_s: float | None = None
 
+    @property
+    def figures(self) -> Metrics | None:
+        """What the answer cost, complete or not; None while it runs."""
+        reply = self.reply
+        return reply.metrics if reply.metrics is not None else reply.error.metrics if reply.error is not None else None
+
 
 @dataclass(slots=True)
 class Column:
@@ -65,9 +72,7 @@ class Column:
     def history(self) -> tuple[ChatMessage, ...]:
         """What the model is told of earlier turns: those that brought it to say something."""
         told = [turn for turn in self.turns if turn.reply.text]
-        return tuple(
-            message for turn in told for message in (turn.prompt, ChatMessage("assistant", turn.reply.text))
-        )
+        return tuple(message for turn in told for message in (turn.prompt, ChatMessage("assistant", turn.reply.text)))
 
     def stop(self) -> None:
         """Stop the answer under way; what was said is kept."""
@@ -210,14 +215,12 @@ def begin(session: Session, asking: Asking, known: Known, now_s: float) -> list[
         requests += [request] if request is not None else []
     session.editing = False
     if asking.order == "one_after_another":
-        for before, request in zip(requests, requests[1:], strict=False):
+        for before, request in pairwise(requests):
             session.columns[request.instance.id].turns[-1].waits_for = before.instance.id
     return requests
 
 
-def again(
-    column: Column, choice: ColumnChoice, system: str, known: Known, now_s: float
-) -> ChatRequest | None:
+def again(column: Column, choice: ColumnChoice, system: str, known: Known, now_s: float) -> ChatRequest | None:
     """Open the column's last turn anew, with the settings it has now; None if there is nothing to repeat."""
     if not column.turns or column.busy:
         return None

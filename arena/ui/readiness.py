@@ -1,0 +1,79 @@
+"""What the page says about the servers behind it: the word in its head, and what stands before a first answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from arena.types import EndpointStatus, PullJob
+from arena.ui import parts
+
+BRAND = (
+    '<div class="brand"><svg viewBox="0 0 24 24" aria-hidden="true">'
+    '<path d="M3 20V9a9 9 0 0 1 18 0v11h-4V9.5a5 5 0 0 0-10 0V20z"/><path d="M10 20v-9.5a2 2 0 0 1 4 0V20z"/></svg>'
+    "<h1>Ollama Arena</h1></div>"
+)
+TOOLS = (
+    '<div class="tools"><button type="button" data-ui="keys" aria-label="Show the keys" title="Keys (?)">?</button>'
+    '<button type="button" data-ui="theme" aria-label="Switch between light and dark" title="Light or dark">'
+    '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M20 14.5A8 8 0 1 1 9.5 4a6.5 6.5 0 0 0 10.5 10.5z"/></svg>'
+    "</button></div>"
+)
+
+
+def settled(any_models: bool, engine: str) -> bool:
+    """Is there nothing left to wait for, so that the page need not look again by itself?"""
+    return any_models and engine != "starting"
+
+
+def pill_text(statuses: Sequence[EndpointStatus], engine: str) -> str:
+    """The short word in the page's head on who answers."""
+    up = [status for status in statuses if status.reachable]
+    if not up:
+        state, text = ("starting", "engine starting") if engine == "starting" else ("failed", "no model server")
+    else:
+        names = ", ".join(f"{status.name} {status.version}" if status.version else status.name for status in up[:2])
+        more = f" +{len(up) - 2}" if len(up) > 2 else ""
+        count = sum(status.models for status in up)
+        state = "running" if len(up) == len(statuses) else "partly"
+        text = f"{names}{more} · {count} model{'' if count == 1 else 's'}"
+    return f'<div class="pill"><span class="state" data-state="{state}"><i class="dot"></i>{escape(text)}</span></div>'
+
+
+def banner(
+    statuses: Sequence[EndpointStatus],
+    any_models: bool,
+    engine: str,
+    engine_error: str | None,
+    downloading: Sequence[PullJob],
+) -> str:
+    """What stands between the user and a first answer, in plain words with the remedy; empty when nothing does."""
+    if any_models:
+        return ""
+    if downloading:
+        job = downloading[0]
+        return _calm(f"<b>Getting a first model: {escape(job.model)}</b>", parts.progress(job))
+    if engine == "starting":
+        return _calm("<b>The embedded engine is starting.</b> This page goes on by itself.")
+    if any(status.reachable for status in statuses):
+        return _calm(
+            "<b>No models are installed yet.</b> Pull one in the Models tab; <code>smollm2:135m</code> is 100 MB and "
+            "answers on any machine."
+        )
+    return _nobody_answers(statuses, engine_error if engine == "failed" else None)
+
+
+def _calm(text: str, more: str = "") -> str:
+    return f'<div class="notice calm"><p>{text}</p>{more}</div>'
+
+
+def _nobody_answers(statuses: Sequence[EndpointStatus], engine_error: str | None) -> str:
+    silent = "".join(
+        f"<li><code>{escape(status.url)}</code> {escape(status.error or 'does not answer')}</li>" for status in statuses
+    )
+    failed = f"<p>The embedded engine did not start: {escape(engine_error)}</p>" if engine_error else ""
+    return (
+        f'<div class="notice" role="alert"><p><b>No model server answers.</b></p><ul>{silent}</ul>{failed}'
+        "<p>Start Ollama with <code>ollama serve</code>, or set <code>ARENA_ENGINE=on</code> and restart to use the "
+        "embedded engine. This page notices by itself.</p></div>"
+    )

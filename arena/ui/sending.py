@@ -1,0 +1,90 @@
+"""The composer's events: send, stop all, edit the last prompt, start anew."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import gradio as gr
+
+from arena.ui.compare import CompareParts, Updates, Values, mode_line, read_choice, shown
+from arena.ui.conversation import Conversations
+from arena.ui.sessions import Asking, Sessions
+from arena.ui.wiring import QUICK, STREAM
+
+
+class Sending:
+    """What the composer does. One stream feeds all columns, so that the browser gets one calm frame for all."""
+
+    def __init__(self, drawn: CompareParts, conversations: Conversations, sessions: Sessions) -> None:
+        self.drawn = drawn
+        self.conversations = conversations
+        self.sessions = sessions
+
+    def wire(self) -> gr.events.Dependency:
+        """Wire the composer; returns the event after which the line-up is worth remembering."""
+        drawn = self.drawn
+        sent = drawn.prompt.submit(self.take, drawn.inputs, [drawn.prompt, drawn.mode], **QUICK)
+        sent.then(self.answer, None, [*drawn.answers, drawn.mode], **STREAM)
+        drawn.stop_all.click(self.stop_all, None, None, **QUICK)
+        drawn.examples.click(self.example, None, [drawn.prompt], **QUICK)
+        drawn.edit.click(self.edit, None, [drawn.prompt, drawn.mode], **QUICK)
+        drawn.mode.click(self.leave_mode, None, [drawn.mode, drawn.prompt], **QUICK)
+        drawn.clear.click(self.clear, None, [*drawn.answers, drawn.mode], **QUICK)
+        return sent
+
+    def take(self, values: Values, request: gr.Request) -> Updates:
+        """Accept the prompt and empty the box; a prompt that cannot be sent now stays in it."""
+        session = self.sessions.of(request.session_hash)
+        drawn, message = self.drawn, values[self.drawn.prompt] or {}
+        choices = {letter: read_choice(column, values) for letter, column in drawn.columns.items()}
+        asking = Asking(message.get("text") or "", (), choices, values[drawn.system] or "", values[drawn.order])
+        refusal = self.conversations.take(session, asking, message.get("files") or [])
+        if refusal is None:
+            return {drawn.prompt: {"text": "", "files": []}, drawn.mode: mode_line(session)}
+        if refusal:
+            gr.Info(refusal)
+        return {drawn.prompt: gr.skip(), drawn.mode: gr.skip()}
+
+    async def answer(self, request: gr.Request) -> AsyncGenerator[Updates, None]:
+        """Stream the answers of all columns that were asked."""
+        session = self.sessions.of(request.session_hash)
+        yield {self.drawn.mode: mode_line(session)}
+        async with aclosing(self.conversations.answer(session)) as views:
+            async for view in views:
+                yield shown(self.drawn, view)
+        yield {self.drawn.mode: mode_line(session)}
+
+    def stop_all(self, request: gr.Request) -> None:
+        """Stop every answer of this page."""
+        self.sessions.of(request.session_hash).stop()
+
+    def example(self, event: gr.EventData) -> Updates:
+        """Put an example prompt into the box."""
+        return {self.drawn.prompt: {"text": str(event.prompt), "files": []}}
+
+    def edit(self, request: gr.Request) -> Updates:
+        """Bring the last prompt back into the box; sending it replaces the last turn."""
+        session = self.sessions.of(request.session_hash)
+        turn = session.last_prompt()
+        if turn is None:
+            return {self.drawn.prompt: gr.skip(), self.drawn.mode: gr.skip()}
+        session.editing = True
+        files = [item.path for item in turn.attachments]
+        return {self.drawn.prompt: {"text": turn.shown, "files": files}, self.drawn.mode: mode_line(session)}
+
+    def leave_mode(self, event: gr.EventData, request: gr.Request) -> Updates:
+        """Send to all columns again, or give up editing."""
+        session = self.sessions.of(request.session_hash)
+        if event.action == "all":
+            session.only = None
+            return {self.drawn.mode: mode_line(session), self.drawn.prompt: gr.skip()}
+        session.editing = False
+        return {self.drawn.mode: mode_line(session), self.drawn.prompt: {"text": "", "files": []}}
+
+    def clear(self, request: gr.Request) -> Updates:
+        """Start anew with the same columns."""
+        session = self.sessions.of(request.session_hash)
+        session.clear()
+        views = {letter: self.conversations.view(session, letter) for letter in session.columns}
+        return shown(self.drawn, views) | {self.drawn.mode: mode_line(session)}

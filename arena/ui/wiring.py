@@ -1,0 +1,16 @@
+"""How the page's listeners are wired: the same few properties for each of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+QUICK: dict[str, Any] = {
+    "queue": False,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+    "concurrency_limit": None,
+}
+"""For a handler that answers at once."""
+
+STREAM: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+"""For a handler that streams. The fleet limits the models; the page's queue limits nothing."""
