@@ -89,13 +89,13 @@ def metrics(figures: Metrics) -> dict[str, Any]:
 class Lines:
     """Turns batches of events into NDJSON. Holds only what the last lines need, never the request."""
 
-    __slots__ = ("_encoder", "_history_truncated", "_manifests", "_models", "open")
+    __slots__ = ("_encode_lines", "_history_truncated", "_manifests", "_models", "open")
 
-    def __init__(self, models: dict[str, str], *, history_truncated: bool) -> None:
+    def __init__(self, models: dict[str, str], encoder: msgspec.json.Encoder, *, history_truncated: bool) -> None:
         self._models = models
         self._manifests: dict[str, Manifest] = {}
         self._history_truncated = history_truncated
-        self._encoder = msgspec.json.Encoder()
+        self._encode_lines = encoder.encode_lines
         self.open = len(models)
 
     def encoded(self, batch: Batch) -> bytes:
@@ -115,7 +115,7 @@ class Lines:
                 assert isinstance(event, Finished | Failed)
                 self.open -= 1
                 lines.append(self._last(event))
-        return self._encoder.encode_lines(lines)
+        return self._encode_lines(lines)
 
     def _last(self, event: Finished | Failed) -> LastLine:
         manifest = self._manifests.get(event.instance_id)

@@ -25,6 +25,7 @@ class Chat:
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
         self._limits = Limits(arena.settings.max_instances, arena.settings.history_limit)
+        self._encoder = msgspec.json.Encoder()
 
     async def chat(self, request: Request) -> Response:
         """The whole answer of every instance, as JSON."""
@@ -38,7 +39,7 @@ class Chat:
         wanted = await self._asked(scope, receive)
         run = self._arena.compare.start(wanted.requests, order=wanted.order)
         models = {request.instance.id: request.instance.model for request in wanted.requests}
-        return run, answers.Lines(models, history_truncated=wanted.history_truncated)
+        return run, answers.Lines(models, self._encoder, history_truncated=wanted.history_truncated)
 
     async def _asked(self, scope: Scope, receive: Receive) -> Asked:
         body = await json_object(scope, receive)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.types import Receive, Send
@@ -28,61 +27,55 @@ async def send_stream(run: Run, lines: Lines, receive: Receive, send: Send) -> N
     The status goes out with the first line, not before: until then the endpoints are being asked.
     """
     events = run.events()
+    client = ClientWatch(receive, run.stop)
     started = False
     try:
-        async with watched(receive, run.stop) as client:
-            async for batch in events:
-                chunk = lines.encoded(batch)
-                if client.left:
-                    break
-                if not chunk:
-                    continue
+        async for batch in events:
+            chunk = lines.encoded(batch)
+            if client.left:
+                break
+            if chunk:
                 if not started:
                     started = True
                     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
                 await send({"type": "http.response.body", "body": chunk, "more_body": lines.open > 0})
+            del batch, chunk  # a stream that waits holds no text
     finally:
         await events.aclose()
+        await client.aclose()
 
 
-class Client:
-    """Whether the one who asked is still there."""
+class ClientWatch:
+    """Calls `on_leave` as soon as the client hangs up; the request's body must have been read to its end before."""
 
-    __slots__ = ("left",)
+    __slots__ = ("_task", "left")
 
-    def __init__(self) -> None:
+    def __init__(self, receive: Receive, on_leave: Callable[[], object]) -> None:
         self.left = False
+        self._task = asyncio.create_task(self._watch(receive, on_leave), name="client watch")
 
+    async def aclose(self) -> None:
+        """Stop watching."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
 
-@asynccontextmanager
-async def watched(receive: Receive, on_leave: Callable[[], object]) -> AsyncGenerator[Client, None]:
-    """Call `on_leave` as soon as the client hangs up; the body must have been read to its end before."""
-    client = Client()
-
-    async def watch() -> None:
+    async def _watch(self, receive: Receive, on_leave: Callable[[], object]) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        client.left = True
+        self.left = True
         on_leave()
-
-    watcher = asyncio.create_task(watch(), name="client watch")
-    try:
-        yield client
-    finally:
-        watcher.cancel()
-        await asyncio.wait([watcher])
 
 
 async def while_client_stays(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """Await `work`; if the client hangs up meanwhile, cancel it, wait for its end, and raise ClientLeft."""
     task = asyncio.ensure_future(work)
+    client = ClientWatch(receive, task.cancel)
     try:
-        async with watched(receive, task.cancel):
-            await asyncio.wait([task])
+        await asyncio.wait([task])
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
+        task.cancel()
+        await asyncio.wait([task])
+        await client.aclose()
     if task.cancelled():
         raise ClientLeft
     return task.result()

@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from arena.api.answers import Lines
@@ -195,7 +196,7 @@ async def test_leaving_before_anything_ran_is_harmless(api: Client, fake: FakeOl
 
 
 async def test_lines_hold_the_models_of_open_instances_only() -> None:
-    lines = Lines({"a": "m", "b": "m"}, history_truncated=False)
+    lines = Lines({"a": "m", "b": "m"}, msgspec.json.Encoder(), history_truncated=False)
     assert lines.encoded([Delta("a", "x"), Delta("b", "", "y"), Finished("a", Metrics())]).count(b"\n") == 3
     assert lines.open == 1
     assert lines.encoded([Delta("b", "", "")]) == b""
