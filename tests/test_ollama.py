@@ -137,6 +137,17 @@ async def test_one_delta_a_line_and_then_the_end(fake: FakeOllama) -> None:
         assert isinstance(end, Finished)
 
 
+async def test_the_last_line_is_the_end_even_if_the_endpoint_lingers() -> None:
+    async def script(guest: Guest) -> None:
+        await guest.request()
+        await guest.say(chunked(line("a"), line(done=True), end=False))
+        await guest.gone()
+
+    async with said(script) as client:
+        events = await answered(client, ChatRequest(ModelInstance("a", "m"), HELLO))
+        assert [type(event) for event in events] == [Delta, Finished]
+
+
 async def test_figures_of_an_answer(fake: FakeOllama) -> None:
     async with client_of(fake.url) as client:
         request = ChatRequest(ModelInstance("a", "fx-ok:n-20_prompt-10_queue-300_load-100"), HELLO)

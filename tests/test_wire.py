@@ -17,6 +17,7 @@ from tests.peer import (
     LOOPS,
     Guest,
     Peer,
+    Silent,
     answers,
     caught,
     chunked,

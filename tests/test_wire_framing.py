@@ -92,6 +92,8 @@ NOT_REUSED = {
     "HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
     "garbage behind": ok() + b"garbage",
     "another answer behind": ok() + ok(b"PUSHED"),
+    "an empty answer behind": ok() + ok(b""),
+    "the beginning of another behind": ok() + b"HTTP/1.1 2",
     "surplus of a closing answer": ok(b"ok", "Connection: close") + b"more",
 }
 
