@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
@@ -33,6 +34,7 @@ class Download:
     def __init__(self, job: PullJob, endpoint: Endpoint) -> None:
         self.job = job
         self._endpoint = endpoint
+        self._began_s = time.monotonic()
         self._task = asyncio.create_task(self._run(), name=f"pull {job.id}")
         self._task.add_done_callback(self._ended)
 
@@ -76,6 +78,7 @@ class Download:
             self._update(state="done")
         elif isinstance(error, ArenaError):
             self._update(state="failed", error=error.details or error.message)
+            _note("a pull", error, self._endpoint.name, self.job.model, self._began_s)
         else:
             log.error("pull failed", exc_info=error, extra={"job": self.job.id})
             self._update(state="failed", error="The download ended without a result.")
@@ -158,17 +161,17 @@ class Catalog:
     async def delete(self, model: str, endpoint: str | None = None) -> None:
         """Remove `model` from the endpoint(s) that hold it; raises ModelNotFound, or the first endpoint's error."""
         holders = await self._holders(names.checked(model), endpoint)
-        await self._on_each(holders, lambda holder: holder.client.delete(model))
+        await self._on_each("a delete", model, holders, lambda holder: holder.client.delete(model))
 
     async def load(self, model: str, endpoint: str | None = None) -> None:
         """Bring `model` into memory."""
         holder = await self._fleet.holder(names.checked(model), endpoint)
-        await self._on_each([holder], lambda holder: holder.client.load(model))
+        await self._on_each("a load", model, [holder], lambda holder: holder.client.load(model))
 
     async def unload(self, model: str, endpoint: str | None = None) -> None:
         """Free the memory of `model`."""
         holders = await self._holders(names.checked(model), endpoint)
-        await self._on_each(holders, lambda holder: holder.client.unload(model))
+        await self._on_each("an unload", model, holders, lambda holder: holder.client.unload(model))
 
     async def aclose(self) -> None:
         """Stop all downloads."""
@@ -213,19 +216,31 @@ class Catalog:
             raise ModelNotFound(f"model '{model}' not found")
         return holders
 
-    async def _on_each(self, endpoints: list[Endpoint], act: Callable[[Endpoint], Coroutine[Any, Any, object]]) -> None:
+    async def _on_each(
+        self, what: str, model: str, endpoints: list[Endpoint], act: Callable[[Endpoint], Coroutine[Any, Any, object]]
+    ) -> None:
         """Do the same on every endpoint, also after one failed; then raise the first error.
 
         That one does not have the model (any more) is an error only if it is true of all.
         """
-        errors: list[ArenaError] = []
+        began_s = time.monotonic()
+        errors: list[tuple[Endpoint, ArenaError]] = []
         for endpoint in endpoints:
             try:
                 await act(endpoint)
             except ArenaError as error:
-                errors.append(error)
+                errors.append((endpoint, error))
             finally:
                 endpoint.forget()
-        told = [error for error in errors if not isinstance(error, ModelNotFound)]
+        told = [pair for pair in errors if not isinstance(pair[1], ModelNotFound)]
         if told or len(errors) == len(endpoints):
-            raise (told or errors)[0]
+            for holder, reason in told or errors[:1]:
+                _note(what, reason, holder.name, model, began_s)
+            raise (told or errors)[0][1]
+
+
+def _note(what: str, error: ArenaError, endpoint: str, model: str, began_s: float) -> None:
+    """Tell of a failure in one line of the log."""
+    elapsed_s = f"{time.monotonic() - began_s:.3f}"
+    fields = {"endpoint": endpoint, "model": model, "code": error.code, "elapsed_s": elapsed_s}
+    log.warning("%s failed: %s", what, error.message, extra=fields)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -14,6 +16,8 @@ from arena.errors import ArenaError, BadRequest, ShuttingDown
 from arena.fleet import Endpoint, Fleet
 from arena.streaming import FanOut, Lane, Outlet, Transcript
 from arena.types import Batch, ChatMessage, ChatRequest, Manifest, Options, Order, Started
+
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -90,7 +94,7 @@ class Compare:
                 raise BadRequest(f"Duplicate model instance detected: {request.instance.id}")
             if not request.messages:
                 raise BadRequest("No messages provided")
-            lanes[request.instance.id] = partial(self._answer, request)
+            lanes[request.instance.id] = partial(self._noted_answer, request)
         run = Run(requests, FanOut(lanes, at_once=1 if order == "one_after_another" else None), self._runs.discard)
         self._runs.add(run)
         return run
@@ -101,9 +105,21 @@ class Compare:
         for run in tuple(self._runs):
             run.stop(reason=ShuttingDown("The server is shutting down."))
 
-    async def _answer(self, request: ChatRequest, outlet: Outlet) -> None:
+    async def _noted_answer(self, request: ChatRequest, outlet: Outlet) -> None:
+        """Answer; a failure is told in one line of the log, and to the one who asked."""
+        instance, began_s = request.instance, time.monotonic()
+        endpoint: Endpoint | None = None
+        try:
+            endpoint = await self._fleet.holder(instance.model, instance.endpoint)
+            await self._answer(request, endpoint, outlet)
+        except ArenaError as error:
+            fields = {"model": instance.model, "code": error.code, "elapsed_s": f"{time.monotonic() - began_s:.3f}"}
+            where = {} if endpoint is None else {"endpoint": endpoint.name}
+            log.warning("an answer failed: %s", error.message, extra=fields | where)
+            raise
+
+    async def _answer(self, request: ChatRequest, endpoint: Endpoint, outlet: Outlet) -> None:
         instance = request.instance
-        endpoint = await self._fleet.holder(instance.model, instance.endpoint)
         endpoint.freshen()
         with endpoint.lease() as lease:
             outlet.put([Started(instance.id, self.manifest(request, endpoint))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,10 +11,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from arena.errors import ArenaError, ModelNotFound, NoEndpoint, UpstreamError
+from arena.errors import ArenaError, ModelNotFound, NoEndpoint
 from arena.names import canonical
 from arena.ollama import OllamaClient
 from arena.types import EndpointKind, EndpointStatus, LoadedModel, ModelInfo
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -149,10 +152,10 @@ class Endpoint:
             loaded = await self._loaded_now()
             if self.version is None or self.error is not None:
                 self.version = await self._version_now()
-        except UpstreamError as error:
-            self.error = error.message
+        except ArenaError as error:
+            self._note(error)
             raise
-        self.error = None
+        self._note(None)
         if asyncio.current_task() is self._outdated:
             return
         self._loaded = loaded
@@ -164,6 +167,15 @@ class Endpoint:
             for info in models
         )
         self._asked_s = self._clock()
+
+    def _note(self, error: ArenaError | None) -> None:
+        """Keep what is wrong with the endpoint; the log tells of each change once, however often it is asked."""
+        before, self.error = self.error, None if error is None else error.message
+        if error is not None and error.message != before:
+            fields = {"endpoint": self.name, "code": error.code}
+            log.warning("an endpoint does not answer: %s", error.message, extra=fields)
+        elif error is None and before is not None:
+            log.info("an endpoint answers again", extra={"endpoint": self.name})
 
     async def _loaded_now(self) -> tuple[LoadedModel, ...]:
         try:

@@ -22,6 +22,8 @@ from arena.settings import Settings
 request_id: Final[ContextVar[str]] = ContextVar("request_id", default="")
 
 REDACTED = "[redacted]"
+# what our own lines tell apart from their text: programs look for failures by these
+FIELDS: Final = ("endpoint", "model", "code", "elapsed_s", "instance_id", "job")
 # control characters, line separators, and the marks that turn the direction of text
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _BEARER = re.compile(r"(?i)\bbearer +[^\s\"',\[]+")
@@ -66,6 +68,7 @@ def _formatter(settings: Settings, *, colors: bool) -> logging.Formatter:
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.stdlib.ExtraAdder(FIELDS),
             _add_request_id,
             structlog.processors.format_exc_info,
         ],

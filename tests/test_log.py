@@ -173,3 +173,11 @@ def test_values_of_any_kind_are_spelled_out() -> None:
     out = logged("json")
     logging.getLogger("arena").info("%s %s %s", None, b"\x1b", ["\n"])
     assert json.loads(out.getvalue())["event"] == r"None b'\x1b' ['\n']"
+
+
+def test_fields_of_a_failure_stand_apart_for_programs() -> None:
+    out = logged("json")
+    logging.getLogger("arena").warning("it failed", extra={"endpoint": "a\x1b", "code": "timeout", "other": "hidden"})
+    line = json.loads(out.getvalue())
+    assert (line["endpoint"], line["code"], line["event"]) == (r"a\x1b", "timeout", "it failed")
+    assert "other" not in line
