@@ -1,6 +1,6 @@
 /* fake_ollama: a fast stand-in for an Ollama server (one process, epoll), for measuring what stands before it.
  *
- *   gcc -O2 -o fake_ollama fake_ollama.c && ./fake_ollama PORT [MODELS]
+ *   gcc -O2 -o fake_ollama fake_ollama.c && ./fake_ollama PORT [MODELS]       (port 0 picks a free one, and says which)
  *
  * It speaks the real framing: HTTP/1.1 keep-alive, chunked, one JSON line a chunk, and, like the real server,
  * no response head before the first token.
@@ -443,6 +443,10 @@ int main(int argc, char **argv) {
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(listener, (void *)&a, sizeof a) || listen(listener, 4096)) { perror("bind"); return 1; }
+    socklen_t size = sizeof a;
+    getsockname(listener, (void *)&a, &size);
+    printf("listening on http://127.0.0.1:%d\n", ntohs(a.sin_port));
+    fflush(stdout);
     ep = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event e = {.events = EPOLLIN, .data.fd = listener}, evs[512];
     epoll_ctl(ep, EPOLL_CTL_ADD, listener, &e);
