@@ -384,6 +384,7 @@ async def released(pool: Pool) -> None:
     await catch.came.wait()
     call.release()
     call.release()
+    call.cancel()
     await call.done
 
 
@@ -403,7 +404,7 @@ async def test_a_released_call_waits_neither_long_nor_for_much(monkeypatch: pyte
         monkeypatch.setattr(call_module, "REST_S", 0.02)
         await released(pool)
         await peer.all_left(1)
-    monkeypatch.undo()
+    monkeypatch.setattr(call_module, "REST_S", 3600)
 
     async def script(guest: Guest) -> None:
         await once(guest, chunked(b"begin", end=False))
