@@ -36,17 +36,16 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(target)
     handler.addFilter(_is_no_cancellation)
     handler.setFormatter(_formatter(settings, colors=target.isatty()))
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(settings.log_level.upper())
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
+    # libraries tell of every file and connection; only their warnings are worth a line
+    root.setLevel(max(level, logging.WARNING))
+    for name in ("arena", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = True
-        logger.setLevel(logging.NOTSET)
-    # libraries tell of every connection; that is our own business to report
-    for name in ("httpx", "httpcore", "asyncio", "urllib3", "multipart"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+        logger.setLevel(level)
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:

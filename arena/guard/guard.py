@@ -30,6 +30,7 @@ PUBLIC_PATHS: Final = frozenset({HEALTH, "/signin", "/robots.txt"})
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # files of the page: a browser fetches a hundred of them at once, and they cost next to nothing
 ASSETS: Final = ("/assets/", "/static/", "/svelte/", "/theme.css", "/favicon.ico", "/gradio_api/file=")
+PAGE: Final = "/gradio_api/"
 PROXY_BODY_BYTES: Final = 32 * 1024 * 1024
 UPLOAD: Final = "/gradio_api/upload"
 FORM_OVERHEAD_BYTES: Final = 64 * 1024
@@ -65,7 +66,10 @@ class Guard:
         self._origins = web_origins(settings.cors_origins)
         self._proxies = networks(settings.trusted_proxies or (SPACE_PROXIES if on_a_space else ()))
         self._credentials = Credentials(token, clock)
-        self._rate = Rate(clock) if settings.public or settings.trusted_proxies else None
+        self._rated = settings.public or bool(settings.trusted_proxies)
+        self._rate = Rate(120, 30, clock)
+        # opening the page alone takes a dozen of these
+        self._page_rate = Rate(600, 150, clock)
         self._headers = SafetyHeaders(on_a_space=on_a_space)
         self._pages = OwnPages(self._credentials, self._headers, root_path=self._root_path, framed=on_a_space)
         self._body_limits = (
@@ -145,8 +149,8 @@ class Guard:
                 raise Refused(Forbidden("Requests from other web sites are not allowed"))
         self._find_address(request, scope)
         self._authorize(request)
-        if self._rate is not None and request.path != HEALTH and not request.path.startswith(ASSETS):
-            self._rate.take(request.caller)
+        if self._rated and request.path != HEALTH and not request.path.startswith(ASSETS):
+            (self._page_rate if request.path.startswith(PAGE) else self._rate).take(request.caller)
 
     def _find_address(self, request: Request, scope: Scope) -> None:
         """Behind a trusted proxy the scope is told the caller's own address and scheme."""
