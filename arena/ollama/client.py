@@ -182,6 +182,8 @@ class OllamaClient:
         fetched = await self._pool.fetch("DELETE", "/api/delete", body, resend=False)
         if fetched.status != 200:
             raise refusal(*fetched, self.name)
+        if fetched.body.strip():  # Ollama says nothing here; a network's sign-in page does
+            read_object(fetched.body, self.name)
 
     async def load(self, model: str, num_ctx: int | None = None) -> None:
         """Bring `model` into memory, with a context of `num_ctx` tokens if given; returns when it is there."""
