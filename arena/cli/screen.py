@@ -28,8 +28,8 @@ from rich.text import Text
 from arena.streaming import Reply, Transcript
 from arena.types import Batch, Delta, Failed, Finished, Metrics, ModelInfo, PullJob
 
-FRAME_LINES = 5
-"""Lines of the terminal that a growing column leaves free: its border, its status and the prompt line."""
+FRAME_LINES = 7
+"""Lines of the terminal that a growing column leaves free: its border, its status and the prompt line above."""
 
 UNKNOWN = "\N{EN DASH}"
 """Stands for a figure that is not known or not reliable."""
