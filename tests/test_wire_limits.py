@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ import pytest
 
 from arena.errors import Unreachable, UpstreamTimeout
 from arena.wire import Call, Pool, Resolver, Timeouts
+from arena.wire.resolve import NameNotFound
 from tests.peer import (
     LOOPS,
     Guest,
@@ -312,3 +314,22 @@ async def test_cancel_hangs_up_under_tls_too(certificate: str) -> None:
         call.cancel()
         await peer.all_left(1)
         await pool.aclose()
+
+
+async def test_names_of_the_local_network_are_asked_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def system(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        if host == "gone.local":
+            raise socket.gaierror(socket.EAI_NONAME, "unknown")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.7", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", system)
+    resolver = Resolver()
+    assert await resolver.resolve("box.local") == ("127.0.0.7",)
+    for _ in range(2):
+        with pytest.raises(NameNotFound):
+            await resolver.resolve("gone.local")
+    assert asked == ["box.local", "gone.local"]
+    await resolver.aclose()

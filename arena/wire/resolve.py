@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import aiodns
 
@@ -24,6 +26,7 @@ class Resolver:
         self._nameservers = nameservers
         self._clock = clock
         self._dns: aiodns.DNSResolver | None = None
+        self._system: ThreadPoolExecutor | None = None
         self._missing: dict[str, float] = {}
 
     async def resolve(self, host: str) -> tuple[str, ...]:
@@ -36,8 +39,8 @@ class Resolver:
         if self._missing.get(host, now_s) > now_s:
             raise NameNotFound(f"the name {host} was not found")
         try:
-            addresses = await self._ask(host)
-        except aiodns.error.DNSError as error:
+            addresses = await (self._ask_system(host) if host.endswith(".local") else self._ask(host))
+        except (aiodns.error.DNSError, socket.gaierror) as error:
             self._missing[host] = now_s + NEGATIVE_S
             raise NameNotFound(f"the name {host} was not found") from error
         self._missing.pop(host, None)
@@ -48,12 +51,22 @@ class Resolver:
         dns, self._dns = self._dns, None
         if dns is not None:
             await dns.close()
+        if self._system is not None:
+            self._system.shutdown(wait=False, cancel_futures=True)
+            self._system = None
 
     async def _ask(self, host: str) -> tuple[str, ...]:
         if self._dns is None:
             self._dns = aiodns.DNSResolver(self._nameservers, timeout=1.0, tries=2)
         found = await self._dns.getaddrinfo(host, family=socket.AF_UNSPEC, type=socket.SOCK_STREAM)
         return tuple(dict.fromkeys(node.addr[0].decode("ascii") for node in found.nodes))
+
+    async def _ask_system(self, host: str) -> tuple[str, ...]:
+        """Names of the local network are spoken by the system only; a thread of their own keeps others from waiting."""
+        if self._system is None:
+            self._system = ThreadPoolExecutor(1, "resolve")
+        ask = self._system.submit(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+        return tuple(dict.fromkeys(str(found[4][0]) for found in await asyncio.wrap_future(ask)))
 
 
 def is_address(host: str) -> bool:
