@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from arena.server import Limits
+from arena.server.head import BAD_LINES, flaw
 from tests.served import PATIENCE_S, SHORT, Running, Wire, running
 
 GET = b"GET /echo HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -79,6 +80,12 @@ def test_bad_heads_are_refused_at_once(refusing: Running, request_bytes: bytes, 
         assert reply.code in ("uri_too_long", "head_too_large", "bad_request")
         assert wire.closed() < 1
     assert refusing.app.seen.empty()
+
+
+@pytest.mark.parametrize("fold", [b" ", b"\t"])
+def test_folded_headers_are_refused_before_the_parser_sees_them(fold: bytes) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n" + fold + b"b\r\n\r\n"
+    assert flaw(head, Limits()) is BAD_LINES
 
 
 def test_heads_up_to_the_limits_pass(served: Running) -> None:
