@@ -10,15 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from candidates import Target, fan_body
+from sockets import CLOSE_WAIT, ESTABLISHED, SYN_SENT, sockets
 
 EACH = 56  # times nine stages: 504 disconnects
 MODELS = 2
 NEVER_S = 2.0
-ESTABLISHED, SYN_SENT, CLOSE_WAIT = "01", "02", "08"
 Row = dict[str, Any]
 
 
@@ -75,18 +74,10 @@ class Attempt:
                 raise OSError(f"the answer ended early: {self.seen[-200:]!r}")
             self.seen += more
 
-    def upstream_sockets(self, *states: str) -> int:
+    def upstream_sockets(self, *states: int) -> int:
         """Sockets towards the upstream in one of `states`, but for our own."""
         own = {self.control.own_port, *(each.getsockname()[1] for each in self.fillers)}
-        return sum(
-            state in states and remote == self.target.up_port and local not in own for local, remote, state in sockets()
-        )
-
-
-def sockets() -> list[tuple[int, int, str]]:
-    """(local port, remote port, state) of every IPv4 TCP socket of this machine."""
-    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    return [(int(row[1][-4:], 16), int(row[2][-4:], 16), row[3]) for row in rows]
+        return sum(local not in own for local, _ in sockets(states, remote=self.target.up_port))
 
 
 def until(reached: Callable[[], bool], seconds: float = 5) -> bool:
@@ -181,8 +172,7 @@ def _expect(reached: bool, otherwise: str) -> None:
 
 def server_side_gone(at: Attempt, left_ns: int, port: int) -> float | None:
     """The server has closed its end of the client's connection."""
-    there = (ESTABLISHED, CLOSE_WAIT)
-    gone = until(lambda: not any(row == (at.target.port, port, state) for row in sockets() for state in there), NEVER_S)
+    gone = until(lambda: not sockets((ESTABLISHED, CLOSE_WAIT), at.target.port, port), NEVER_S)
     return (time.monotonic_ns() - left_ns) / 1e6 if gone else None
 
 
