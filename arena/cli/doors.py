@@ -80,7 +80,7 @@ class OwnArena:
         self._runner.run(self._chat(asked, order, sink))
 
     def pull(self, model: str, endpoint: str | None, sink: PullSink) -> PullJob:
-        """Download `model`; Ctrl-C cancels the job."""
+        """Download `model`; Ctrl-C ends the command, and the download with its arena."""
         return self._runner.run(self._pull(model, endpoint, sink))
 
     async def _chat(self, asked: Sequence[ChatRequest], order: Order, sink: EventSink) -> None:
@@ -95,13 +95,9 @@ class OwnArena:
         return await self._followed(self._arena.catalog.pull(model, endpoint), sink)
 
     async def _followed(self, job: PullJob, sink: PullSink) -> PullJob:
-        try:
-            while job.state == "downloading":
-                sink(job)
-                await asyncio.sleep(POLL_S)
-                job = self._arena.catalog.job(job.id)
-        except asyncio.CancelledError:
-            self._arena.catalog.cancel(job.id)
-            raise
+        while job.state == "downloading":
+            sink(job)
+            await asyncio.sleep(POLL_S)
+            job = self._arena.catalog.job(job.id)
         sink(job)
         return job

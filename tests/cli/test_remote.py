@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,20 +29,29 @@ from tests.fake_ollama import RunningFake
 
 
 @contextmanager
-def scripted(body: bytes, *, status: int = 200, broken: bool = False) -> Iterator[str]:
-    """An address that answers everything with `body` in one chunk, and hangs up before the last one if `broken`."""
+def scripted(
+    body: bytes, *, status: int = 200, broken: bool = False, seen: list[str | None] | None = None
+) -> Iterator[str]:
+    """An address that answers everything with `body` in chunks of 7 bytes, without the last empty one if `broken`.
+
+    `seen` gets the Authorization header of every request.
+    """
 
     class Script(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            if seen is not None:
+                seen.append(self.headers.get("Authorization"))
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(status)
             self.send_header("Transfer-Encoding", "chunked")
             self.send_header("Connection", "close")
             self.send_header("Location", "http://127.0.0.1:9/")
             self.end_headers()
-            self.wfile.write(b"%x\r\n%b\r\n" % (len(body), body) + (b"" if broken else b"0\r\n\r\n"))
+            for piece in (body[start : start + 7] for start in range(0, len(body), 7)):
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            self.wfile.write(b"" if broken else b"0\r\n\r\n")
 
         do_POST = do_GET
 
@@ -106,6 +116,21 @@ def test_remote_answer_of_another_program_is_refused(body: bytes) -> None:
 def test_remote_names_without_details_are_models_too() -> None:
     with scripted(b'{"models": ["a", "b"]}') as url:
         assert RemoteArena(url, None).models() == (ModelInfo("a"), ModelInfo("b"))
+
+
+def test_remote_ignores_proxies_and_keeps_passwords_of_netrc_to_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    seen: list[str | None] = []
+    with scripted(b'{"models": []}', seen=seen) as url:
+        assert RemoteArena(url, None).models() == ()
+        assert RemoteArena(url, "token").models() == ()
+    assert seen == [None, "Bearer token"]
 
 
 def test_remote_redirect_is_not_followed() -> None:
