@@ -1,4 +1,4 @@
-"""One column's events: ask again, stop, pull what is missing, go on alone, close, and its settings."""
+"""One column's events: ask again, stop, pull what is missing, go on alone, close, choose a model."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import gradio as gr
 
 from arena.ui import parts
 from arena.ui.columns import ColumnParts
-from arena.ui.compare import CompareParts, Updates, Values, layout, mode_line, read_choice, set_widgets, shown
+from arena.ui.compare import CompareParts, Updates, Values, layout, mode_line, shown, take_models
 from arena.ui.conversation import Conversations
-from arena.ui.lineup import PRESETS, ColumnChoice, Remembered, from_browser, summary, to_browser
+from arena.ui.drawer import drawer_title
 from arena.ui.sessions import Session, Sessions
 from arena.ui.wiring import QUICK, STREAM
 
 
 class ColumnEvents:
-    """What the buttons and widgets of one column do."""
+    """What the buttons and the picker of one column do."""
 
     def __init__(
         self, drawn: CompareParts, column: ColumnParts, conversations: Conversations, sessions: Sessions
@@ -31,38 +31,25 @@ class ColumnEvents:
     def wire(self) -> list[gr.events.Dependency]:
         """Wire the column; returns the events after which the line-up is worth remembering."""
         column, drawn = self.column, self.drawn
-        inputs = {*column.widgets.values(), drawn.system}
+        inputs: set[Any] = {column.model, drawn.system, drawn.saved}
         statuses = [other.status for other in drawn.columns.values() if other is not column]
         column.retry.click(self.retry, inputs, [*column.answer, *statuses], **STREAM)
         column.notice.click(self.act, inputs, [*column.answer, *statuses], **STREAM)
         column.stop.click(self.stop, None, None, **QUICK)
         column.solo.click(self.solo, None, [drawn.mode], **QUICK)
         closed = column.close.click(self.close, None, [*drawn.boxes, drawn.mode], **QUICK)
-        widgets = set(column.widgets.values())
-        changed = gr.on(
-            [_change_of(widget) for widget in column.widgets.values()], self.describe, widgets, [column.facts],
-            trigger_mode="always_last", **QUICK,
-        )  # fmt: skip
-        self._wire_presets()
-        return [closed, changed]
-
-    def _wire_presets(self) -> None:
-        column, drawn = self.column, self.drawn
-        inputs = {*column.widgets.values(), column.preset, drawn.saved}
-        others = [widget for name, widget in column.widgets.items() if name != "model"]
-        pickers = [other.preset for other in drawn.columns.values()]
-        column.preset.input(self.apply_preset, inputs, [*others, column.facts], **QUICK)
-        column.save_preset.click(self.save_preset, inputs, [drawn.saved, *pickers], **QUICK)
-        column.drop_preset.click(self.drop_preset, inputs, [drawn.saved, *pickers], **QUICK)
-
-    # ---- answers
+        chosen = column.model.change(self.choose, {column.model, drawn.saved}, [column.facts], **QUICK)
+        drawer = drawn.drawer
+        opened = [drawer.title, drawer.preset, *drawer.widgets.values()]
+        column.settings.click(self.open_settings, None, opened, **QUICK)
+        return [closed, chosen]
 
     async def retry(self, values: Values, request: gr.Request) -> AsyncGenerator[Updates, None]:
         """Ask the last prompt again with the settings as they are now; the other columns go on undisturbed."""
-        choice, system = read_choice(self.column, values), values[self.drawn.system] or ""
-        async with aclosing(
-            self.conversations.retry(self._session(request), self.column.letter, choice, system)
-        ) as views:
+        session = self._session(request)
+        take_models(self.drawn, session, values)
+        retried = self.conversations.retry(session, self.column.letter, values[self.drawn.system] or "")
+        async with aclosing(retried) as views:
             async for view in views:
                 yield shown(self.drawn, view)
 
@@ -93,56 +80,19 @@ class ColumnEvents:
         session.close(self.column.letter)
         return layout(self.drawn, session)
 
-    # ---- settings
+    def choose(self, values: Values, request: gr.Request) -> Updates:
+        """Take another model; the column's settings stay."""
+        session = self._session(request)
+        take_models(self.drawn, session, values)
+        return {self.column.facts: self.conversations.facts(session.choices[self.column.letter])}
 
-    def describe(self, values: Values) -> Updates:
-        """Say under the model's name what it is and what it is set to."""
-        return {self.column.facts: facts(self.conversations, read_choice(self.column, values))}
-
-    def apply_preset(self, values: Values) -> Updates:
-        """Set the column to a preset; its model stays."""
-        name = values[self.column.preset]
-        preset = (PRESETS | from_browser(values[self.drawn.saved]).presets).get(name)
-        if preset is None:
-            return {self.column.facts: gr.skip()}
-        model = read_choice(self.column, values).model
-        choice = ColumnChoice(model, preset.options, preset.think, preset.system)
-        return set_widgets(self.column, choice, model=False) | {self.column.facts: facts(self.conversations, choice)}
-
-    def save_preset(self, values: Values) -> Updates:
-        """Keep the column's settings in the browser under the name in the preset field."""
-        name = str(values[self.column.preset] or "").strip()[:60]
-        if not name or name in PRESETS:
-            gr.Info("Type a name of your own into the preset field, then save.")
-            return {self.drawn.saved: gr.skip()}
-        kept, choice = from_browser(values[self.drawn.saved]), read_choice(self.column, values)
-        preset = ColumnChoice("", choice.options, choice.think, choice.system)
-        gr.Info("Preset saved in this browser.")
-        return self._with_presets(Remembered(kept.lineup, kept.presets | {name: preset}))
-
-    def drop_preset(self, values: Values) -> Updates:
-        """Forget the preset in the preset field."""
-        kept = from_browser(values[self.drawn.saved])
-        presets = {name: preset for name, preset in kept.presets.items() if name != values[self.column.preset]}
-        updates = self._with_presets(Remembered(kept.lineup, presets))
-        return updates | {self.column.preset: gr.Dropdown(choices=[*PRESETS, *presets], value=None)}
-
-    def _with_presets(self, remembered: Remembered) -> Updates:
-        choices = [*PRESETS, *remembered.presets]
-        updates: Updates = {column.preset: gr.Dropdown(choices=choices) for column in self.drawn.columns.values()}
-        return updates | {self.drawn.saved: to_browser(remembered)}
+    def open_settings(self, request: gr.Request) -> Updates:
+        """Let the drawer show this column's settings."""
+        session, letter, drawer = self._session(request), self.column.letter, self.drawn.drawer
+        session.drawer = letter
+        choice = session.choices[letter]
+        title = drawer_title(letter, choice.model, parts.can_think(self.conversations.known(choice.model)))
+        return drawer.showing(choice) | {drawer.title: title, drawer.preset: None}
 
     def _session(self, request: gr.Request) -> Session:
         return self.sessions.of(request.session_hash)
-
-
-def facts(conversations: Conversations, choice: ColumnChoice) -> str:
-    """The line under a model's name."""
-    return parts.facts_line(conversations.known(choice.model), summary(choice))
-
-
-def _change_of(widget: Any) -> Any:
-    """The event of a widget that is worth a round trip: not every step of a slider, not every key of a text."""
-    if isinstance(widget, gr.Slider):
-        return widget.release
-    return widget.blur if isinstance(widget, gr.Textbox) else widget.change

@@ -11,8 +11,9 @@ import gradio as gr
 from arena.ui import parts
 from arena.ui.columns import ColumnParts, draw_column
 from arena.ui.conversation import View
+from arena.ui.drawer import DrawerParts, draw_drawer
 from arena.ui.elements import html, icon
-from arena.ui.lineup import LETTERS, ColumnChoice, Lineup, choice_from, widget_values
+from arena.ui.lineup import LETTERS, Lineup, from_browser, model_name
 from arena.ui.sessions import Session
 
 EXAMPLES = (
@@ -48,6 +49,7 @@ class CompareParts:
     """The components of the tab."""
 
     columns: Mapping[str, ColumnParts]
+    drawer: DrawerParts
     prompt: gr.MultimodalTextbox
     system: gr.Textbox
     order: gr.Radio
@@ -67,13 +69,18 @@ class CompareParts:
 
     @property
     def inputs(self) -> set[Any]:
-        """Everything that a line-up is read from."""
-        return {*self.widgets, self.system, self.order, self.prompt}
+        """What a line-up is read from, beside the session."""
+        return {*self.models, self.system, self.order, self.prompt, self.saved}
 
     @property
-    def widgets(self) -> list[Any]:
-        """The input widgets of all columns."""
-        return [widget for column in self.columns.values() for widget in column.widgets.values()]
+    def models(self) -> list[gr.Dropdown]:
+        """The model pickers."""
+        return [column.model for column in self.columns.values()]
+
+    @property
+    def facts(self) -> list[gr.HTML]:
+        """The lines under the pickers."""
+        return [column.facts for column in self.columns.values()]
 
     @property
     def answers(self) -> list[Any]:
@@ -113,9 +120,10 @@ def draw_compare(most_columns: int) -> CompareParts:
             )  # fmt: skip
             edit = icon("Edit the last prompt", "edit", "edit")
             stop_all = gr.Button("Stop all", elem_id="stop-all", size="sm", scale=0, min_width=84, variant="stop")
+    drawer = draw_drawer()
     return CompareParts(
-        columns=columns, prompt=prompt, system=system, stop_all=stop_all, edit=edit, mode=mode, examples=examples,
-        banner=banner, parcel=parcel, saved=saved, timer=timer, **toolbar,
+        columns=columns, drawer=drawer, prompt=prompt, system=system, stop_all=stop_all, edit=edit, mode=mode,
+        examples=examples, banner=banner, parcel=parcel, saved=saved, timer=timer, **toolbar,
     )  # fmt: skip
 
 
@@ -142,25 +150,24 @@ def _tool(text: str, elem_id: str) -> gr.Button:
     return gr.Button(text, elem_id=elem_id, size="sm", scale=0, min_width=60)
 
 
-# ---- from values to choices, from views to updates
-
-
-def read_choice(column: ColumnParts, values: Values) -> ColumnChoice:
-    """A column's settings, read from the values of its widgets."""
-    return choice_from({name: values.get(widget) for name, widget in column.widgets.items()})
+# ---- from values to line-ups, from views to updates
 
 
 def read_lineup(drawn: CompareParts, session: Session, values: Values) -> Lineup:
     """The visible columns' settings with what they share."""
-    columns = tuple(read_choice(drawn.columns[letter], values) for letter in session.visible)
+    take_models(drawn, session, values)
     text = (values[drawn.prompt] or {}).get("text") or ""
+    columns = tuple(session.choices[letter] for letter in session.visible)
     return Lineup(columns, values[drawn.system] or "", values[drawn.order] or "together", text)
 
 
-def set_widgets(column: ColumnParts, choice: ColumnChoice, *, model: bool = True) -> Updates:
-    """The updates that make a column's widgets show `choice`, with or without its model."""
-    values = widget_values(choice)
-    return {widget: values[name] for name, widget in column.widgets.items() if model or name != "model"}
+def take_models(drawn: CompareParts, session: Session, values: Values) -> None:
+    """Take over what the pickers hold; a session that was forgotten gets its settings back from the browser."""
+    if not session.set_up:
+        session.set_columns(from_browser(values[drawn.saved]).lineup.columns)
+    for letter, column in drawn.columns.items():
+        if column.model in values:
+            session.choose(letter, model_name(values[column.model]))
 
 
 def shown(drawn: CompareParts, views: Mapping[str, View]) -> Updates:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from arena.types import ChatRequest, EndpointStatus, LoadedModel, ModelInfo, Ord
 from arena.ui import messages, parts
 from arena.ui.attachments import read
 from arena.ui.frames import frames
-from arena.ui.lineup import LETTERS, PRESETS, ColumnChoice, Lineup
+from arena.ui.lineup import LETTERS, PRESETS, ColumnChoice, Lineup, summary
 from arena.ui.sessions import Asking, Session, Turn, again, begin, fail
 
 if TYPE_CHECKING:
@@ -103,6 +103,10 @@ class Conversations:
             for endpoint, task in zip(endpoints, asking, strict=True)
         )
 
+    def facts(self, choice: ColumnChoice) -> str:
+        """The line under a column's model."""
+        return parts.facts_line(self.known(choice.model), summary(choice))
+
     def known(self, model: str) -> ModelInfo | None:
         """What was last listed of `model`; never asks."""
         return self._listed.get(canonical(model)) if model else None
@@ -136,11 +140,9 @@ class Conversations:
                 async for view in views:
                     yield view
 
-    async def retry(
-        self, session: Session, letter: str, choice: ColumnChoice, system: str
-    ) -> AsyncGenerator[Views, None]:
-        """Ask one column's last prompt again, beside whatever else runs."""
-        request = again(session.columns[letter], choice, system, self.known, self._clock())
+    async def retry(self, session: Session, letter: str, system: str) -> AsyncGenerator[Views, None]:
+        """Ask one column's last prompt again, with its settings as they are now, beside whatever else runs."""
+        request = again(session.columns[letter], session.choices[letter], system, self.known, self._clock())
         yield {letter: self.view(session, letter)}
         if request is not None:
             async with aclosing(self._follow(session, [request], "together")) as views:
@@ -234,8 +236,3 @@ def with_defaults(lineup: Lineup, models: Sequence[ModelInfo]) -> Lineup:
         return msgspec.structs.replace(lineup, columns=columns)
     first = first_lineup(models)
     return Lineup(first.columns, lineup.system, lineup.order, lineup.prompt)
-
-
-def choices_of(lineup: Lineup) -> Mapping[str, ColumnChoice]:
-    """The columns of `lineup` by letter."""
-    return dict(zip(LETTERS, lineup.columns, strict=False))

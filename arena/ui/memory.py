@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gradio as gr
 
 from arena.types import ModelInfo
 from arena.ui import parts
-from arena.ui.column_events import facts
-from arena.ui.compare import CompareParts, Updates, Values, layout, read_choice, read_lineup, set_widgets, shown
+from arena.ui.compare import CompareParts, Updates, Values, layout, read_lineup, shown
 from arena.ui.conversation import Conversations, with_defaults
 from arena.ui.export import as_json, as_markdown
-from arena.ui.lineup import PRESETS, Lineup, Remembered, from_browser, from_query, to_browser, to_query
+from arena.ui.lineup import PRESETS, ColumnChoice, Lineup, Remembered, from_browser, from_query, to_browser, to_query
 from arena.ui.sessions import Session, Sessions
 from arena.ui.wiring import QUICK
 
@@ -29,10 +28,14 @@ class Memory:
     def wire(self, worth_remembering: list[gr.events.Dependency]) -> None:
         """Wire the tools over the columns, and the browser's memory behind `worth_remembering`."""
         drawn = self.drawn
-        models = [column.widgets["model"] for column in drawn.columns.values()]
-        added = drawn.add.click(self.add, set(models), [*drawn.boxes, *drawn.answers, *models, drawn.mode], **QUICK)
+        added = drawn.add.click(
+            self.add,
+            set(drawn.models),
+            [*drawn.boxes, *drawn.answers, *drawn.models, *drawn.facts, drawn.mode],
+            **QUICK,
+        )
         for event in (*worth_remembering, added):
-            event.then(self.remember, drawn.inputs | {drawn.saved}, drawn.saved, **QUICK)
+            event.then(self.remember, drawn.inputs, drawn.saved, **QUICK)
         drawn.link.click(self.link, drawn.inputs, drawn.parcel, **QUICK).then(
             None, drawn.parcel, None, js="(query) => { arena.copyLink(query); }", **QUICK
         )
@@ -50,47 +53,41 @@ class Memory:
         if letter is None:
             gr.Info(f"All {len(self.drawn.columns)} columns are open.")
             return {self.drawn.mode: gr.skip()}
-        updates = layout(self.drawn, session)
-        updates |= shown(self.drawn, {letter: self.conversations.view(session, letter)})
-        model = self.drawn.columns[letter].widgets["model"]
-        if not values[model]:
-            others = [values[self.drawn.columns[name].widgets["model"]] for name in session.visible]
-            updates[model] = next((other for other in reversed(others) if other), None)
-        return updates
+        column = self.drawn.columns[letter]
+        updates = layout(self.drawn, session) | shown(self.drawn, {letter: self.conversations.view(session, letter)})
+        if not session.choices[letter].model:
+            models = [values[self.drawn.columns[name].model] for name in session.visible]
+            updates[column.model] = next((model for model in reversed(models) if model), None)
+            session.choose(letter, updates[column.model] or "")
+        return updates | {column.facts: self.conversations.facts(session.choices[letter])}
 
     async def restore(self, kept: object, query: Mapping[str, str], session: Session) -> Updates:
         """Set the page up: from its link, else from the browser's memory, else for a first visit."""
         drawn, remembered = self.drawn, from_browser(kept)
         models = await self.conversations.models()
         lineup = with_defaults(from_query(query, len(drawn.columns)) or remembered.lineup, models)
-        session.show(min(len(lineup.columns), len(drawn.columns)))
+        session.set_columns(lineup.columns)
         updates = layout(drawn, session) | {drawn.system: lineup.system, drawn.order: lineup.order}
         if lineup.prompt:
             updates[drawn.prompt] = {"text": lineup.prompt, "files": []}
-        for column, choice in zip(drawn.columns.values(), lineup.columns, strict=False):
-            updates |= set_widgets(column, choice) | {column.facts: facts(self.conversations, choice)}
-        choices = model_choices(models, lineup)
-        for column in drawn.columns.values():
-            model = column.widgets["model"]
-            updates[model] = gr.Dropdown(choices=choices, value=updates.get(model))
-            updates[column.preset] = gr.Dropdown(choices=[*PRESETS, *remembered.presets])
-        return updates
+        updates[drawn.drawer.preset] = gr.Dropdown(choices=[*PRESETS, *remembered.presets])
+        return updates | self._pickers(session, models)
 
     async def refresh(self, values: Values, session: Session) -> Updates:
         """List the models again; empty pickers of a first visit are filled once there is something to choose."""
         models = await self.conversations.models()
         lineup = read_lineup(self.drawn, session, values)
-        filled = lineup if any(choice.model for choice in lineup.columns) else with_defaults(lineup, models)
-        choices = model_choices(models, filled)
+        if not any(choice.model for choice in lineup.columns):
+            session.set_columns(with_defaults(lineup, models).columns)
+        return self._pickers(session, models)
+
+    def _pickers(self, session: Session, models: tuple[ModelInfo, ...]) -> Updates:
+        choices = model_choices(models, session.choices.values())
         updates: Updates = {}
         for letter, column in self.drawn.columns.items():
-            model, choice = column.widgets["model"], read_choice(column, values)
-            updates[model] = gr.Dropdown(choices=choices)
-            if filled is not lineup and letter in session.visible[: len(filled.columns)]:
-                choice = filled.columns[session.visible.index(letter)]
-                updates |= set_widgets(column, choice)
-                updates[model] = gr.Dropdown(choices=choices, value=choice.model or None)
-            updates[column.facts] = facts(self.conversations, choice)
+            choice = session.choices[letter]
+            updates[column.model] = gr.Dropdown(choices=choices, value=choice.model or None)
+            updates[column.facts] = self.conversations.facts(choice)
         return updates
 
     def remember(self, values: Values, request: gr.Request) -> Any:
@@ -112,8 +109,8 @@ class Memory:
         return as_markdown(self.sessions.of(request.session_hash))
 
 
-def model_choices(models: tuple[ModelInfo, ...], lineup: Lineup) -> list[tuple[str, str]]:
-    """The picker's entries: what is installed, and what the line-up names besides."""
+def model_choices(models: tuple[ModelInfo, ...], chosen: Iterable[ColumnChoice]) -> list[tuple[str, str]]:
+    """The picker's entries: what is installed, and what the columns name besides."""
     names = {info.name for info in models}
-    missing = sorted({choice.model for choice in lineup.columns if choice.model} - names)
+    missing = sorted({choice.model for choice in chosen if choice.model} - names)
     return [(parts.picker_label(info), info.name) for info in models] + [(name, name) for name in missing]

@@ -12,6 +12,7 @@ from arena.ui.catalog import CatalogPanel
 from arena.ui.column_events import ColumnEvents
 from arena.ui.compare import CompareParts, Updates, Values, draw_compare
 from arena.ui.conversation import Conversations
+from arena.ui.drawer_events import DrawerEvents
 from arena.ui.elements import html
 from arena.ui.lineup import LETTERS
 from arena.ui.memory import Memory
@@ -70,6 +71,7 @@ class Page:
             for column in drawn.columns.values()
             for event in ColumnEvents(drawn, column, self.conversations, self.sessions).wire()
         ]
+        changed += DrawerEvents(drawn, self.conversations, self.sessions).wire()
         memory = Memory(drawn, self.conversations, self.sessions)
         memory.wire([sent, *changed])
         return memory
@@ -87,10 +89,8 @@ class Life:
     def wire(self, demo: gr.Blocks) -> None:
         """Wire opening, looking after and leaving."""
         compare = self.compare
-        facts = [column.facts for column in compare.columns.values()]
-        presets = [column.preset for column in compare.columns.values()]
-        looked_after = [*compare.widgets, *facts, compare.banner, compare.timer, self.pill]
-        shared = [*compare.boxes, *presets, compare.system, compare.order, compare.prompt, compare.mode]
+        looked_after = [*compare.models, *compare.facts, compare.banner, compare.timer, self.pill]
+        shared = [*compare.boxes, compare.drawer.preset, compare.system, compare.order, compare.prompt, compare.mode]
         demo.load(self.open, compare.saved, [*looked_after, *shared], **QUICK)
         compare.timer.tick(self.look_after, compare.inputs, looked_after, **QUICK)
         demo.unload(self.leave)

@@ -263,10 +263,19 @@ def picker_label(info: ModelInfo) -> str:
     return "  ·  ".join([info.name, *facts])
 
 
+Ability = Literal["yes", "no", "unknown"]
+
+
+def can_think(info: ModelInfo | None) -> Ability:
+    """Can a model think before it answers?"""
+    if info is None or info.capabilities is None:
+        return "unknown"
+    return "yes" if "thinking" in info.capabilities else "no"
+
+
 def facts_line(info: ModelInfo | None, settings: str) -> str:
     """The line under a column's picker: what the model is, and which settings are not its own."""
     abilities = info.capabilities or () if info is not None else ()
-    think = "unknown" if info is None or info.capabilities is None else "yes" if "thinking" in abilities else "no"
     facts: list[str] = []
     if info is not None:
         facts += [text for text in (info.parameter_size, info.quantization) if text]
@@ -279,7 +288,7 @@ def facts_line(info: ModelInfo | None, settings: str) -> str:
         else ""
     )
     own = f'<span class="chip set" title="This column\'s settings">{escape(settings)}</span>' if settings else ""
-    return f'<div class="facts" data-think="{think}">{memory}{chips}{own}</div>'
+    return f'<div class="facts">{memory}{chips}{own}</div>'
 
 
 def examples(prompts: Sequence[tuple[str, str]]) -> str:

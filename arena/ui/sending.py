@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import gradio as gr
 
-from arena.ui.compare import CompareParts, Updates, Values, mode_line, read_choice, shown
+from arena.ui.compare import CompareParts, Updates, Values, mode_line, shown, take_models
 from arena.ui.conversation import Conversations
 from arena.ui.sessions import Asking, Sessions
 from arena.ui.wiring import QUICK, STREAM
@@ -37,8 +37,8 @@ class Sending:
         """Accept the prompt and empty the box; a prompt that cannot be sent now stays in it."""
         session = self.sessions.of(request.session_hash)
         drawn, message = self.drawn, values[self.drawn.prompt] or {}
-        choices = {letter: read_choice(column, values) for letter, column in drawn.columns.items()}
-        asking = Asking(message.get("text") or "", (), choices, values[drawn.system] or "", values[drawn.order])
+        take_models(drawn, session, values)
+        asking = Asking(message.get("text") or "", (), session.choices, values[drawn.system] or "", values[drawn.order])
         refusal = self.conversations.take(session, asking, message.get("files") or [])
         if refusal is None:
             return {drawn.prompt: {"text": "", "files": []}, drawn.mode: mode_line(session)}

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from arena.streaming import Reply
 from arena.types import ChatMessage, ChatRequest, Failed, Metrics, ModelInfo, ModelInstance, Order
 from arena.ui.attachments import Attachment, inlined
@@ -97,11 +99,28 @@ class Session:
 
     columns: dict[str, Column]
     visible: list[str]
+    choices: dict[str, ColumnChoice]
+    drawer: str = "A"
+    system: str = ""
     only: str | None = None
     editing: bool = False
     asking: Asking | None = None
     confirming: str | None = None
     left_s: float | None = None
+
+    @property
+    def set_up(self) -> bool:
+        """Has the page told its columns' settings to this session? A forgotten session has to be told again."""
+        return bool(self.visible)
+
+    def set_columns(self, choices: Sequence[ColumnChoice]) -> None:
+        """Show one column for each of `choices`, at least one and no more than there are."""
+        self.choices |= dict(zip(self.columns, choices, strict=False))
+        self.visible = list(self.columns)[: max(1, len(choices))]
+
+    def choose(self, letter: str, model: str) -> None:
+        """Give column `letter` another model; its settings stay."""
+        self.choices[letter] = msgspec.structs.replace(self.choices[letter], model=model)
 
     @property
     def taking_part(self) -> list[str]:
@@ -131,10 +150,6 @@ class Session:
         self.visible.remove(letter)
         if self.only == letter:
             self.only = None
-
-    def show(self, count: int) -> None:
-        """Show the first `count` columns."""
-        self.visible = list(self.columns)[: max(1, count)]
 
     def clear(self) -> None:
         """Forget all conversations; the columns and their settings stay."""
@@ -175,8 +190,9 @@ class Sessions:
         name = key or ""
         session = self._sessions.get(name)
         if session is None:
-            session = self._sessions[name] = Session({letter: Column(letter) for letter in self._letters}, [])
-            session.show(2)
+            session = self._sessions[name] = Session(
+                {letter: Column(letter) for letter in self._letters}, [], dict.fromkeys(self._letters, ColumnChoice())
+            )
         session.left_s = None
         return session
 

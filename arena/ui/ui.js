@@ -48,6 +48,7 @@
     document.querySelectorAll('.abot [role="log"]').forEach(follow);
     document.querySelectorAll('button.icon').forEach((button) => { if (!button.title) button.title = button.textContent.trim(); });
     document.querySelectorAll('.statbox').forEach(announce);
+    if ($('drawer')?.dataset.open) placeDrawer();
     document.querySelectorAll('#prompt button:not([aria-label])').forEach((button) => {
       button.ariaLabel = button.classList.contains('submit-button') ? 'Send' : 'Attach files';
       button.title = button.ariaLabel;
@@ -56,26 +57,42 @@
 
   // ---- drawers: a column's settings, the shared system prompt
 
-  function toggleDrawer(letter, open) {
+  function placeDrawer() {
+    const letter = $('drawer')?.dataset.open;
+    const chat = letter && $(`chat-${letter}`);
+    if (!chat) { closeDrawer(); return; }
     const column = $(`col-${letter}`);
-    if (!column) return;
-    const opens = open ?? column.dataset.drawer !== 'open';
-    column.dataset.drawer = opens ? 'open' : 'closed';
-    $(`settings-${letter}`)?.setAttribute('aria-expanded', String(opens));
-    if (opens) $(`drawer-${letter}`)?.querySelector('.switch input')?.focus({ preventScroll: true });
+    const box = chat.getBoundingClientRect();
+    const root = document.documentElement.style;
+    root.setProperty('--drawer-left', `${box.left}px`);
+    root.setProperty('--drawer-top', `${box.top}px`);
+    root.setProperty('--drawer-width', `${box.width}px`);
+    root.setProperty('--drawer-height', `${$(`status-${letter}`).getBoundingClientRect().top - box.top - 6}px`);
+    $('drawer').style.setProperty('--hue', getComputedStyle(column).getPropertyValue('--hue'));
+  }
+
+  function openDrawer(letter) {
+    closeDrawer();
+    $('drawer').dataset.open = letter;
+    $(`settings-${letter}`).setAttribute('aria-expanded', 'true');
+    placeDrawer();
+    $('drawer').querySelector('.switch input')?.focus({ preventScroll: true });
+  }
+
+  function closeDrawer() {
+    const letter = $('drawer')?.dataset.open;
+    if (!letter) return false;
+    delete $('drawer').dataset.open;
+    const button = $(`settings-${letter}`);
+    button?.setAttribute('aria-expanded', 'false');
+    if ($('drawer').contains(document.activeElement)) button?.focus({ preventScroll: true });
+    return true;
   }
 
   function toggleSystem() {
-    const opens = document.body.dataset.system !== 'open';
-    document.body.dataset.system = opens ? 'open' : 'closed';
+    const opens = $('system').toggleAttribute('data-open');
     $('system-toggle')?.setAttribute('aria-expanded', String(opens));
     if (opens) $('system')?.querySelector('textarea')?.focus();
-  }
-
-  function closeDrawers() {
-    const open = document.querySelectorAll('.acol[data-drawer="open"]');
-    open.forEach((column) => toggleDrawer(column.id.slice(-1), false));
-    return open.length > 0;
   }
 
   // ---- light and dark: the system's choice, until the user makes one
@@ -120,14 +137,14 @@
     if (event.isComposing || event.defaultPrevented) return;
     const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
     if (event.key === 'Escape') {
-      if ($('arena-keys')?.open || closeDrawers()) return;
+      if ($('arena-keys')?.open || closeDrawer()) return;
       $('stop-all')?.click();
     } else if (event.altKey && event.code === 'KeyN') {
       event.preventDefault();
       $('add')?.click();
     } else if (event.altKey && /^Digit[1-9]$/.test(event.code)) {
       event.preventDefault();
-      toggleDrawer('abcdefghi'[Number(event.code.slice(5)) - 1]);
+      $(`settings-${'abcdefghi'[Number(event.code.slice(5)) - 1]}`)?.click();
     } else if (plain && event.key === 'ArrowUp' && document.activeElement === promptBox() && !promptBox().value) {
       event.preventDefault();
       $('edit')?.click();
@@ -146,8 +163,10 @@
     if (button.dataset.ui === 'keys') keysDialog();
     else if (button.dataset.ui === 'theme') toggleTheme();
     else if (button.id === 'system-toggle') toggleSystem();
-    else if (/^settings-[a-l]$/.test(button.id)) toggleDrawer(button.id.slice(-1));
-    else if (button.dataset.action === 'settings') toggleDrawer(button.closest('.acol').id.slice(-1), true);
+    else if (/^settings-[a-l]$/.test(button.id)) {
+      if ($('drawer').dataset.open === button.id.slice(-1)) closeDrawer(); else openDrawer(button.id.slice(-1));
+    } else if (button.dataset.ui === 'close-drawer' || /^close-[a-l]$/.test(button.id)) closeDrawer();
+    else if (button.dataset.action === 'settings') $(`settings-${button.closest('.acol').id.slice(-1)}`).click();
     else if (button.dataset.action === 'example' || button.id === 'edit') setTimeout(() => promptBox()?.focus(), 150);
   }
 
@@ -197,6 +216,8 @@
     }
     document.addEventListener('keydown', onKey);
     document.addEventListener('click', onClick);
+    window.addEventListener('resize', placeDrawer);
+    document.addEventListener('scroll', (event) => { if (event.target.id === 'columns') placeDrawer(); }, true);
     let waiting = 0;
     const later = () => { if (!waiting) waiting = setTimeout(() => { waiting = 0; tend(); }, 120); };
     new MutationObserver(later).observe(document.documentElement, { childList: true, subtree: true });

@@ -1,0 +1,111 @@
+"""A real arena on a fake Ollama, and a real Chromium that looks at it and at nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+
+from arena.app import create_app
+from arena.server import Server, bind
+from arena.settings import load
+from tests.e2e.arena_page import ArenaPage
+from tests.fake_ollama import RunningFake, running_fake
+
+PATIENCE_S = 60.0
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder drives a browser."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+def chromium() -> str | None:
+    """The system's Chromium; ARENA_TEST_CHROMIUM names another."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return os.environ.get("ARENA_TEST_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+@contextmanager
+def served(*endpoints: str, **changes: Any) -> Iterator[str]:
+    """Run the whole application in a thread for the length of the block; gives its address."""
+    settings = load(port=0, endpoints=endpoints, engine="off", drain_s=0.2, **changes)
+    sockets, ready = bind(settings), threading.Event()
+    server = Server(create_app(settings), settings, sockets, on_ready=lambda url: ready.set())
+    thread = threading.Thread(target=server.run, name="arena", daemon=True)
+    thread.start()
+    assert ready.wait(PATIENCE_S)
+    try:
+        yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_S)
+
+
+@pytest.fixture(scope="package")
+def upstream() -> Iterator[RunningFake]:
+    """The fake Ollama behind the arena."""
+    with running_fake() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="package")
+def base(upstream: RunningFake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The arena's address. Twelve columns, so that many cases fit on one page."""
+    with served(f"fake={upstream.url}", data=tmp_path_factory.mktemp("data"), max_columns=12) as url:
+        yield url
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the whole folder; it ends with the folder, because its event loop bars all others."""
+    path = chromium()
+    if path is None:
+        pytest.skip("no Chromium on this machine; ARENA_TEST_CHROMIUM may name one")
+    expect.set_options(timeout=15_000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, base: str, upstream: RunningFake) -> Iterator[Page]:
+    """A fresh profile. Afterwards: nothing was asked of anyone but the arena, and no script has failed."""
+    upstream.reset()
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=base)
+    page, elsewhere, broken = context.new_page(), [], []
+
+    def asked(request: Request) -> None:
+        if request.url.startswith(("http", "ws")) and not request.url.startswith(base):
+            elsewhere.append(request.url)
+
+    context.on("request", asked)
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    yield page
+    context.close()
+    upstream.idle(within_s=5)
+    assert elsewhere == []
+    assert broken == []
+    assert upstream.canary_hits == []
+
+
+@pytest.fixture
+def arena(page: Page, base: str) -> ArenaPage:
+    """The page's hands and eyes; nothing is open yet."""
+    return ArenaPage(page, base)
