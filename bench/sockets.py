@@ -1,4 +1,4 @@
-"""Which TCP sockets this machine has, asked of the kernel directly: /proc/net/tcp takes tens of ms when many have closed."""
+"""Which TCP sockets this machine has, asked of the kernel directly: /proc/net/tcp is slow when many have closed."""
 
 from __future__ import annotations
 
