@@ -269,13 +269,15 @@ class Fleet:
             return self._endpoints[0]  # it says itself whether it has the model
         for max_age_s in (DESCRIBED_S, 0.0):
             await self.models(max_age_s)
-            holders = [candidate for candidate in self._endpoints if candidate.known(model) and candidate.error is None]
-            if holders:
+            knowing = [candidate for candidate in self._endpoints if candidate.known(model)]
+            if holders := [candidate for candidate in knowing if candidate.error is None]:
                 wanted = canonical(model)
                 return min(
                     holders,
                     key=lambda e: (e.in_flight, e.context_length(wanted) is None, self._endpoints.index(e)),
                 )
+        if knowing:
+            return knowing[0]  # it had the model when it last answered, and says itself what is wrong now
         raise ModelNotFound(f"model '{model}' not found, try pulling it first")
 
     async def aclose(self) -> None:

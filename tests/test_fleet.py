@@ -71,6 +71,16 @@ async def test_a_model_that_was_just_pulled_elsewhere_is_found_by_asking_once_mo
         assert (await fleet.holder("new:1b")).name == "one"
 
 
+async def test_a_model_whose_endpoint_went_down_is_not_told_to_be_missing() -> None:
+    async with two_hosts(["a:1b"], ["b:1b"]) as (fleet, _, two):
+        await fleet.models()
+        two.state(accept="refuse")
+        await fleet.models(0.0)
+        assert (await fleet.holder("b:1b")).name == "two"
+        with pytest.raises(ModelNotFound):
+            await fleet.holder("c:1b")
+
+
 async def test_of_two_holders_the_less_busy_one_is_taken() -> None:
     async with two_hosts(["a:1b"], ["a:1b"]) as (fleet, _, _two):
         with (await fleet.holder("a:1b")).lease():

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 TICK_S = 0.005
+HEALTH_EVERY_S = 0.05
+HEALTH_WITHIN_S = 1.0
+"""Longest time a health check may take meanwhile, on a machine that others use too."""
+FAKES_OWN = "socket.send() raised exception."
+"""What the fake's loop logs when a client has left it in mid-answer."""
 FDS = next((path for path in (Path("/proc/self/fd"), Path("/dev/fd")) if path.is_dir()), None)
 
 
@@ -51,7 +57,7 @@ def leak(before: Level, now: Level) -> str:
 
     A kept-alive connection to a fake in this process is no leak: it holds one descriptor at each end.
     """
-    pooled = 2 * max(0, now.connections - before.connections)
+    pooled = 2 * (now.connections - before.connections)
     left = {
         "requests still served": now.requests - before.requests,
         "tasks": now.tasks - before.tasks,
@@ -92,3 +98,97 @@ async def settled(left_over: Callable[[], str], within_s: float) -> None:
     while what := left_over():
         assert time.monotonic() < deadline, f"left over after {within_s} s: {what}"
         await asyncio.wait({never}, timeout=TICK_S)
+
+
+class Serving(Protocol):
+    """A whole server in a thread of this process."""
+
+    def level(self) -> Level:
+        """What it and its endpoints have in use now."""
+        ...
+
+    def health(self) -> int:
+        """Ask for its health on a connection of its own; the status."""
+        ...
+
+    @property
+    def log(self) -> Sequence[Mapping[str, Any]]:
+        """The structured lines of its log so far."""
+        ...
+
+    def outside(self) -> int:
+        """How many requests have reached places that nothing may ever contact."""
+        ...
+
+
+@dataclass
+class Case:
+    """One fault under way. The test fills in what it learns: the failures that must be told, and by which request."""
+
+    request_id: str | None = None
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    health: list[tuple[int, float]] = field(default_factory=list)
+
+    def failed(self, endpoint: str, code: str) -> None:
+        """One failure happened at `endpoint`."""
+        self.failures.append((endpoint, code))
+
+
+@contextmanager
+def seven_nevers(server: Serving, *, within_s: float, settle_s: float = 1) -> Iterator[Case]:
+    """Around one fault at a real server, whichever door it came in by.
+
+    It ends within `within_s`; meanwhile health answers; within `settle_s` nothing is left of it; nobody was sent
+    elsewhere; and the log has exactly one line for each failure, with request, endpoint and cause, and no traceback.
+    What depends on the door (documented statuses, truncated success, harm to a neighbour) is the test's to assert.
+    """
+    before, lines, outside = server.level(), len(server.log), server.outside()
+    case, over = Case(), threading.Event()
+    prober = threading.Thread(target=_probe, args=(server, case, over), name="health probe")
+    began_s = time.monotonic()
+    prober.start()
+    try:
+        yield case
+        took_s = time.monotonic() - began_s
+    finally:
+        over.set()
+        prober.join()
+    assert took_s <= within_s, f"ended after {took_s:.2f} s, over {within_s} s"
+    assert [status for status, _ in case.health] == [200] * len(case.health)
+    assert max(seconds for _, seconds in case.health) < HEALTH_WITHIN_S
+    _settle(lambda: leak(before, server.level()), settle_s)
+    assert server.outside() == outside, "something was sent elsewhere"
+    _check_log(case, server.log[lines:])
+
+
+def _probe(server: Serving, case: Case, over: threading.Event) -> None:
+    while True:
+        began_s = time.monotonic()
+        try:
+            status = server.health()
+        except OSError:
+            status = 0
+        case.health.append((status, time.monotonic() - began_s))
+        if over.wait(HEALTH_EVERY_S):
+            return
+
+
+def _settle(left_over: Callable[[], str], within_s: float) -> None:
+    """Wait until `left_over()` is empty, asking across the threads' border."""
+    deadline, never = time.monotonic() + within_s, threading.Event()
+    while what := left_over():
+        assert time.monotonic() < deadline, f"left over after {within_s} s: {what}"
+        never.wait(TICK_S)
+
+
+def _check_log(case: Case, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Exactly one line a failure. That an endpoint has stopped answering is told apart, once, in a line of its own."""
+    serious = [line for line in lines if line["level"] in ("warning", "error", "critical")]
+    serious = [line for line in serious if line["event"] != FAKES_OWN]
+    assert not any("exception" in line for line in serious), serious
+    told = [line for line in serious if line["logger"] != "arena.fleet"]
+    assert sorted((line["endpoint"], line["code"]) for line in told) == sorted(case.failures), told
+    for line in told:
+        assert line["event"], "no cause"
+        assert float(line["elapsed_s"]) >= 0
+        assert case.request_id is None or line["request_id"] == case.request_id
