@@ -19,12 +19,12 @@ body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 syst
 h2 { margin: 2.5rem 0 .5rem; }
 details { border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; padding: 0 1rem; }
 summary { cursor: pointer; padding: .6rem 0; }
-summary b, code, pre { font-family: ui-monospace, monospace; font-size: .9em; }
+summary b, code, pre { font-family: ui-monospace, monospace; font-size: .9em; overflow-wrap: anywhere; }
 .method { display: inline-block; min-width: 3.5em; }
 pre { overflow-x: auto; padding: .8rem; border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); }
-td:first-child { white-space: nowrap; }
+td:first-child { min-width: 8rem; }
 """
 
 
@@ -62,7 +62,9 @@ def _page(document: dict[str, Any]) -> Iterator[str]:
                     yield from _operation(document, method, path, row)
     yield "<h2>Shapes</h2>"
     for name, schema in document["components"]["schemas"].items():
-        yield f"<details id='{escape(name)}'><summary><b>{escape(name)}</b></summary>{_shape(schema)}</details>"
+        # the id lies inside, so that a link to it opens what is folded
+        shape = f"<div id='{escape(name)}'>{_shape(schema)}</div>"
+        yield f"<details><summary><b>{escape(name)}</b></summary>{shape}</details>"
     yield "</body></html>"
 
 

@@ -232,13 +232,11 @@ async def test_what_is_not_json_is_a_400(api: Client, route: str) -> None:
 
 
 async def test_deep_nesting_in_a_message_is_refused(api: Client) -> None:
-    for depth in (100, 900):
-        deep: Any = 1
-        for _ in range(depth):
-            deep = [deep]
-        history = [{"role": "user", "content": "", "x": deep}]
-        answer = await api.post("/api/chat", {"history": history, "models": ["tiny"]})
-        check_error(answer, 400, "history[0] is nested more than 64 levels deep")
+    deep: Any = 1
+    for _ in range(100):
+        deep = [deep]
+    answer = await api.post("/api/chat", {"history": [{"role": "user", "content": "", "x": deep}], "models": ["tiny"]})
+    check_error(answer, 400, "history[0] is nested more than 64 levels deep")
 
 
 async def test_a_key_that_stands_twice_is_refused(api: Client) -> None:

@@ -332,6 +332,14 @@ async def test_metrics_come_from_ollamas_counters(api: Client) -> None:
     assert "wall_clock" not in metrics
 
 
+async def test_without_counters_the_clock_is_the_arenas_and_says_so(api: Client) -> None:
+    metrics = (await api.post("/api/chat", legacy("fx-nometrics:n-3"))).json()["metrics"]
+    assert metrics["wall_clock"] is True
+    assert metrics["duration_s"] == metrics["total_s"] > 0
+    assert metrics["tokens_per_sec"] == 0
+    assert metrics["rate_reliable"] is False
+
+
 async def test_the_seeds_three_figures_are_numbers_even_without_counters(api: Client) -> None:
     body = (await api.post("/api/chat", legacy("fx-nodone:n-3", "tiny"))).json()
     metrics = body["results"]["fx-nodone:n-3"]["metrics"]

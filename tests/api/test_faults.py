@@ -151,7 +151,8 @@ async def test_many_clients_leaving_at_once_leave_nothing_behind(api: Client, fa
     async def leave(number: int) -> None:
         model = ("fx-hang", "fx-stall:at-1", "fx-endless")[number % 3]
         route = ("/api/chat", "/api/stream_chat")[number % 2]
-        async with api.open(route, {"history": HELLO, "models": [model, "fx-ok:n-2"]}):
+        async with api.open(route, {"history": HELLO, "models": [model, "fx-ok:n-2"]}) as exchange:
+            exchange.blocked = asyncio.Event()  # nobody reads
             await fake.arrived(number + 1, path="/api/chat")
 
     async with invariants(fake, within_s=10):

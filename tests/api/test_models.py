@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
+from arena.arena import Arena
 from tests.api.asgi import Answer, Client, started
 from tests.api.conftest import create_api, settings_for
 from tests.fake_ollama import DEFAULT_MODELS, FakeOllama
@@ -68,7 +70,7 @@ async def test_health_does_not_wait_for_a_silent_endpoint(fake: FakeOllama, monk
 
 
 async def test_without_any_endpoint_health_is_degraded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("arena.arena.OLLAMA_DEFAULT", await dead_url())
+    monkeypatch.setattr("arena.app.Arena", partial(Arena, local_ollama=await dead_url()))
     async with started(create_api(settings_for())) as api:
         assert (await api.get("/api/health")).json()["status"] == "degraded"
         assert (await api.get("/api/models")).status == 500
@@ -241,6 +243,27 @@ async def test_load_and_unload_move_a_model(api: Client, fake: FakeOllama) -> No
     assert not fake.loaded
     for route in ("/api/load_model", "/api/unload_model"):
         assert (await api.post(route, {"model": "nothing"})).status == 404
+
+
+async def test_load_without_ollama_is_the_documented_500() -> None:
+    async with started(create_api(settings_for(await dead_url()))) as api:
+        answer = await api.post("/api/load_model", {"model": "tiny"})
+    assert answer.status == 500
+    assert answer.json()["error"] == "An unexpected error occurred"
+    assert answer.json()["code"] == "backend_unreachable"
+
+
+async def test_a_request_that_comes_while_the_endpoints_are_sought_waits_for_them(
+    fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arena.app.Arena", partial(Arena, local_ollama=fake.url))
+    for method, path, body in (
+        ("GET", "/api/models", b""),
+        ("POST", "/api/chat", b'{"message": "x", "model": "tiny"}'),
+        ("POST", "/api/pull_model", b'{"model": "fx-pull"}'),
+    ):
+        async with started(create_api(settings_for())) as api:
+            assert (await api.call(method, path, body)).status == 200
 
 
 async def test_leaving_stops_a_load(api: Client, fake: FakeOllama) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -39,6 +40,7 @@ async def test_every_route_is_described_and_every_description_served(api: Client
     described = {(method.upper(), path) for path, rows in document["paths"].items() for method in rows}
     assert described == served(api.app)
     assert len(described) == 13
+    assert json.loads(json.dumps(api.app.app.openapi())) == document  # type: ignore[attr-defined]
 
 
 async def test_every_route_documents_its_errors_in_the_one_form(document: dict[str, Any]) -> None:
