@@ -47,6 +47,7 @@ def _arena_env(port: int, up: int) -> dict[str, str]:
         "ARENA_ENGINE": "off",
         "ARENA_DATA": tempfile.mkdtemp(prefix="data-", dir=lab.BUILD),
         "ARENA_MAX_INSTANCES": "64",
+        "ARENA_MAX_ANSWER_TOKENS": "1000000",
     }
 
 
