@@ -178,13 +178,15 @@ async def _decoded(response: upstream.Answer) -> AsyncGenerator[list[Event], Non
     async with aclosing(response.blocks()) as blocks:
         async for block in blocks:
             events = decoder.feed(block)
-            for event in events:
-                if isinstance(event, Trouble):
-                    raise _error(event)
+            trouble = next((event for event in events if isinstance(event, Trouble)), None)
+            if trouble is not None:
+                events = events[: events.index(trouble)]  # what came before it is still part of the answer
             if events:
                 yield events
                 if isinstance(events[-1], Ending):
                     return
+            if trouble is not None:
+                raise _error(trouble)
     raise upstream.Gone("unexpected EOF")
 
 

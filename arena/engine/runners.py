@@ -263,6 +263,7 @@ class Runners:
         if item.ready:
             await item.child.kill()
         if item.watch is not None:
+            item.watch.cancel()
             await _finished([item.watch])
 
     async def _until(self, condition: Callable[[], bool]) -> None:

@@ -30,7 +30,7 @@ from arena.engine.native import Native
 from arena.engine.openai import OpenAI, OpenAIDialect, listed
 from arena.engine.prepare import first_start
 from arena.engine.pull import Pulls
-from arena.engine.runners import Runners
+from arena.engine.runners import Launch, Runners
 from arena.errors import BadRequest, ModelNotFound
 from arena.names import canonical
 
@@ -87,9 +87,12 @@ def _with_tag(name: str) -> str:
     return name if canonical(name) == name.lower() else f"{name}:latest"
 
 
-def create_app(config: Config) -> ASGIApp:
-    """The engine as an ASGI application; its lifespan starts the background work and ends every runner."""
-    runners = Runners(config, Launcher(config))
+def create_app(config: Config, launch: Launch | None = None) -> ASGIApp:
+    """The engine as an ASGI application; its lifespan starts the background work and ends every runner.
+
+    `launch` loads models; by default as processes of llama.cpp.
+    """
+    runners = Runners(config, launch or Launcher(config))
     models = Models(config)
     engine = Engine(config, models, runners)
     digests = Digests(config.data / "engine" / "digests.json")

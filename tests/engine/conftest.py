@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from arena.engine.config import Config
+from arena.engine.runners import Launch
 from arena.engine.server import create_app, create_server
 from tests.engine.files import smollm2, write_tiny
-
-Serving = Callable[[Config], AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 @pytest.fixture(scope="session")
@@ -53,14 +52,14 @@ def config_for(data: Path, **changes: object) -> Config:
 
 
 @asynccontextmanager
-async def serving(config: Config) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(config: Config, launch: Launch | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """An engine on a real port in this process, and a client for it."""
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    server = create_server(create_app(config), "127.0.0.1", 0, port.set_result)
+    server = create_server(create_app(config, launch), "127.0.0.1", 0, port.set_result)
     running = asyncio.create_task(server.serve())
-    await asyncio.wait({running, port}, return_when=asyncio.FIRST_COMPLETED)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port.result()}", timeout=60) as client:
+        address = f"http://127.0.0.1:{await asyncio.wait_for(port, 30)}"
+        async with httpx.AsyncClient(base_url=address, timeout=30) as client:
             yield client
     finally:
         server.should_exit = True

