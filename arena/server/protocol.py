@@ -89,6 +89,13 @@ class LimitedProtocol(HttpToolsProtocol):
 
     # what arrives
 
+    def eof_received(self) -> None:
+        """The client has hung up: whoever works for it hears of it now, not after all that is written was taken."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self.flow.resume_writing()
+
     def data_received(self, data: bytes) -> None:
         """Take the next bytes to the stage they belong to."""
         if self._stage is Stage.BODY or self._stage is Stage.DISCARD:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -52,3 +53,11 @@ def arena(impatient: ServedArena) -> Iterator[ServedArena]:
     yield impatient
     for fake in impatient.fakes:
         fake.reset()
+
+
+@pytest.fixture(scope="package")
+def patient(fakes: tuple[RunningFake, RunningFake], log_lines: LogLines) -> Iterator[ServedArena]:
+    """An arena that waits for what is connected, and lets answers grow without end."""
+    endless: dict[str, Any] = {"max_answer_tokens": 10**9, "max_answer_bytes": 10**12}
+    with served(*fakes, lines=log_lines, connect_timeout_s=SHORT_S, **endless) as arena:
+        yield arena

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import pytest
 from msgspec import Struct
@@ -66,10 +67,15 @@ class ServedArena:
     """A running server: `arena` is the object inside, `fake` and `other` are its endpoints."""
 
     def __init__(
-        self, port: int, arena: Arena, loop: asyncio.AbstractEventLoop, fakes: tuple[RunningFake, ...], lines: LogLines
+        self,
+        server: Server,
+        arena: Arena,
+        loop: asyncio.AbstractEventLoop,
+        fakes: tuple[RunningFake, ...],
+        lines: LogLines,
     ) -> None:
-        self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        self.server = server
+        self.url = server.url
         self.arena = arena
         self.fakes = fakes
         self._loop = loop
@@ -123,7 +129,7 @@ class ServedArena:
 
     def ask(self, method: str, path: str, body: object = None) -> Answer:
         """One request on a connection of its own, and its whole answer; one that is cut short raises."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_S)
         try:
             sent = None if body is None else json.dumps(body).encode()
             connection.request(method, path, sent, {"Content-Type": "application/json"} if sent else {})
@@ -186,7 +192,7 @@ def served(
     thread.start()
     try:
         assert ready.wait(PATIENCE_S)
-        yield ServedArena(sockets[0].getsockname()[1], arenas[0], loops[0], fakes, lines)
+        yield ServedArena(server, arenas[0], loops[0], fakes, lines)
     finally:
         server.should_exit = True
         thread.join(PATIENCE_S)
