@@ -80,8 +80,10 @@ def hold(target: Target) -> Iterator[Row]:
         before_cpu = target.server.cpu_s() if target.server else 0.0
         args = target.args("bench-d1000000-n10", 1, streams, streams, 10, t=20, r=3000)
         running = lab.start_load(target.port, *args)
-        time.sleep(7)
-        alive = lab.call(target.up_port, "/_stats")["active"]
+        alive, end = 0, time.monotonic() + 9
+        while alive < streams and time.monotonic() < end:
+            time.sleep(0.2)
+            alive = lab.call(target.up_port, "/_stats")["active"]
         held_kib = target.server.rss_kib() if target.server else 0.0
         threads = target.server.threads() if target.server else 0
         got = lab.finish_load(running)
@@ -93,7 +95,7 @@ def hold(target: Target) -> Iterator[Row]:
             "alive": alive,
             "complete": got["complete"],
             "tokens": got["tokens"],
-            "kib_per_stream": (held_kib - before_kib) / streams if target.server else None,
+            "kib_per_stream": (held_kib - before_kib) / max(alive, 1) if target.server else None,
             "threads": threads or None,
             "p50_us": late.get("p50"),
             "p99_us": late.get("p99"),
