@@ -48,6 +48,7 @@ class EngineProcess:
         self._sleep = sleep
         self._process: asyncio.subprocess.Process | None = None
         self._port = 0
+        self._restarts = 0
         self._last_words = ""
         self._logging: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -61,6 +62,11 @@ class EngineProcess:
     def url(self) -> str | None:
         """The base url; the same after a restart if the port is still free. None before the first start."""
         return f"http://127.0.0.1:{self._port}" if self._port else None
+
+    @property
+    def restarts(self) -> int:
+        """How often it had to be started again."""
+        return self._restarts
 
     @property
     def pid(self) -> int | None:
@@ -126,6 +132,7 @@ class EngineProcess:
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
             try:
                 await self._spawn()
+                self._restarts += 1
             except EngineFailed as error:
                 log.warning("%s", error.message)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -71,6 +71,16 @@ async def engine(tiny_data: Path) -> AsyncIterator[httpx.AsyncClient]:
     """One engine with the tiny models for the tests of a module."""
     async with serving(config_for(tiny_data, parallel=2, context_length=512)) as client:
         yield client
+
+
+async def until(condition: Callable[[], bool], limit_s: float = 20) -> None:
+    """Wait for something in another process, which no event of ours can tell. Raises TimeoutError."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(limit_s):
+        while not condition():
+            tick = loop.create_future()
+            loop.call_later(0.01, tick.set_result, None)
+            await tick
 
 
 def children(pid: int | None = None) -> set[int]:

@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-LAYERS, WIDTH, HEADS, FEED_FORWARD, CONTEXT = 2, 64, 2, 128, 1024
+LAYERS, WIDTH, HEADS, FEED_FORWARD, CONTEXT, VOCABULARY = 2, 64, 2, 128, 1024, 4096
 
 
 def smollm2() -> Path | None:
@@ -21,18 +21,23 @@ def smollm2() -> Path | None:
 
 
 def write_tiny(source: Path, target: Path) -> None:
-    """A model of two layers with random weights, and the tokenizer and template of `source`: gibberish, but fast."""
+    """Two layers of random weights with `source`'s template and the first of its tokens: gibberish, but fast."""
     import gguf
     import numpy as np
 
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, "llama")
+    tokens = set(reader.fields["tokenizer.ggml.tokens"].contents(slice(VOCABULARY)))
     for name, field in reader.fields.items():
         if name.startswith("tokenizer."):
             kind = field.types[0]
-            item = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(name, field.contents(), kind, item)
-    vocabulary = len(reader.fields["tokenizer.ggml.tokens"].data)
+            value = field.contents()
+            if name.endswith(".merges"):
+                value = [merge for merge in value if merge.replace(" ", "") in tokens]
+            elif isinstance(value, list):
+                value = value[:VOCABULARY]
+            writer.add_key_value(name, value, kind, field.types[-1] if isinstance(value, list) else None)
+    vocabulary = VOCABULARY
     writer.add_block_count(LAYERS)
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)

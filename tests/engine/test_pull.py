@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import shutil
@@ -61,54 +62,65 @@ class Hub:
         return json.dumps(entries).encode()
 
 
-@pytest.fixture
-def hub() -> Iterator[tuple[Hub, str]]:
-    state = Hub()
+class Server(ThreadingHTTPServer):
+    """Carries a Hub."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path.startswith("/api/models/org/repo/tree/main"):
-                self.reply(200, state.tree())
-            elif self.path.startswith("/org/repo/resolve/main/"):
-                self.file(state.files[self.path.rsplit("/", 1)[1]])
-            else:
-                self.reply(404, b"")
+    daemon_threads = True
+    hub: Hub
 
-        def file(self, data: bytes) -> None:
-            state.ranges.append(self.headers["Range"])
-            begin = 0
-            if self.headers["Range"] and not state.ignore_range:
-                begin = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            if begin >= len(data):
-                self.reply(416, b"")
-                return
-            self.send_response(206 if begin else 200)
-            self.send_header("Content-Length", str(len(data) - begin))
-            self.end_headers()
-            rest = data[begin:]
-            self.wfile.write(rest[: min(1000, state.cut_after or 1000)])
-            if state.gate is not None:
-                self.wfile.flush()
-                state.gate.wait(30)
-            if state.cut_after is None:
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers as the hub does."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        hub = self.server.hub
+        if self.path.startswith("/api/models/org/repo/tree/main"):
+            self.reply(200, hub.tree())
+        elif self.path.startswith("/org/repo/resolve/main/"):
+            self.file(hub, hub.files[self.path.rsplit("/", 1)[1]])
+        else:
+            self.reply(404, b"")
+
+    def file(self, hub: Hub, data: bytes) -> None:
+        wanted_range = self.headers["Range"]
+        hub.ranges.append(wanted_range)
+        begin = int(wanted_range.removeprefix("bytes=")[:-1]) if wanted_range and not hub.ignore_range else 0
+        if begin >= len(data):
+            self.reply(416, b"")
+            return
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(data) - begin))
+        self.end_headers()
+        rest = data[begin:]
+        self.wfile.write(rest[: min(1000, hub.cut_after or 1000)])
+        if hub.gate is not None:
+            self.wfile.flush()
+            hub.gate.wait(30)
+        if hub.cut_after is None:
+            with contextlib.suppress(OSError):  # the client has left
                 self.wfile.write(rest[1000:])
 
-        def reply(self, status: int, data: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def reply(self, status: int, data: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
-        def log_message(self, *_: object) -> None:
-            pass
+    def log_message(self, *_: object) -> None:
+        pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+
+@pytest.fixture
+def hub() -> Iterator[tuple[Hub, str]]:
+    server = Server(("127.0.0.1", 0), Handler)
+    server.hub = Hub()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    yield state, f"http://127.0.0.1:{server.server_address[1]}"
-    if state.gate is not None:
-        state.gate.set()
+    yield server.hub, f"http://127.0.0.1:{server.server_address[1]}"
+    if server.hub.gate is not None:
+        server.hub.gate.set()
     server.shutdown()
     thread.join()
     server.server_close()
@@ -121,6 +133,14 @@ async def engine(hub: tuple[Hub, str], tmp_path: Path) -> AsyncIterator[httpx.As
 
 
 NAME = "hf.co/org/repo:Q4_K_M"
+
+
+def files_in(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def models_in(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.gguf"))
 
 
 async def pulled(engine: httpx.AsyncClient, name: str = NAME) -> list[dict[str, Any]]:
@@ -151,7 +171,7 @@ class TestThroughTheApi:
             deleted = await engine.request("DELETE", "/api/delete", json={"model": name})
             assert (deleted.status_code, deleted.content) == (200, b"")
         assert (await engine.get("/api/tags")).json() == {"models": []}
-        assert not list(tmp_path.rglob("*.gguf"))
+        assert models_in(tmp_path) == []
 
     async def test_second_pull_fetches_nothing(self, engine: httpx.AsyncClient, hub: tuple[Hub, str]) -> None:
         await pulled(engine)
@@ -220,7 +240,7 @@ class TestThroughTheApi:
             "vision",
         ]
         await engine.request("DELETE", "/api/delete", json={"model": "see"})
-        assert not list(tmp_path.rglob("*.gguf"))
+        assert models_in(tmp_path) == []
 
 
 class TestDownloads:
@@ -233,7 +253,7 @@ class TestDownloads:
         state, url = hub
         state.cut_after = 700
         target = tmp_path / "m.gguf"
-        with pytest.raises(DownloadFailed, match="700 of|broke"):
+        with pytest.raises(DownloadFailed, match=r"700 of|broke"):
             await self.fetch(f"{url}/org/repo/resolve/main/m-Q4_K_M.gguf", target)
         assert not target.exists()
         state.cut_after = None
@@ -257,7 +277,7 @@ class TestDownloads:
     async def test_wrong_bytes_are_thrown_away(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
         with pytest.raises(DownloadFailed, match="digest mismatch"):
             await self.fetch(f"{hub[1]}/org/repo/resolve/main/m-Q4_K_M.gguf", tmp_path / "m.gguf", "00" * 32)
-        assert list(tmp_path.iterdir()) == []
+        assert files_in(tmp_path) == []
 
     async def test_cancel_stops_and_keeps_the_part(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
         state, url = hub

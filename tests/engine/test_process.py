@@ -1,0 +1,142 @@
+"""The engine as a child of the arena: started, found again after a crash, ended with its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from arena.engine.process import EngineFailed, EngineProcess
+from tests.engine.conftest import until
+from tests.engine.files import gguf_bytes
+
+pytestmark = pytest.mark.anyio
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "OLLAMA_MODELS": "/none", "HF_HUB_CACHE": "/none", "ARENA_ENGINE_THREADS": "1", **more}
+
+
+async def no_wait(_: float) -> None:
+    """Back-off without the wait."""
+
+
+async def alive(url: str) -> bool:
+    async with httpx.AsyncClient() as client:
+        return (await client.get(url)).text == "Ollama is running"
+
+
+async def test_start_crash_restart_stop(tmp_path: Path) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    engine = EngineProcess(tmp_path, environment(), fetch=False, sleep=sleep)
+    assert (engine.url, engine.running, engine.pid) == (None, False, None)
+    url = await engine.start()
+    assert await alive(url)
+    assert await engine.start() == url
+    first = engine.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: engine.restarts == 1)
+    assert engine.url == url
+    assert await alive(url)
+    assert waits == [0.5]
+    await engine.stop()
+    assert not engine.running
+    with pytest.raises(httpx.ConnectError):
+        await alive(url)
+    await engine.stop()
+
+
+async def test_wrong_setting_is_told(tmp_path: Path) -> None:
+    engine = EngineProcess(tmp_path, environment(OLLAMA_NUM_PARALLEL="many"), fetch=False)
+    with pytest.raises(EngineFailed, match="OLLAMA_NUM_PARALLEL must be a whole number"):
+        await engine.start()
+    assert not engine.running
+    await engine.stop()
+
+
+async def test_start_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
+    engine = EngineProcess(tmp_path, environment(), fetch=False)
+    starting = asyncio.create_task(engine.start())
+    await until(lambda: engine.pid is not None)
+    starting.cancel()
+    await asyncio.wait({starting})
+    assert not engine.running
+    await engine.stop()
+
+
+async def test_waits_grow_while_it_keeps_failing(tmp_path: Path) -> None:
+    waits: list[float] = []
+    enough = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            enough.set()
+            await asyncio.Event().wait()
+
+    engine = EngineProcess(tmp_path, environment(), fetch=False, sleep=sleep)
+    await engine.start()
+    engine._env["OLLAMA_NUM_PARALLEL"] = "many"
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    await asyncio.wait_for(enough.wait(), 20)
+    await engine.stop()
+    assert waits == [0.5, 1.0, 2.0]
+
+
+def run(*arguments: str, data: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "arena.engine", *arguments, "--data", str(data)],
+        env=environment(**env), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=40, check=False,
+    )  # fmt: skip
+
+
+def test_ends_when_its_input_is_closed(tmp_path: Path) -> None:
+    ended = run("--port", "0", "--watch-parent", "--no-fetch", data=tmp_path)
+    assert ended.returncode == 0
+    assert '"port"' in ended.stdout
+
+
+def test_taken_port_is_an_exit_status(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = run("--port", str(taken.getsockname()[1]), "--no-fetch", data=tmp_path)
+    assert ended.returncode == 3
+    assert ended.stdout == ""
+    assert "address already in use" in ended.stderr
+
+
+def test_wrong_setting_is_an_exit_status(tmp_path: Path) -> None:
+    ended = run("serve", data=tmp_path, OLLAMA_MAX_QUEUE="x")
+    assert (ended.returncode, ended.stderr) == (2, "OLLAMA_MAX_QUEUE must be a whole number, 0 or more.\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_sigterm_ends_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "arena.engine", "--port", "0", "--no-fetch", "--data", str(tmp_path)]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert '"version"' in process.stdout.readline()
+        process.terminate()
+        process.wait(20)
+
+
+def test_broken_own_file_is_said_by_setup(tmp_path: Path) -> None:
+    (tmp_path / "models" / "smollm2").mkdir(parents=True)
+    (tmp_path / "models" / "smollm2" / "135m.gguf").write_bytes(gguf_bytes()[:10])
+    ended = run("setup", data=tmp_path)
+    assert "smollm2:135m  0 MB  the file has only 10 bytes" in ended.stdout

@@ -1,0 +1,162 @@
+"""The real SmolLM2 and its eight-bit sister: two contestants that answer, side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from arena.engine import prepare, requantise
+from arena.engine.catalogue import CATALOGUE, NOT_THERE
+from arena.engine.config import Config
+from arena.engine.digests import Digests, sha256_of
+from arena.engine.header import TENSOR_TYPES, read_header
+from arena.engine.models import Models
+from arena.engine.pull import Pulls
+from arena.errors import ArenaError
+from tests.engine.conftest import config_for, serving, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+
+Q4, Q8 = "smollm2:135m", "smollm2:135m-q8_0"
+
+
+@pytest.fixture(scope="module")
+def data(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("smollm2")
+    own = folder / "models" / "smollm2"
+    own.mkdir(parents=True)
+    (own / "135m.gguf").symlink_to(real)
+    return folder
+
+
+@pytest.fixture(scope="module")
+async def engine(data: Path) -> AsyncIterator[httpx.AsyncClient]:
+    out = io.StringIO()
+    assert await prepare.setup(config_for(data), out)
+    assert f"{Q8}  145 MB  Q8_0\n" in out.getvalue()
+    async with serving(config_for(data)) as client:
+        yield client
+
+
+async def say(engine: httpx.AsyncClient, model: str, **options: Any) -> dict[str, Any]:
+    question = {"role": "user", "content": "What is the capital of France?"}
+    body = {"model": model, "messages": [question], "stream": False, "options": {"num_predict": 16, **options}}
+    answer: dict[str, Any] = (await engine.post("/api/chat", json=body)).json()
+    return answer
+
+
+async def test_both_answer_side_by_side(engine: httpx.AsyncClient) -> None:
+    tasks = [asyncio.create_task(say(engine, model, temperature=0)) for model in (Q4, Q8)]
+    await asyncio.wait(tasks)
+    for task in tasks:
+        answer = task.result()
+        assert answer["message"]["content"].strip()
+        assert 1 < answer["eval_count"] <= 16
+        parts = ("load_duration", "prompt_eval_duration", "eval_duration")
+        assert 0 < sum(answer[part] for part in parts) <= answer["total_duration"]
+        assert answer["prompt_eval_count"] == 37
+    assert {item["name"] for item in (await engine.get("/api/ps")).json()["models"]} == {Q4, Q8}
+
+
+async def test_seed_repeats(engine: httpx.AsyncClient) -> None:
+    first, second = [await say(engine, Q4, seed=42, temperature=1.2) for _ in range(2)]
+    assert first["message"] == second["message"]
+
+
+async def test_keep_alive_zero(engine: httpx.AsyncClient) -> None:
+    for model in (Q4, Q8):
+        await engine.post("/api/chat", json={"model": model, "keep_alive": 0})
+    assert (await engine.get("/api/ps")).json() == {"models": []}
+
+
+async def test_digests_are_worked_out_in_the_background(engine: httpx.AsyncClient, data: Path, real: Path) -> None:
+    digests = Digests(data / "engine" / "digests.json")
+    models = Models(config_for(data))
+    await digests.keep(models)
+    found = models.find(Q4)
+    assert found is not None
+    assert digests.of(found) == sha256_of(real)
+    assert Digests(data / "engine" / "digests.json").of(found) == digests.of(found)
+
+
+async def test_sister_has_the_same_shape_in_eight_bits(engine: httpx.AsyncClient, data: Path, real: Path) -> None:
+    sister, first = read_header(data / "models" / "smollm2" / "135m-q8_0.gguf"), read_header(real)
+    assert {TENSOR_TYPES[tensor.type][0] for tensor in sister.tensors} == {"Q8_0", "F32"}
+    assert [(t.name, t.shape) for t in sister.tensors] == [(t.name, t.shape) for t in first.tensors]
+    assert sister.chat_template == first.chat_template
+    assert sister.quantization == "Q8_0"
+
+
+class TestFirstStart:
+    def parts(self, data: Path) -> tuple[Config, Models, Pulls]:
+        config = config_for(data)
+        models = Models(config)
+        return config, models, Pulls(config, models, Digests(data / "digests.json"))
+
+    async def test_fetches_nothing_where_nothing_can_be_fetched(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.delitem(CATALOGUE, Q4)
+        await prepare.first_start(*self.parts(tmp_path))
+        assert NOT_THERE in caplog.text
+        out = io.StringIO()
+        assert not await prepare.setup(config_for(tmp_path), out)
+        assert out.getvalue() == f"pulling manifest\n{NOT_THERE}\n"
+
+    async def test_makes_the_sister_once(self, real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        made: list[Path] = []
+
+        async def make(config: Config, models: Models, *, patient: bool) -> bool:
+            assert patient
+            made.append(config.data)
+            return True
+
+        monkeypatch.setattr(prepare, "make_sister", make)
+        own = tmp_path / "models" / "smollm2"
+        own.mkdir(parents=True)
+        (own / "135m.gguf").symlink_to(real)
+        for _ in range(2):
+            await prepare.first_start(*self.parts(tmp_path))
+        assert made == [tmp_path]
+
+    async def test_failure_is_told_and_leaves_no_file(self, real: Path, tmp_path: Path) -> None:
+        own = tmp_path / "models" / "smollm2"
+        own.mkdir(parents=True)
+        (own / "135m.gguf").symlink_to(real)
+        config, models, _ = self.parts(tmp_path)
+        models.find(Q4)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "executable", "/bin/false")
+            with pytest.raises(ArenaError, match="could not be made"):
+                await prepare.make_sister(config, models, patient=True)
+        assert not (own / "135m-q8_0.gguf").exists()
+
+    async def test_cancel_ends_the_work(self, real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        own = tmp_path / "models" / "smollm2"
+        own.mkdir(parents=True)
+        (own / "135m.gguf").symlink_to(real)
+        slow = tmp_path / "slow"
+        slow.write_text('#!/bin/sh\necho $$ > "$0.pid.new"; mv "$0.pid.new" "$0.pid"; exec sleep 600\n')
+        slow.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(slow))
+        config, models, _ = self.parts(tmp_path)
+        working = asyncio.create_task(prepare.make_sister(config, models))
+        await until((tmp_path / "slow.pid").exists)
+        working.cancel()
+        await asyncio.wait({working})
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "slow.pid").read_text()), 0)
+
+    def test_in_this_process(self, tiny: Path, tmp_path: Path) -> None:
+        target = tmp_path / "new" / "q8.gguf"
+        requantise.requantise(tiny, target)
+        assert read_header(target).quantization == "Q8_0"
+        assert [file.name for file in target.parent.iterdir()] == ["q8.gguf"]
