@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -205,7 +206,7 @@ class StubArena:
         self.engine_error = engine_error
         self.fleet = self
         self.catalog = self
-        self.endpoints = () if engine_error else ("engine",)
+        self.endpoints = () if engine_error else (SimpleNamespace(error=None),)
         self._jobs = list(jobs)
 
     async def started(self) -> None: ...
