@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Literal
 
 from arena.catalog import Catalog
@@ -35,11 +37,17 @@ class Arena:
         self.fleet = Fleet([self._endpoint(*endpoint_name_and_url(text)) for text in settings.endpoints])
         self.compare = Compare(self.fleet)
         self.catalog = Catalog(self.fleet, settings)
-        self.engine_state: EngineState = "off"
         self.engine_error: str | None = None
-        self._engine = engine or EngineProcess(settings.data)
+        self._engine = engine or EngineProcess(settings.data, child_environment())
+        self._engine_state: EngineState = "off"
         self._local_ollama = local_ollama
         self._starting: asyncio.Task[None] | None = None
+
+    @property
+    def engine_state(self) -> EngineState:
+        """Where the embedded engine stands; one that crashed is `starting` until it answers again."""
+        fallen = self._engine_state == "running" and not self._engine.running
+        return "starting" if fallen else self._engine_state
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Arena, None]:
@@ -60,36 +68,34 @@ class Arena:
             await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
-        """Find the local Ollama; start the engine where the settings and the silence of Ollama ask for it."""
-        if not self.settings.endpoints and await self._local_ollama_answers():
-            self.fleet.add(self._endpoint("ollama", self._local_ollama))
-        wanted = self.settings.engine == "on" or (self.settings.engine == "auto" and not self.fleet.endpoints)
-        if wanted:
-            await self._start_engine()
-        elif not self.fleet.endpoints:
-            self.fleet.add(
-                self._endpoint("ollama", self._local_ollama)
-            )  # so that the page can say what does not answer
+        """Find the local Ollama; start the engine where the settings and the silence of Ollama ask for it.
+
+        Where nothing answers at all the local Ollama is the endpoint: the page can say so, and it may come up later.
+        """
+        local = self._endpoint("ollama", self._local_ollama)
+        try:
+            if not self.settings.endpoints and (await local.status()).reachable:
+                self.fleet.add(local)
+            if self.settings.engine == "on" or (self.settings.engine == "auto" and not self.fleet.endpoints):
+                await self._start_engine()
+            if not self.fleet.endpoints:
+                self.fleet.add(local)
+        finally:
+            if local not in self.fleet.endpoints:
+                await local.aclose()
         await self.fleet.statuses()
 
-    async def _local_ollama_answers(self) -> bool:
-        candidate = self._endpoint("ollama", self._local_ollama)
-        try:
-            return (await candidate.status()).reachable
-        finally:
-            await candidate.aclose()
-
     async def _start_engine(self) -> None:
-        self.engine_state = "starting"
+        self._engine_state = "starting"
         try:
             endpoint = self._endpoint("engine", await self._engine.start(), "engine")
             self.fleet.add(endpoint)
-            self.engine_state = "running"
+            self._engine_state = "running"
             if not await endpoint.models():
                 self.catalog.pull(FIRST_MODEL, endpoint.name)
         except ArenaError as error:
-            self.engine_state, self.engine_error = "failed", error.message
-            log.error("the embedded engine did not start: %s", error.message)
+            self._engine_state, self.engine_error = "failed", error.message
+            log.error("no embedded engine: %s", error.message)
 
     def _endpoint(self, name: str, url: str, kind: EndpointKind = "ollama") -> Endpoint:
         settings = self.settings
@@ -111,3 +117,9 @@ class Arena:
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.wait([self._starting])
+
+
+def child_environment() -> dict[str, str]:
+    """Our environment for a child that runs a module of this package, which it finds from any working folder."""
+    home = str(Path(__file__).resolve().parent.parent)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from arena.arena import FIRST_MODEL, Arena
+from arena.arena import FIRST_MODEL, Arena, child_environment
 from arena.engine.process import EngineFailed, EngineProcess
 from arena.settings import Settings, load
 from tests.fake_ollama import FakeOllama
@@ -24,7 +26,12 @@ class StandIn(EngineProcess):
         super().__init__(Path("unused"))
         self.address = address
         self.gate = gate
+        self.alive = False
         self.calls: list[str] = []
+
+    @property
+    def running(self) -> bool:
+        return self.alive
 
     async def start(self) -> str:
         self.calls.append("start")
@@ -32,6 +39,7 @@ class StandIn(EngineProcess):
             await self.gate.wait()
         if self.address is None:
             raise EngineFailed("no such thing here")
+        self.alive = True
         return self.address
 
     async def stop(self) -> None:
@@ -72,6 +80,17 @@ async def test_where_no_ollama_answers_the_engine_starts(fake: FakeOllama) -> No
         assert arena.catalog.jobs() == ()
 
 
+async def test_an_engine_that_crashed_is_starting_again(fake: FakeOllama) -> None:
+    engine = StandIn(fake.url)
+    arena = Arena(settings(engine="on"), engine=engine, local_ollama=NOBODY)
+    async with arena.running():
+        await arena.started()
+        states = []
+        for engine.alive in (False, True):
+            states.append(arena.engine_state)
+        assert states == ["starting", "running"]
+
+
 async def test_an_engine_without_any_model_fetches_its_first_one() -> None:
     async with FakeOllama(models=[]) as empty:
         arena = Arena(settings(engine="on"), engine=StandIn(empty.url), local_ollama=NOBODY)
@@ -103,6 +122,27 @@ async def test_an_engine_that_fails_leaves_the_arena_up_and_says_why() -> None:
         await arena.started()
         assert arena.engine_state == "failed"
         assert arena.engine_error == "no such thing here"
+        (endpoint,) = arena.fleet.endpoints
+        assert endpoint.url == NOBODY
+
+
+async def test_an_ollama_that_comes_up_later_is_used_where_no_engine_started() -> None:
+    late = FakeOllama()
+    async with late:
+        url = late.url
+    arena = Arena(settings(), engine=StandIn(None), local_ollama=url)
+    async with arena.running():
+        await arena.started()
+        assert not (await arena.fleet.statuses())[0].reachable
+        async with FakeOllama(port=late.port):
+            assert await arena.catalog.models()
+
+
+def test_a_child_finds_the_package_from_any_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    command = [sys.executable, "-c", "import sys, arena.engine; print(sys.path)"]
+    found = subprocess.run(command, cwd="/", env=child_environment(), capture_output=True, text=True, check=True)
+    assert str(tmp_path) in found.stdout
 
 
 async def test_the_page_does_not_wait_for_the_engine_and_stopping_does_not_either(fake: FakeOllama) -> None:
