@@ -6,8 +6,10 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
+from weakref import WeakSet
 
 import msgspec
 
@@ -23,10 +25,9 @@ log = logging.getLogger(__name__)
 class Run:
     """One send: all its answers. Whoever opens `events()` closes it, which frees every endpoint at once."""
 
-    def __init__(self, requests: Sequence[ChatRequest], fan: FanOut, ended: Callable[[Run], None]) -> None:
+    def __init__(self, requests: Sequence[ChatRequest], fan: FanOut) -> None:
         self.requests = tuple(requests)
         self._fan = fan
-        self._ended = ended
 
     @property
     def instance_ids(self) -> tuple[str, ...]:
@@ -42,25 +43,16 @@ class Run:
         """Stop one answer or all; what was said so far is kept."""
         self._fan.stop(instance_id, reason)
 
-    async def events(self) -> AsyncGenerator[Batch, None]:
+    def events(self) -> AsyncGenerator[Batch, None]:
         """Batches of events until every answer has ended."""
-        events = self._fan.events()
-        try:
-            async for batch in events:
-                yield batch
-        finally:
-            await events.aclose()
-            self._ended(self)
+        return self._fan.events()
 
     async def transcript(self) -> Transcript:
         """Wait for all answers and fold them. Cancelling this stops them."""
         transcript = Transcript(self.instance_ids)
-        events = self.events()
-        try:
+        async with aclosing(self.events()) as events:
             async for batch in events:
                 transcript.apply(batch)
-        finally:
-            await events.aclose()
         return transcript
 
 
@@ -70,7 +62,7 @@ class Compare:
     def __init__(self, fleet: Fleet, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._fleet = fleet
         self._now = now
-        self._runs: set[Run] = set()
+        self._runs: WeakSet[Run] = WeakSet()  # one that nobody ever reads must not stay for ever
         self._draining = False
 
     @property
@@ -95,7 +87,7 @@ class Compare:
             if not request.messages:
                 raise BadRequest("No messages provided")
             lanes[request.instance.id] = partial(self._noted_answer, request)
-        run = Run(requests, FanOut(lanes, at_once=1 if order == "one_after_another" else None), self._runs.discard)
+        run = Run(requests, FanOut(lanes, at_once=1 if order == "one_after_another" else None))
         self._runs.add(run)
         return run
 

@@ -131,13 +131,15 @@ class FanOut:
                 outlet = Outlet(name, self._mailbox)
                 task = self._tasks[name] = asyncio.create_task(self._run(lane, outlet), name=f"lane {name}")
                 task.add_done_callback(partial(self._lane_ended, outlet))
+                if name in self._stop_reasons:
+                    task.cancel()
 
     def stop(self, instance_id: str | None = None, reason: ArenaError | None = None) -> None:
-        """Stop one lane, or all. The lane's stream ends with Failed(code="stopped"), or `reason`'s code."""
-        for name, task in self._tasks.items():
-            if instance_id in (None, name) and not task.done():
-                self._stop_reasons.setdefault(name, reason or Stopped("Stopped."))
-                task.cancel()
+        """Stop one lane, or all, also before the start. It ends with Failed(code="stopped"), or `reason`'s code."""
+        for name in self._lanes if instance_id is None else self._lanes.keys() & {instance_id}:
+            self._stop_reasons.setdefault(name, reason or Stopped("Stopped."))
+            if name in self._tasks:
+                self._tasks[name].cancel()
 
     @property
     def running(self) -> frozenset[str]:
@@ -181,7 +183,7 @@ class FanOut:
         """
         name = outlet.instance_id
         if task.cancelled():
-            outlet.put([outlet.failure(self._stop_reasons.get(name) or Stopped("Stopped."))])
+            outlet.put([outlet.failure(self._stop_reasons.get(name, Stopped("Stopped.")))])
         elif isinstance(error := task.exception(), ArenaError):
             outlet.put([outlet.failure(error)])
         else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -135,6 +137,21 @@ async def test_leaving_frees_the_endpoint_before_the_first_token(compare: Compar
     await asyncio.wait([task])
     await fake.idle()
     assert compare.running == 0
+
+
+async def test_a_run_that_nobody_reads_is_forgotten(compare: Compare) -> None:
+    run = weakref.ref(compare.start([ask("fx-ok:n-5")]))
+    gc.collect()
+    assert run() is None
+
+
+async def test_drain_reaches_a_run_that_is_not_read_yet(compare: Compare, fake: FakeOllama) -> None:
+    run = compare.start([ask("fx-ok:n-5")])
+    compare.drain()
+    error = (await run.transcript()).replies["fx-ok:n-5"].error
+    assert error is not None
+    assert error.code == "server_shutting_down"
+    assert not any(record.path == "/api/chat" for record in fake.log)
 
 
 async def test_drain_ends_every_answer_and_refuses_new_ones(compare: Compare, fake: FakeOllama) -> None:

@@ -118,13 +118,26 @@ async def test_stop_ends_one_lane_and_keeps_its_text() -> None:
     assert transcript.replies["b"].text == "done"
 
 
-async def test_stop_before_the_first_step_still_ends_the_stream() -> None:
+@pytest.mark.parametrize("started", [True, False])
+async def test_stop_before_the_first_step_still_ends_the_stream(started: bool) -> None:
     fan = FanOut({"a": says("never"), "b": says("never")})
-    fan.start()
+    if started:
+        fan.start()
     fan.stop(reason=ShuttingDown("Bye."))
     with anyio.fail_after(5):
         events = await all_events(fan)
+    assert not any(isinstance(event, Delta) for event in events)
     assert [event.code for event in events if isinstance(event, Failed)] == ["server_shutting_down"] * 2
+
+
+async def test_stop_of_one_before_the_start_lets_the_others_speak() -> None:
+    fan = FanOut({"a": says("never"), "b": says("spoken")})
+    fan.stop("a")
+    fan.stop("nobody")
+    with anyio.fail_after(5):
+        events = await all_events(fan)
+    assert [(event.instance_id, event.text) for event in events if isinstance(event, Delta)] == [("b", "spoken")]
+    assert [(event.instance_id, event.code) for event in events if isinstance(event, Failed)] == [("a", "stopped")]
 
 
 @pytest.mark.parametrize("how", ["close", "cancel"])
