@@ -16,6 +16,7 @@ import msgspec
 from arena import names
 from arena.errors import ArenaError, BadRequest, Busy, Forbidden, ModelNotFound, NoEndpoint, NotFound
 from arena.fleet import Endpoint, Fleet
+from arena.log import warn_failed
 from arena.settings import Settings
 from arena.types import LoadedModel, ModelInfo, PullJob, PullProgress
 
@@ -78,7 +79,7 @@ class Download:
             self._update(state="done")
         elif isinstance(error, ArenaError):
             self._update(state="failed", error=error.details or error.message)
-            _note("a pull", error, self._endpoint.name, self.job.model, self._began_s)
+            warn_failed(log, "a pull", error, self._began_s, model=self.job.model, endpoint=self.job.endpoint)
         else:
             log.error("pull failed", exc_info=error, extra={"job": self.job.id})
             self._update(state="failed", error="The download ended without a result.")
@@ -235,12 +236,5 @@ class Catalog:
         told = [pair for pair in errors if not isinstance(pair[1], ModelNotFound)]
         if told or len(errors) == len(endpoints):
             for holder, reason in told or errors[:1]:
-                _note(what, reason, holder.name, model, began_s)
+                warn_failed(log, what, reason, began_s, model=model, endpoint=holder.name)
             raise (told or errors)[0][1]
-
-
-def _note(what: str, error: ArenaError, endpoint: str, model: str, began_s: float) -> None:
-    """Tell of a failure in one line of the log."""
-    elapsed_s = f"{time.monotonic() - began_s:.3f}"
-    fields = {"endpoint": endpoint, "model": model, "code": error.code, "elapsed_s": elapsed_s}
-    log.warning("%s failed: %s", what, error.message, extra=fields)

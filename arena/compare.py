@@ -16,6 +16,7 @@ import msgspec
 from arena import __version__
 from arena.errors import ArenaError, BadRequest, ShuttingDown
 from arena.fleet import Endpoint, Fleet
+from arena.log import warn_failed
 from arena.streaming import FanOut, Lane, Outlet, Transcript
 from arena.types import Batch, ChatMessage, ChatRequest, Manifest, Options, Order, Started
 
@@ -105,9 +106,8 @@ class Compare:
             endpoint = await self._fleet.holder(instance.model, instance.endpoint)
             await self._answer(request, endpoint, outlet)
         except ArenaError as error:
-            fields = {"model": instance.model, "code": error.code, "elapsed_s": f"{time.monotonic() - began_s:.3f}"}
             where = {} if endpoint is None else {"endpoint": endpoint.name}
-            log.warning("an answer failed: %s", error.message, extra=fields | where)
+            warn_failed(log, "an answer", error, began_s, model=instance.model, **where)
             raise
 
     async def _answer(self, request: ChatRequest, endpoint: Endpoint, outlet: Outlet) -> None:

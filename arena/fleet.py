@@ -57,7 +57,7 @@ class Endpoint:
         self._shown: dict[str, tuple[str, ...]] = {}
         self._asked_s: float | None = None
         self._refreshing: asyncio.Task[None] | None = None
-        self._outdated: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -73,8 +73,8 @@ class Endpoint:
     def lease(self) -> Iterator[Lease]:
         """Count a generation in and out, and notice overlap: figures taken under contention are not comparable."""
         lease = Lease(contended=bool(self._leases))
-        for other in self._leases:
-            other.contended = True
+        if len(self._leases) == 1:  # where there are more, they have disturbed each other already
+            next(iter(self._leases)).contended = True
         self._leases.add(lease)
         try:
             yield lease
@@ -121,8 +121,7 @@ class Endpoint:
 
     def forget(self) -> None:
         """The next question asks anew (after a pull, a delete, a load); an answer on its way counts no more."""
-        self._asked_s = None
-        self._outdated = self._refreshing
+        self._asked_s = self._refreshing = None
 
     async def status(self) -> EndpointStatus:
         """Does it answer, and as what? Never raises for a silent endpoint."""
@@ -141,8 +140,10 @@ class Endpoint:
         return self._asked_s is None or self._clock() - self._asked_s >= max_age_s
 
     def _ask_once(self) -> asyncio.Task[None]:
-        if self._refreshing is None or self._refreshing.done() or self._refreshing is self._outdated:
+        if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(self._ask(), name=f"refresh {self.name}")
+            self._asking.add(self._refreshing)
+            self._refreshing.add_done_callback(self._asking.discard)
         return self._refreshing
 
     async def _ask(self) -> None:
@@ -150,14 +151,14 @@ class Endpoint:
         try:
             models = await self.client.tags()
             loaded = await self._loaded_now()
-            if self.version is None or self.error is not None:
-                self.version = await self._version_now()
+            self.version = await self._version_now()  # each time: a server may be updated between two answers
         except ArenaError as error:
             self._note(error)
             raise
         self._note(None)
-        if asyncio.current_task() is self._outdated:
-            return
+        outdated = asyncio.current_task() is not self._refreshing
+        if outdated and self._asked_s is not None:
+            return  # a later question has been answered meanwhile
         self._loaded = loaded
         in_memory = {canonical(item.name) for item in loaded}
         self._models = tuple(
@@ -166,7 +167,7 @@ class Endpoint:
             )
             for info in models
         )
-        self._asked_s = self._clock()
+        self._asked_s = None if outdated else self._clock()
 
     def _note(self, error: ArenaError | None) -> None:
         """Keep what is wrong with the endpoint; the log tells of each change once, however often it is asked."""
@@ -192,7 +193,7 @@ class Endpoint:
 
     async def aclose(self) -> None:
         """End its connections."""
-        asking = {task for task in (self._refreshing, self._outdated) if task is not None and not task.done()}
+        asking = tuple(self._asking)
         for task in asking:
             task.cancel()
         if asking:
@@ -253,10 +254,8 @@ class Fleet:
 
     async def statuses(self) -> tuple[EndpointStatus, ...]:
         """One status per endpoint, in order."""
-        tasks = [asyncio.create_task(endpoint.status()) for endpoint in self._endpoints]
-        if tasks:
-            await asyncio.wait(tasks)
-        return tuple(task.result() for task in tasks)
+        answers, _ = await self._each(lambda endpoint: endpoint.status())
+        return tuple(answers)
 
     async def holder(self, model: str, endpoint: str | None = None) -> Endpoint:
         """The endpoint to ask for `model`: the named one, the only one, or the least busy of those that hold it.
@@ -271,11 +270,7 @@ class Fleet:
             await self.models(max_age_s)
             knowing = [candidate for candidate in self._endpoints if candidate.known(model)]
             if holders := [candidate for candidate in knowing if candidate.error is None]:
-                wanted = canonical(model)
-                return min(
-                    holders,
-                    key=lambda e: (e.in_flight, e.context_length(wanted) is None, self._endpoints.index(e)),
-                )
+                return min(holders, key=lambda endpoint: (endpoint.in_flight, endpoint.context_length(model) is None))
         if knowing:
             return knowing[0]  # it had the model when it last answered, and says itself what is wrong now
         raise ModelNotFound(f"model '{model}' not found, try pulling it first")

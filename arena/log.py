@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Final, TextIO
@@ -17,6 +18,7 @@ from typing import Final, TextIO
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
+from arena.errors import ArenaError
 from arena.settings import Settings
 
 request_id: Final[ContextVar[str]] = ContextVar("request_id", default="")
@@ -46,6 +48,12 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
         logger.handlers = []
         logger.propagate = True
         logger.setLevel(level)
+
+
+def warn_failed(logger: logging.Logger, what: str, error: ArenaError, began_s: float, **where: str) -> None:
+    """Tell of a failure in one line: what failed and why, its code, the seconds since `began_s`, and `where`."""
+    fields = {"code": error.code, "elapsed_s": f"{time.monotonic() - began_s:.3f}", **where}
+    logger.warning("%s failed: %s", what, error.message, extra=fields)
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:

@@ -31,11 +31,6 @@ def canonical(name: str) -> str:
     return name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
 
 
-def same(a: str, b: str) -> bool:
-    """Do both names mean the same model?"""
-    return canonical(a) == canonical(b)
-
-
 def registry_host(name: str) -> str | None:
     """The registry host in `name`, if it names one (`host/namespace/model`, or a first part with a dot or port)."""
     parts = name.split("/")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import anyio
 import msgspec
 import pytest
 
@@ -201,6 +202,62 @@ async def test_closing_ends_a_question_under_way(fake: FakeOllama) -> None:
     await fake.arrived(1, path="/api/tags")
     await host.aclose()
     await fake.idle()
+
+
+class SlowClient(OllamaClient):
+    """A server whose lists come when the test says so, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__(NOBODY, name="slow")
+        self.asked: list[asyncio.Future[tuple[ModelInfo, ...]]] = []
+        self.versions = iter(["1", "2", "3"])
+
+    async def tags(self) -> tuple[ModelInfo, ...]:
+        self.asked.append(asyncio.get_running_loop().create_future())
+        return await self.asked[-1]
+
+    async def ps(self) -> tuple[LoadedModel, ...]:
+        return ()
+
+    async def version(self) -> str:
+        return next(self.versions)
+
+
+async def test_answers_to_older_questions_never_replace_a_newer_one() -> None:
+    client = SlowClient()
+    host = Endpoint("slow", client, clock=Clock())
+    for _ in range(3):
+        host.freshen()
+        await anyio.wait_all_tasks_blocked()
+        host.forget()
+    host.freshen()
+    await anyio.wait_all_tasks_blocked()
+    names = ("first", "second", "third", "last")
+    seen = []
+    for number in (0, 3, 1):
+        client.asked[number].set_result((ModelInfo(names[number]),))
+        await anyio.wait_all_tasks_blocked()
+        seen.append([name for name in names if host.known(name)])
+    assert seen == [["first"], ["last"], ["last"]]
+    assert [info.name for info in await host.models()] == ["last"]
+    assert len(client.asked) == 4
+    await host.aclose()
+    assert client.asked[2].cancelled()
+
+
+async def test_a_server_that_was_updated_tells_its_new_version() -> None:
+    client = SlowClient()
+    host = Endpoint("slow", client, clock=Clock())
+    versions = []
+    for _ in range(2):
+        host.forget()
+        host.freshen()
+        await anyio.wait_all_tasks_blocked()
+        client.asked[-1].set_result(())
+        await host.models()
+        versions.append(host.version)
+    assert versions == ["1", "2"]
+    await host.aclose()
 
 
 class OldClient(OllamaClient):

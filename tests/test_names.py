@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arena.errors import BadRequest
-from arena.names import MAX_BYTES, canonical, checked, registry_host, same
+from arena.names import MAX_BYTES, canonical, checked, registry_host
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_canonical_is_lower_case_with_a_tag(name: str, form: str) -> None:
     assert canonical(form) == form
 
 
-def test_same_ignores_case_and_a_missing_latest() -> None:
-    assert same("Llama3", "llama3:latest")
-    assert not same("llama3", "llama3:8b")
+def test_canonical_ignores_case_and_a_missing_latest() -> None:
+    assert canonical("Llama3") == canonical("llama3:latest")
+    assert canonical("llama3") != canonical("llama3:8b")
 
 
 @pytest.mark.parametrize(

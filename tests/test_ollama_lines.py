@@ -222,7 +222,9 @@ def test_what_is_missing_stays_unknown() -> None:
     assert counted({}, Metrics()) == Metrics()
     assert without("load_duration").queue_s is None
     assert without("total_duration").queue_s is None
-    assert without("prompt_eval_duration").queue_s == pytest.approx(0.26)
+    assert without("eval_duration").queue_s is None
+    assert without("prompt_eval_duration").queue_s is None
+    assert without("prompt_eval_duration", "prompt_eval_count").queue_s == pytest.approx(0.26)  # nothing to read
     assert without(total_duration=5).queue_s == 0.0
     assert without(done_reason=7).done_reason is None
 

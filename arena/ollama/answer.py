@@ -236,9 +236,11 @@ def counted(item: dict[str, Any], ours: Metrics, contended: bool = False) -> Met
     cached = _count(item, "prompt_eval_cached_count")
     reason = item.get("done_reason")
     measurable = bool(tokens) and duration_s is not None and duration_s >= RELIABLE_S
-    queue_s = None
-    if total_s is not None and load_s is not None:
-        queue_s = max(0.0, total_s - load_s - (prompt_s or 0.0) - (duration_s or 0.0))
+    prompt_tokens = _count(item, "prompt_eval_count")
+    # a prompt of no tokens costs nothing; any other cost that is not told is unknown, and so is the rest
+    parts = [load_s, prompt_s if prompt_tokens else prompt_s or 0.0, duration_s]
+    told = [part for part in parts if part is not None]
+    queue_s = max(0.0, total_s - sum(told)) if total_s is not None and len(told) == len(parts) else None
     return Metrics(
         tokens=tokens,
         duration_s=duration_s,
@@ -250,7 +252,7 @@ def counted(item: dict[str, Any], ours: Metrics, contended: bool = False) -> Met
         server_total_s=total_s,
         load_s=load_s,
         queue_s=queue_s,
-        prompt_tokens=_count(item, "prompt_eval_count"),
+        prompt_tokens=prompt_tokens,
         prompt_s=prompt_s,
         prompt_cached=None if cached is None else cached > 0,
         done_reason=reason if isinstance(reason, str) else None,

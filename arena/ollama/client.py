@@ -185,10 +185,9 @@ class OllamaClient:
         if fetched.body.strip():  # Ollama says nothing here; a network's sign-in page does
             read_object(fetched.body, self.name)
 
-    async def load(self, model: str, num_ctx: int | None = None) -> None:
-        """Bring `model` into memory, with a context of `num_ctx` tokens if given; returns when it is there."""
-        options = {} if num_ctx is None else {"options": {"num_ctx": num_ctx}}
-        await self._post("/api/chat", {"model": model, "messages": [], "stream": False, **options})
+    async def load(self, model: str) -> None:
+        """Bring `model` into memory; returns when it is there."""
+        await self._post("/api/chat", {"model": model, "messages": [], "stream": False})
 
     async def unload(self, model: str) -> None:
         """Free the memory of `model`; no error if it is not loaded."""
