@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from arena.api import include_api
+from arena.api import StreamFirst, include_api
 from arena.arena import Arena
 from arena.guard import Guard
 from arena.settings import Settings
@@ -30,4 +30,4 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
     include_api(app, arena)
     if page:
         app = mount_page(app, arena)
-    return Guard(app, settings, on_drain=arena.compare.drain)
+    return Guard(StreamFirst(app, arena), settings, on_drain=arena.compare.drain)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Mount, Route, Router
 
 from arena.api import catalog, compare, docs, errors, system
-from arena.api.body import ClientLeft
+from arena.api.compare import StreamFirst
 from arena.api.openapi import document
 from arena.arena import Arena
-from arena.errors import ArenaError
 
-__all__ = ["include_api"]
+__all__ = ["StreamFirst", "include_api"]
 
 
 def include_api(app: FastAPI, arena: Arena) -> None:
@@ -32,7 +30,6 @@ def include_api(app: FastAPI, arena: Arena) -> None:
         return described
 
     app.openapi = openapi  # type: ignore[method-assign]
-    app.add_exception_handler(ArenaError, errors.on_arena_error)
-    app.add_exception_handler(HTTPException, errors.on_http_error)
-    app.add_exception_handler(ClientLeft, errors.on_client_left)
+    for kind, handler in errors.HANDLERS.items():
+        app.add_exception_handler(kind, handler)
     app.add_exception_handler(Exception, errors.on_bug)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from arena.api.body import ClientLeft
 from arena.errors import ArenaError, NoEndpoint, UpstreamError
 from arena.types import Failed
 
@@ -79,3 +81,7 @@ async def on_bug(_: Request, __: Exception) -> Response:
 async def on_client_left(_: Request, __: Exception) -> Response:
     """End the request: nobody is there to read this."""
     return Response(status_code=499)
+
+
+HANDLERS: Final = {ArenaError: on_arena_error, HTTPException: on_http_error, ClientLeft: on_client_left}
+"""Which of our answers goes to which exception; on_bug is for the rest."""
