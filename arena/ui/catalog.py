@@ -15,7 +15,7 @@ from arena.ui import parts
 from arena.ui.conversation import Conversations
 from arena.ui.elements import html
 from arena.ui.sessions import Session, Sessions
-from arena.ui.wiring import QUICK
+from arena.ui.wiring import QUICK, TALK
 
 if TYPE_CHECKING:
     from arena.arena import Arena
@@ -93,9 +93,9 @@ class CatalogEvents:
     def wire(self) -> None:
         """Wire the tab."""
         drawn = self.drawn
-        drawn.pull.click(self.pull, drawn.name, [*self.outputs, drawn.name], **QUICK)
+        drawn.pull.click(self.pull, drawn.name, [*self.outputs, drawn.name], **TALK)
         for part in (drawn.table, drawn.jobs, drawn.memory):
-            part.click(self.act, None, self.outputs, **QUICK)
+            part.click(self.act, None, self.outputs, **TALK)
         drawn.timer.tick(self.refresh, None, self.outputs, **QUICK)
 
     async def pull(self, name: str | None, request: gr.Request) -> Updates:

@@ -10,9 +10,10 @@ import gradio as gr
 
 from arena.ui import parts
 from arena.ui.columns import ColumnParts
-from arena.ui.compare import CompareParts, Updates, Values, layout, mode_line, shown, take_models
+from arena.ui.compare import CompareParts, Updates, Values, layout, mode_line, remind, shown
 from arena.ui.conversation import Conversations
 from arena.ui.drawer import drawer_title
+from arena.ui.lineup import model_name
 from arena.ui.sessions import Session, Sessions
 from arena.ui.wiring import QUICK, STREAM
 
@@ -31,14 +32,14 @@ class ColumnEvents:
     def wire(self) -> list[gr.events.Dependency]:
         """Wire the column; returns the events after which the line-up is worth remembering."""
         column, drawn = self.column, self.drawn
-        inputs: set[Any] = {column.model, drawn.system, drawn.saved}
+        inputs: set[Any] = {drawn.system, drawn.saved}
         statuses = [other.status for other in drawn.columns.values() if other is not column]
         column.retry.click(self.retry, inputs, [*column.answer, *statuses], **STREAM)
         column.notice.click(self.act, inputs, [*column.answer, *statuses], **STREAM)
         column.stop.click(self.stop, None, None, **QUICK)
         column.solo.click(self.solo, None, [drawn.mode], **QUICK)
         closed = column.close.click(self.close, None, [*drawn.boxes, drawn.mode], **QUICK)
-        chosen = column.model.change(self.choose, {column.model, drawn.saved}, [column.facts], **QUICK)
+        chosen = column.model.input(self.choose, {column.model, drawn.saved}, [column.facts], **QUICK)
         drawer = drawn.drawer
         opened = [drawer.title, drawer.preset, *drawer.widgets.values()]
         column.settings.click(self.open_settings, None, opened, **QUICK)
@@ -47,7 +48,7 @@ class ColumnEvents:
     async def retry(self, values: Values, request: gr.Request) -> AsyncGenerator[Updates, None]:
         """Ask the last prompt again with the settings as they are now; the other columns go on undisturbed."""
         session = self._session(request)
-        take_models(self.drawn, session, values)
+        remind(self.drawn, session, values)
         retried = self.conversations.retry(session, self.column.letter, values[self.drawn.system] or "")
         async with aclosing(retried) as views:
             async for view in views:
@@ -83,7 +84,8 @@ class ColumnEvents:
     def choose(self, values: Values, request: gr.Request) -> Updates:
         """Take another model; the column's settings stay."""
         session = self._session(request)
-        take_models(self.drawn, session, values)
+        remind(self.drawn, session, values)
+        session.choose(self.column.letter, model_name(values[self.column.model]))
         return {self.column.facts: self.conversations.facts(session.choices[self.column.letter])}
 
     def open_settings(self, request: gr.Request) -> Updates:

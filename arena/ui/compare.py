@@ -13,7 +13,7 @@ from arena.ui.columns import ColumnParts, draw_column
 from arena.ui.conversation import View
 from arena.ui.drawer import DrawerParts, draw_drawer
 from arena.ui.elements import html, icon
-from arena.ui.lineup import LETTERS, Lineup, from_browser, model_name
+from arena.ui.lineup import LETTERS, Lineup, from_browser
 from arena.ui.sessions import Session
 
 EXAMPLES = (
@@ -70,7 +70,7 @@ class CompareParts:
     @property
     def inputs(self) -> set[Any]:
         """What a line-up is read from, beside the session."""
-        return {*self.models, self.system, self.order, self.prompt, self.saved}
+        return {self.system, self.order, self.prompt, self.saved}
 
     @property
     def models(self) -> list[gr.Dropdown]:
@@ -155,19 +155,20 @@ def _tool(text: str, elem_id: str) -> gr.Button:
 
 def read_lineup(drawn: CompareParts, session: Session, values: Values) -> Lineup:
     """The visible columns' settings with what they share."""
-    take_models(drawn, session, values)
+    remind(drawn, session, values)
     text = (values[drawn.prompt] or {}).get("text") or ""
     columns = tuple(session.choices[letter] for letter in session.visible)
     return Lineup(columns, values[drawn.system] or "", values[drawn.order] or "together", text)
 
 
-def take_models(drawn: CompareParts, session: Session, values: Values) -> None:
-    """Take over what the pickers hold; a session that was forgotten gets its settings back from the browser."""
+def remind(drawn: CompareParts, session: Session, values: Values) -> None:
+    """Give a session that the server has forgotten (it was restarted, say) its columns back, from the browser's memory.
+
+    What the pickers and the drawer show is never read but when the user changes it: on a slow machine they show
+    nothing yet when the first events arrive.
+    """
     if not session.set_up:
         session.set_columns(from_browser(values[drawn.saved]).lineup.columns)
-    for letter, column in drawn.columns.items():
-        if column.model in values:
-            session.choose(letter, model_name(values[column.model]))
 
 
 def shown(drawn: CompareParts, views: Mapping[str, View]) -> Updates:

@@ -169,7 +169,7 @@ class Conversations:
         """What column `letter` shows now."""
         column, now_s = session.columns[letter], self._clock()
         return View(
-            messages.chat(column.turns, now_s),
+            messages.chat(column.turns),
             parts.status(column.last, now_s, self._scale_s(session)),
             parts.notice(column.last, may_pull=self._arena.settings.management_allowed),
         )

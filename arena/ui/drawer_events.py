@@ -12,7 +12,7 @@ from arena.ui.conversation import Conversations
 from arena.ui.drawer import as_preset
 from arena.ui.lineup import PRESETS, ColumnChoice, Remembered, choice_from, from_browser, to_browser
 from arena.ui.sessions import Session, Sessions
-from arena.ui.wiring import QUICK
+from arena.ui.wiring import QUICK, TALK
 
 
 class DrawerEvents:
@@ -34,7 +34,7 @@ class DrawerEvents:
         )  # fmt: skip
         with_presets: set[Any] = {drawer.preset, drawn.saved}
         applied = drawer.preset.input(self.apply_preset, with_presets, [*widgets, *drawn.facts], **QUICK)
-        drawer.save.click(self.save_preset, with_presets, [drawn.saved, drawer.preset], **QUICK)
+        drawer.save.click(self.save_preset, with_presets, [drawn.saved, drawer.preset], **TALK)
         drawer.drop.click(self.drop_preset, with_presets, [drawn.saved, drawer.preset], **QUICK)
         return [changed, applied]
 

@@ -118,7 +118,7 @@ def choice_from(values: Mapping[str, Any]) -> ColumnChoice:
     options: dict[str, Any] = {
         dial.name: dial.checked(values.get(dial.name)) for dial in DIALS if values.get(f"{dial.name}_on")
     }
-    stop = tuple(line for line in str(values.get("stop") or "").splitlines() if line)
+    stop = tuple(line for line in str(values.get("stop") or "").replace("\r\n", "\n").split("\n") if line)
     return ColumnChoice(
         model=model_name(values.get("model")),
         options=Options(**options, stop=stop or None),

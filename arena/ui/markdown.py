@@ -24,4 +24,4 @@ def _plain(text: str) -> str:
 
 def quoted(text: str) -> str:
     """`text` as a block quote, so that its own headings stay inside."""
-    return "\n".join(f"> {line}".rstrip() for line in text.splitlines()) or ">"
+    return "\n".join(f"> {line}".rstrip() for line in text.split("\n"))

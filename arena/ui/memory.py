@@ -9,12 +9,12 @@ import gradio as gr
 
 from arena.types import ModelInfo
 from arena.ui import parts
-from arena.ui.compare import CompareParts, Updates, Values, layout, read_lineup, shown
+from arena.ui.compare import CompareParts, Updates, Values, layout, read_lineup, remind, shown
 from arena.ui.conversation import Conversations, with_defaults
 from arena.ui.export import as_json, as_markdown
 from arena.ui.lineup import PRESETS, ColumnChoice, Lineup, Remembered, from_browser, from_query, to_browser, to_query
 from arena.ui.sessions import Session, Sessions
-from arena.ui.wiring import QUICK
+from arena.ui.wiring import QUICK, TALK
 
 
 class Memory:
@@ -28,12 +28,8 @@ class Memory:
     def wire(self, worth_remembering: list[gr.events.Dependency]) -> None:
         """Wire the tools over the columns, and the browser's memory behind `worth_remembering`."""
         drawn = self.drawn
-        added = drawn.add.click(
-            self.add,
-            set(drawn.models),
-            [*drawn.boxes, *drawn.answers, *drawn.models, *drawn.facts, drawn.mode],
-            **QUICK,
-        )
+        outputs = [*drawn.boxes, *drawn.answers, *drawn.models, *drawn.facts, drawn.mode]
+        added = drawn.add.click(self.add, {drawn.saved}, outputs, **TALK)
         for event in (*worth_remembering, added):
             event.then(self.remember, drawn.inputs, drawn.saved, **QUICK)
         drawn.link.click(self.link, drawn.inputs, drawn.parcel, **QUICK).then(
@@ -49,6 +45,7 @@ class Memory:
     def add(self, values: Values, request: gr.Request) -> Updates:
         """Show one more column, with the model of its left neighbour unless it still has one of its own."""
         session = self.sessions.of(request.session_hash)
+        remind(self.drawn, session, values)
         letter = session.add()
         if letter is None:
             gr.Info(f"All {len(self.drawn.columns)} columns are open.")
@@ -56,9 +53,9 @@ class Memory:
         column = self.drawn.columns[letter]
         updates = layout(self.drawn, session) | shown(self.drawn, {letter: self.conversations.view(session, letter)})
         if not session.choices[letter].model:
-            models = [values[self.drawn.columns[name].model] for name in session.visible]
-            updates[column.model] = next((model for model in reversed(models) if model), None)
-            session.choose(letter, updates[column.model] or "")
+            models = [session.choices[name].model for name in session.visible]
+            session.choose(letter, next((model for model in reversed(models) if model), ""))
+            updates[column.model] = session.choices[letter].model or None
         return updates | {column.facts: self.conversations.facts(session.choices[letter])}
 
     async def restore(self, kept: object, query: Mapping[str, str], session: Session) -> Updates:
@@ -73,10 +70,12 @@ class Memory:
         updates[drawn.drawer.preset] = gr.Dropdown(choices=[*PRESETS, *remembered.presets])
         return updates | self._pickers(session, models)
 
-    async def refresh(self, values: Values, session: Session) -> Updates:
+    async def refresh(self, session: Session) -> Updates:
         """List the models again; empty pickers of a first visit are filled once there is something to choose."""
         models = await self.conversations.models()
-        lineup = read_lineup(self.drawn, session, values)
+        if not session.set_up:
+            return {self.drawn.mode: gr.skip()}
+        lineup = Lineup(tuple(session.choices[letter] for letter in session.visible))
         if not any(choice.model for choice in lineup.columns):
             session.set_columns(with_defaults(lineup, models).columns)
         return self._pickers(session, models)

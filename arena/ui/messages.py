@@ -15,7 +15,7 @@ SHOWN_TURNS = 10
 Message = dict[str, Any]
 
 
-def chat(turns: Sequence[Turn], now_s: float) -> list[Message]:
+def chat(turns: Sequence[Turn]) -> list[Message]:
     """The messages of a column's chat, for a Gradio Chatbot of type messages."""
     messages: list[Message] = []
     if (hidden := len(turns) - SHOWN_TURNS) > 0:
@@ -23,7 +23,7 @@ def chat(turns: Sequence[Turn], now_s: float) -> list[Message]:
         messages.append(_assistant(f"*{hidden} earlier {word} not shown; the model and the export have them.*"))
     for turn in turns[-SHOWN_TURNS:]:
         messages += _prompt(turn)
-        messages += _answer(turn, now_s, last=turn is turns[-1])
+        messages += _answer(turn, last=turn is turns[-1])
     return messages
 
 
@@ -40,11 +40,11 @@ def _chip(item: Attachment) -> str:
     return f"{name} · {max(1, round(item.size_bytes / 1000)):,} kB"
 
 
-def _answer(turn: Turn, now_s: float, *, last: bool) -> list[Message]:
+def _answer(turn: Turn, *, last: bool) -> list[Message]:
     reply = turn.reply
     messages: list[Message] = []
     if reply.thinking:
-        messages.append(_thinking(turn, now_s))
+        messages.append(_thinking(turn))
     if reply.text:
         messages.append(_assistant(safe_markdown(reply.text)))
     if reply.error is not None and not last:
@@ -56,7 +56,7 @@ def _answer(turn: Turn, now_s: float, *, last: bool) -> list[Message]:
     return messages
 
 
-def _thinking(turn: Turn, now_s: float) -> Message:
+def _thinking(turn: Turn) -> Message:
     reply = turn.reply
     pending = not reply.ended and not reply.text
     title = "Thinking…" if pending else "Thought"

@@ -10,7 +10,7 @@ import gradio as gr
 from arena.ui.about import AboutPanel
 from arena.ui.catalog import CatalogPanel
 from arena.ui.column_events import ColumnEvents
-from arena.ui.compare import CompareParts, Updates, Values, draw_compare
+from arena.ui.compare import CompareParts, Updates, draw_compare
 from arena.ui.conversation import Conversations
 from arena.ui.drawer_events import DrawerEvents
 from arena.ui.elements import html
@@ -92,7 +92,7 @@ class Life:
         looked_after = [*compare.models, *compare.facts, compare.banner, compare.timer, self.pill]
         shared = [*compare.boxes, compare.drawer.preset, compare.system, compare.order, compare.prompt, compare.mode]
         demo.load(self.open, compare.saved, [*looked_after, *shared], **QUICK)
-        compare.timer.tick(self.look_after, compare.inputs, looked_after, **QUICK)
+        compare.timer.tick(self.look_after, None, [*looked_after, compare.mode], **QUICK)
         demo.unload(self.leave)
 
     async def open(self, kept: Any, request: gr.Request) -> Updates:
@@ -100,10 +100,10 @@ class Life:
         session = self.page.sessions.of(request.session_hash)
         return await self.memory.restore(kept, dict(request.query_params), session) | await self._readiness()
 
-    async def look_after(self, values: Values, request: gr.Request) -> Updates:
+    async def look_after(self, request: gr.Request) -> Updates:
         """See whether the servers and their models are there yet."""
         session = self.page.sessions.of(request.session_hash)
-        return await self.memory.refresh(values, session) | await self._readiness()
+        return await self.memory.refresh(session) | await self._readiness()
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed, reloaded or lost."""

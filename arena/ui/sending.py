@@ -7,10 +7,10 @@ from contextlib import aclosing
 
 import gradio as gr
 
-from arena.ui.compare import CompareParts, Updates, Values, mode_line, shown, take_models
+from arena.ui.compare import CompareParts, Updates, Values, mode_line, remind, shown
 from arena.ui.conversation import Conversations
 from arena.ui.sessions import Asking, Sessions
-from arena.ui.wiring import QUICK, STREAM
+from arena.ui.wiring import QUICK, STREAM, TALK
 
 
 class Sending:
@@ -24,7 +24,7 @@ class Sending:
     def wire(self) -> gr.events.Dependency:
         """Wire the composer; returns the event after which the line-up is worth remembering."""
         drawn = self.drawn
-        sent = drawn.prompt.submit(self.take, drawn.inputs, [drawn.prompt, drawn.mode], **QUICK)
+        sent = drawn.prompt.submit(self.take, drawn.inputs, [drawn.prompt, drawn.mode], **TALK)
         sent.then(self.answer, None, [*drawn.answers, drawn.mode], **STREAM)
         drawn.stop_all.click(self.stop_all, None, None, **QUICK)
         drawn.examples.click(self.example, None, [drawn.prompt], **QUICK)
@@ -37,7 +37,7 @@ class Sending:
         """Accept the prompt and empty the box; a prompt that cannot be sent now stays in it."""
         session = self.sessions.of(request.session_hash)
         drawn, message = self.drawn, values[self.drawn.prompt] or {}
-        take_models(drawn, session, values)
+        remind(drawn, session, values)
         asking = Asking(message.get("text") or "", (), session.choices, values[drawn.system] or "", values[drawn.order])
         refusal = self.conversations.take(session, asking, message.get("files") or [])
         if refusal is None:

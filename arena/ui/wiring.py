@@ -12,5 +12,8 @@ QUICK: dict[str, Any] = {
 }
 """For a handler that answers at once."""
 
+TALK: dict[str, Any] = {**QUICK, "queue": True}
+"""For a handler that may have a word for the user: Gradio's messages reach the page through its queue only."""
+
 STREAM: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 """For a handler that streams. The fleet limits the models; the page's queue limits nothing."""

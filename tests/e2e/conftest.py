@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from arena.app import create_app
 from arena.server import Server, bind
@@ -65,8 +65,8 @@ def upstream() -> Iterator[RunningFake]:
 
 @pytest.fixture(scope="package")
 def base(upstream: RunningFake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The arena's address. Twelve columns, so that many cases fit on one page."""
-    with served(f"fake={upstream.url}", data=tmp_path_factory.mktemp("data"), max_columns=12) as url:
+    """The arena's address."""
+    with served(f"fake={upstream.url}", data=tmp_path_factory.mktemp("data")) as url:
         yield url
 
 
@@ -83,22 +83,34 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser: Browser, base: str, upstream: RunningFake) -> Iterator[Page]:
-    """A fresh profile. Afterwards: nothing was asked of anyone but the arena, and no script has failed."""
-    upstream.reset()
+@pytest.fixture(scope="package")
+def context(browser: Browser, base: str) -> Iterator[BrowserContext]:
+    """One profile, so that the page's own files are fetched once."""
     context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=base)
-    page, elsewhere, broken = context.new_page(), [], []
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, base: str, upstream: RunningFake) -> Iterator[Page]:
+    """A fresh page that remembers nothing. Afterwards: nothing was asked of anyone else, and no script has failed."""
+    upstream.reset()
+    elsewhere: list[str] = []
+    broken: list[str] = []
 
     def asked(request: Request) -> None:
         if request.url.startswith(("http", "ws")) and not request.url.startswith(base):
             elsewhere.append(request.url)
 
     context.on("request", asked)
+    page = context.new_page()
     page.on("pageerror", lambda error: broken.append(str(error)))
     yield page
-    context.close()
+    if not page.is_closed():
+        page.evaluate("localStorage.clear()")
+        page.close()
+    context.remove_listener("request", asked)
     upstream.idle(within_s=5)
     assert elsewhere == []
     assert broken == []

@@ -175,13 +175,17 @@ def test_a_reader_who_scrolls_up_is_left_in_peace(page: Page, arena: ArenaPage) 
         page.wait_for_function(f"({tall})(document.querySelector('#chat-{letter} [role=log]'))")
     arena.log("a").hover()
     page.mouse.wheel(0, -400)
-    page.wait_for_function("(() => { const e = document.querySelector('#chat-a [role=log]');"
-                           " return e.scrollHeight - e.scrollTop - e.clientHeight > 200; })()")
+    page.wait_for_function(
+        "(() => { const e = document.querySelector('#chat-a [role=log]');"
+        " return e.scrollHeight - e.scrollTop - e.clientHeight > 200; })()"
+    )
     where = arena.log("a").evaluate("element => element.scrollTop")
     height = arena.log("a").evaluate("element => element.scrollHeight")
     page.wait_for_function(f"document.querySelector('#chat-a [role=log]').scrollHeight > {height} + 300")
     assert abs(arena.log("a").evaluate("element => element.scrollTop") - where) < 2
-    page.wait_for_function("(() => { const e = document.querySelector('#chat-b [role=log]');"
-                           " return e.scrollHeight - e.scrollTop - e.clientHeight < 60; })()")
+    page.wait_for_function(
+        "(() => { const e = document.querySelector('#chat-b [role=log]');"
+        " return e.scrollHeight - e.scrollTop - e.clientHeight < 60; })()"
+    )
     page.keyboard.press("Escape")
     arena.in_state("a", "stopped")
