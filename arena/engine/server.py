@@ -97,12 +97,6 @@ def create_app(config: Config, launch: Launch | None = None) -> ASGIApp:
     engine = Engine(config, models, runners)
     digests = Digests(config.data / "engine" / "digests.json")
     pulls = Pulls(config, models, digests)
-    management = Management(engine, pulls)
-    native, openai, inventory = Native(engine), OpenAI(engine), Inventory(engine, digests)
-    ollama, v1 = Dialect(), OpenAIDialect()
-
-    def route(path: str, method: str, work: Work, dialect: Dialect = ollama) -> Route:
-        return Route(path, attended(work, dialect), methods=[method])
 
     async def prepare() -> None:
         if config.fetch:
@@ -120,7 +114,18 @@ def create_app(config: Config, launch: Launch | None = None) -> ASGIApp:
             await pulls.close()
             await runners.close()
 
-    routes = [
+    routes = _routes(Native(engine), OpenAI(engine), Inventory(engine, digests), Management(engine, pulls))
+    refusals = {404: _no_such_path, 405: _no_such_method}
+    return Guard(Starlette(routes=routes, lifespan=lifespan, exception_handlers=refusals))
+
+
+def _routes(native: Native, openai: OpenAI, inventory: Inventory, management: Management) -> list[Route]:
+    ollama, v1 = Dialect(), OpenAIDialect()
+
+    def route(path: str, method: str, work: Work, dialect: Dialect = ollama) -> Route:
+        return Route(path, attended(work, dialect), methods=[method])
+
+    return [
         Route("/", _alive, methods=["GET"]),
         route("/api/version", "GET", inventory.version),
         route("/api/tags", "GET", inventory.tags),
@@ -139,8 +144,6 @@ def create_app(config: Config, launch: Launch | None = None) -> ASGIApp:
         route("/v1/completions", "POST", openai.completions, v1),
         route("/v1/embeddings", "POST", openai.embeddings, v1),
     ]
-    refusals = {404: _no_such_path, 405: _no_such_method}
-    return Guard(Starlette(routes=routes, lifespan=lifespan, exception_handlers=refusals))
 
 
 async def _alive(_: Request) -> Response:
