@@ -44,6 +44,8 @@ class Mailbox:
 
     def put(self, events: Batch, size_bytes: int, tap: Tap | None) -> None:
         """Add `events`; over PRESSURE_BYTES waiting, `tap` is paused until the consumer has come."""
+        if self._closed:
+            return
         self._batch += events
         self._bytes += size_bytes
         self._wake()
@@ -57,8 +59,9 @@ class Mailbox:
         self._wake()
 
     def close(self) -> None:
-        """End at once: `get` returns None, whatever waits is dropped."""
+        """End at once: `get` returns None, whatever waits or still comes is dropped."""
         self._closed = True
+        self._batch, self._bytes = [], 0
         self._wake()
 
     async def get(self) -> Batch | None:

@@ -78,6 +78,9 @@ class Connection(asyncio.Protocol):
         if answer is None or call is None:
             self.drop()  # nobody asked for anything
             return
+        if call.done.cancelled():
+            call.hang_up()  # its task cleans up in the loop's next turn; a fast endpoint says megabytes until then
+            return
         began = answer.status
         body = answer.feed(data)
         call.touched(self._time())
