@@ -21,10 +21,22 @@ class Digests:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._known = _read(file)
+        self._working: asyncio.Task[None] | None = None
 
     def of(self, model: LocalModel) -> str:
         """The bare hex digest of the model's file; "" while it is not known."""
         return model.found.digest or self._known.get(f"{model.key}|{model.size_bytes}|{model.modified_ns}", "")
+
+    def begin(self, models: Models) -> None:
+        """Work out in the background what is missing, unless that is already being done."""
+        if self._working is None or self._working.done():
+            self._working = asyncio.create_task(self.keep(models))
+
+    async def close(self) -> None:
+        """Stop the work in the background."""
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.wait({self._working})
 
     async def keep(self, models: Models) -> None:
         """Work out what is missing, one file after the other, in a thread."""

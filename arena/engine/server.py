@@ -47,6 +47,8 @@ class Inventory:
     async def tags(self, _: Request, reply: Reply) -> None:
         """GET /api/tags."""
         models = await asyncio.to_thread(self._engine.models.scan)
+        if not all(self._digests.of(model) for model in models):
+            self._digests.begin(self._engine.models)  # a file that was put here meanwhile
         await reply.json({"models": [model.listed(self._digests.of(model)) for model in models]})
 
     async def ps(self, _: Request, reply: Reply) -> None:
@@ -101,7 +103,7 @@ def create_app(config: Config, launch: Launch | None = None) -> ASGIApp:
     async def prepare() -> None:
         if config.fetch:
             await first_start(config, models, pulls)
-        await digests.keep(models)
+        digests.begin(models)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -111,6 +113,7 @@ def create_app(config: Config, launch: Launch | None = None) -> ASGIApp:
         finally:
             background.cancel()
             await asyncio.wait({background})
+            await digests.close()
             await pulls.close()
             await runners.close()
 

@@ -164,6 +164,9 @@ class TestThroughTheApi:
         assert (copied.status_code, copied.content) == (200, b"")
         again = await engine.post("/api/copy", json={"source": NAME, "destination": "mine"})
         assert again.status_code == 200
+        async with asyncio.timeout(10):
+            while {item["digest"] for item in (await engine.get("/api/tags")).json()["models"]} != {digest}:
+                pass  # worked out in the background
         names = {item["name"] for item in (await engine.get("/api/tags")).json()["models"]}
         assert names == {NAME.lower(), "mine:latest"}
 
