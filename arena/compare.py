@@ -114,8 +114,12 @@ class Compare:
         instance = request.instance
         endpoint.freshen()
         with endpoint.lease() as lease:
-            outlet.put([Started(instance.id, self.manifest(request, endpoint))])
-            await endpoint.client.chat(request, outlet, contended=lambda: lease.contended)
+            await endpoint.client.chat(
+                request,
+                outlet,
+                contended=lambda: lease.contended,
+                on_sent=lambda: outlet.put([Started(instance.id, self.manifest(request, endpoint))]),
+            )
 
     def manifest(self, request: ChatRequest, endpoint: Endpoint) -> Manifest:
         """What is known about this run of `request` on `endpoint`, without asking anyone."""

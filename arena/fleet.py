@@ -53,6 +53,8 @@ class Endpoint:
         self._clock = clock
         self._leases: set[Lease] = set()
         self._models: tuple[ModelInfo, ...] = ()
+        self._by_name: dict[str, ModelInfo] = {}
+        self._contexts: dict[str, int | None] = {}
         self._loaded: tuple[LoadedModel, ...] = ()
         self._shown: dict[str, tuple[str, ...]] = {}
         self._asked_s: float | None = None
@@ -93,13 +95,11 @@ class Endpoint:
 
     def known(self, model: str) -> ModelInfo | None:
         """What is remembered of `model`; never asks."""
-        wanted = canonical(model)
-        return next((info for info in self._models if canonical(info.name) == wanted), None)
+        return self._by_name.get(canonical(model))
 
     def context_length(self, model: str) -> int | None:
         """The context `model` really runs with, if it is remembered as loaded."""
-        wanted = canonical(model)
-        return next((item.context_length for item in self._loaded if canonical(item.name) == wanted), None)
+        return self._contexts.get(canonical(model))
 
     async def describe(self, model: str) -> ModelInfo:
         """`model` with its capabilities, which older servers tell one model at a time. Raises ModelNotFound."""
@@ -160,13 +160,14 @@ class Endpoint:
         if outdated and self._asked_s is not None:
             return  # a later question has been answered meanwhile
         self._loaded = loaded
-        in_memory = {canonical(item.name) for item in loaded}
+        self._contexts = {canonical(item.name): item.context_length for item in loaded}
         self._models = tuple(
             msgspec.structs.replace(
-                info, endpoints=(self.name,), loaded_on=(self.name,) if canonical(info.name) in in_memory else ()
+                info, endpoints=(self.name,), loaded_on=(self.name,) if canonical(info.name) in self._contexts else ()
             )
             for info in models
         )
+        self._by_name = {canonical(info.name): info for info in self._models}
         self._asked_s = None if outdated else self._clock()
 
     def _note(self, error: ArenaError | None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 Order = Literal["together", "one_after_another"]
 EndpointKind = Literal["ollama", "engine"]
@@ -37,8 +37,8 @@ class Options(Struct, frozen=True, omit_defaults=True):
 
     def sent(self) -> dict[str, Any]:
         """What goes to Ollama: only the values that are set."""
-        pairs = ((name, getattr(self, name)) for name in self.__struct_fields__)
-        return {name: value for name, value in pairs if value is not None}
+        sent: dict[str, Any] = to_builtins(self)  # leaves out what is at its default
+        return sent
 
 
 class ModelInstance(Struct, frozen=True, omit_defaults=True):
