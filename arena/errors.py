@@ -8,6 +8,7 @@ ArenaError                500 internal
   Forbidden               403 forbidden
   NotFound                404 not_found
     ModelNotFound         404 model_not_found
+  MethodNotAllowed        405 method_not_allowed
   Conflict                409 conflict
   TooManyRequests         429 too_many_requests
   Busy                    503 busy
@@ -90,6 +91,13 @@ class ModelNotFound(NotFound):
     """No endpoint has the model."""
 
     default_code = "model_not_found"
+
+
+class MethodNotAllowed(ArenaError):
+    """The path exists, but not for this method."""
+
+    status = 405
+    default_code = "method_not_allowed"
 
 
 class Conflict(ArenaError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -16,7 +17,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from arena.errors import SettingsError
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 OLLAMA_DEFAULT = "http://127.0.0.1:11434"
 
 
@@ -188,19 +188,23 @@ class Settings(BaseSettings):
         description="Set by Hugging Face Spaces: the host name under which the Space is reached.",
     )
 
-    @field_validator("endpoints", mode="before")
-    @classmethod
-    def _split_endpoints(cls, value: Any) -> Any:
-        return (
-            tuple(part.strip() for part in re.split(r"[,;\s]+", value) if part.strip())
-            if isinstance(value, str)
-            else value
-        )
-
-    @field_validator("allowed_hosts", "cors_origins", "trusted_proxies", "registry_hosts", mode="before")
+    @field_validator("endpoints", "allowed_hosts", "cors_origins", "trusted_proxies", "registry_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return tuple(filter(None, re.split(r"[,;\s]+", value))) if isinstance(value, str) else value
+
+    @field_validator("root_path")
+    @classmethod
+    def _one_slash_before(cls, value: str) -> str:
+        path = value.strip("/")
+        if not re.fullmatch(r"[A-Za-z0-9._~/-]*", path):
+            raise ValueError("must be a path such as /arena")
+        return f"/{path}" if path else ""
+
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, value: str) -> str:
+        return value.removeprefix("[").removesuffix("]")
 
     @field_validator("endpoints")
     @classmethod
@@ -214,27 +218,17 @@ class Settings(BaseSettings):
     @classmethod
     def _on_a_space(cls, values: Any) -> Any:
         """A Space is reached through its own proxy: it must listen on all addresses."""
-        hosts = (
-            "host",
-            "ARENA_HOST",
-            "GRADIO_SERVER_NAME",
-            "WEB_BIND",
-            "arena_host",
-            "gradio_server_name",
-            "web_bind",
-        )
-        if (
-            isinstance(values, dict)
-            and (values.get("SPACE_ID") or values.get("space_id"))
-            and not any(values.get(h) for h in hosts)
-        ):
-            values = {**values, "ARENA_HOST": "0.0.0.0"}
-        return values
+        given = {name.lower() for name, value in values.items() if value}
+        names = {"host", *(variable.lower() for variable in variables("host"))}
+        return {**values, "ARENA_HOST": "0.0.0.0"} if "space_id" in given and not names & given else values
 
     @property
     def public(self) -> bool:
         """Does the server listen on more than loopback?"""
-        return self.host not in LOOPBACK and not self.host.startswith("127.")
+        try:
+            return not ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host != "localhost"
 
     @property
     def management_allowed(self) -> bool:
@@ -291,10 +285,10 @@ def _variable(loc: tuple[int | str, ...]) -> str:
     if not loc:
         return "settings"
     key = str(loc[0])
-    for name, field in Settings.model_fields.items():
+    for name in Settings.model_fields:
         aliases = variables(name)
         if key == name or key.upper() in aliases:
-            return next((alias for alias in aliases if alias in os.environ), aliases[0]) if field else key
+            return next((alias for alias in aliases if alias in os.environ), aliases[0])
     return key
 
 

@@ -67,6 +67,13 @@ async def test_foreign_host_is_refused_on_every_route(locked: House, path: str, 
 
 
 @pytest.mark.anyio
+async def test_an_ipv6_address_is_known_in_its_shortest_form() -> None:
+    house = House(host="2001:DB8:0::5", token=TOKEN)
+    assert (await house.ask(headers=BEARER, host="[2001:db8::5]:7860")).status == 200
+    assert (await house.ask(headers=BEARER, host="[2001:db8::6]:7860")).status == 403
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("host", ["localhost:7860", "LocalHost", "127.0.0.1:7860", "127.8.9.1", "[::1]:7860", "[::1]"])
 async def test_loopback_names_are_welcome_on_any_port(locked: House, host: str) -> None:
     for _ in range(2):  # the second time from memory

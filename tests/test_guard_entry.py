@@ -285,6 +285,11 @@ async def test_prefix_of_a_reverse_proxy() -> None:
     assert b'action="/arena/signin"' in (await house.ask(path="/arena/signin")).body
     assert (await house.ask(path="/arena/api/health")).status == 200
     assert (await house.ask(path="/arena/api/models")).status == 401
+    assert (await house.ask(path="/arena//evil")).status == 400
+    for path in ("/arena", "/arena/", "/arena/docs", "/arenas", "/docs"):
+        await house.ask(path=path, headers=BEARER)
+    served = [scope["path"] for scope in house.inside.seen]
+    assert served == ["/api/health", "/", "/", "/docs", "/arenas", "/docs"]
 
 
 # on a Hugging Face Space

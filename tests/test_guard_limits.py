@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import anyio
 import pytest
 
 from arena.errors import SettingsError
 from arena.guard import rate as rate_module
 from arena.guard.asgi import Receive, Scope, Send
-from tests.guarded import BEARER, TOKEN, House, session_of
+from tests.guarded import BEARER, TOKEN, Answer, House, session_of
 
 
 @pytest.fixture
@@ -127,6 +130,71 @@ async def test_memory_for_callers_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     for last in range(5):
         await house.ask(peer=f"10.0.0.{last}")
     assert list(house.guard._rate._levels) == ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
+
+
+class Waiting:
+    """An application whose answers end when the test says so."""
+
+    def __init__(self, house: House) -> None:
+        house.guard.app = self
+        self._house = house
+        self.end = asyncio.Event()
+        self.tasks: list[asyncio.Task[Answer]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.end.wait()
+        await self._house.inside(scope, receive, send)
+
+    async def begin(self, number: int, path: str = "/api/stream_chat", peer: str = "192.0.2.1") -> None:
+        """Have `number` answers under way, or refused."""
+        new = [asyncio.create_task(self._house.ask("POST", path, BEARER, peer=peer)) for _ in range(number)]
+        self.tasks += new
+        await anyio.wait_all_tasks_blocked()
+
+    def refused(self) -> list[tuple[int, str]]:
+        """The answers that did not wait, in order."""
+        ended = [task.result() for task in self.tasks if task.done()]
+        return [(answer.status, answer.error[1]) for answer in ended]
+
+
+@pytest.mark.anyio
+async def test_a_caller_has_eight_answers_at_a_time_on_a_public_address() -> None:
+    house = House(host="0.0.0.0", token=TOKEN)
+    waiting = Waiting(house)
+    await waiting.begin(7)
+    await waiting.begin(1, "/olla/ollama/api/chat")
+    await waiting.begin(1)
+    assert waiting.refused() == [(429, "too_many_requests")]
+    assert waiting.tasks[8].result().header("retry-after") == "5"
+    await waiting.begin(1, peer="192.0.2.2")
+    await waiting.begin(1, "/gradio_api/queue/join")
+    waiting.tasks[0].cancel()
+    await asyncio.wait(waiting.tasks[:1])
+    await waiting.begin(1)
+    assert sum(task.done() for task in waiting.tasks) == 2
+    waiting.end.set()
+    await asyncio.wait(waiting.tasks)
+    assert [task.result().status for task in waiting.tasks[1:]] == [200] * 7 + [429] + [200] * 3
+    assert not house.guard._answers._running
+
+
+@pytest.mark.anyio
+async def test_all_callers_together_have_a_thousand_answers_at_a_time() -> None:
+    waiting = Waiting(House(host="0.0.0.0", token=TOKEN))
+    for last in range(126):
+        await waiting.begin(8, peer=f"198.51.100.{last}")
+    assert waiting.refused() == [(503, "busy")] * 8
+    waiting.end.set()
+    await asyncio.wait(waiting.tasks)
+
+
+@pytest.mark.anyio
+async def test_on_loopback_answers_are_not_counted(locked: House) -> None:
+    waiting = Waiting(locked)
+    await waiting.begin(50)
+    assert waiting.refused() == []
+    waiting.end.set()
+    await asyncio.wait(waiting.tasks)
 
 
 # the caller's address

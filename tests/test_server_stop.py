@@ -212,6 +212,9 @@ def test_other_reasons_not_to_listen(monkeypatch: pytest.MonkeyPatch, number: in
         ("127.0.0.1", "", "http://127.0.0.1:{}"),
         ("0.0.0.0", "", "http://127.0.0.1:{}"),
         ("127.0.0.1", "/arena", "http://127.0.0.1:{}/arena"),
+        ("127.0.0.1", "arena/", "http://127.0.0.1:{}/arena"),
+        ("127.0.0.1", "/", "http://127.0.0.1:{}"),
+        ("[::1]", "", "http://[::1]:{}"),
         ("localhost", "", "http://localhost:{}"),
     ],
 )

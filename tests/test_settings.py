@@ -47,6 +47,20 @@ def test_host_every_alias_is_accepted(monkeypatch: pytest.MonkeyPatch, variable:
     assert not settings.public
 
 
+@pytest.mark.parametrize("path", ["https://example.com/arena", "/a b", "/a?b"])
+def test_root_path_must_be_a_path(path: str) -> None:
+    with pytest.raises(SettingsError, match="ARENA_ROOT_PATH: must be a path such as /arena"):
+        load(root_path=path)
+
+
+@pytest.mark.parametrize(
+    ("host", "public"),
+    [("localhost", False), ("[::1]", False), ("0:0::1", False), ("::", True), ("127.example.com", True)],
+)
+def test_public_is_whatever_is_not_loopback(host: str, public: bool) -> None:
+    assert load(host=host).public is public
+
+
 def test_documented_name_wins_over_an_alias(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEB_PORT", "1111")
     monkeypatch.setenv("ARENA_PORT", "2222")

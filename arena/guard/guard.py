@@ -18,7 +18,7 @@ from arena.guard.credentials import Credentials, bearer
 from arena.guard.headers import API_PREFIXES, SafetyHeaders, preflight
 from arena.guard.origin import Hosts, client_address, network_key, networks, same_origin, web_origins, within
 from arena.guard.pages import OwnPages
-from arena.guard.rate import Rate
+from arena.guard.rate import Answers, Rate
 from arena.guard.request import Request
 from arena.log import request_id
 from arena.settings import Settings
@@ -61,7 +61,7 @@ class Guard:
         self.app = app
         self.draining = False
         self._on_drain = on_drain
-        self._root_path = settings.root_path.rstrip("/")
+        self._root_path = settings.root_path
         self._hosts = Hosts(settings.host, [*settings.allowed_hosts, *filter(None, [settings.space_host])])
         self._origins = web_origins(settings.cors_origins)
         self._proxies = networks(settings.trusted_proxies or (SPACE_PROXIES if on_a_space else ()))
@@ -70,6 +70,7 @@ class Guard:
         self._rate = Rate(120, 30, clock)
         # opening the page alone takes a dozen of these
         self._page_rate = Rate(600, 150, clock)
+        self._answers = Answers(each=8, in_all=1000)
         self._headers = SafetyHeaders(on_a_space=on_a_space)
         self._pages = OwnPages(self._credentials, self._headers, root_path=self._root_path, framed=on_a_space)
         self._body_limits = (
@@ -98,6 +99,7 @@ class Guard:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, self._root_path)
         request_id.set(request.id)
+        scope["path"] = request.path  # what was judged is what is served
         try:
             self._check_shape(request)
             if self._is_preflight(request):
@@ -108,11 +110,18 @@ class Guard:
                 await self._pages.serve(request, receive, send)
                 return
             body = self._bounded(request, receive, send)
+            counted = self._rated and request.method == "POST" and request.path.startswith(API_PREFIXES)
+            if counted:
+                self._answers.begin(request.caller)
         except Refused as refused:
             await self._refuse(request, refused, send)
             return
         dressed = self._dressing(request, body.send if body else send)
-        await self.app(scope, body.receive if body else receive, dressed)
+        try:
+            await self.app(scope, body.receive if body else receive, dressed)
+        finally:
+            if counted:
+                self._answers.end(request.caller)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, self._root_path)

@@ -49,9 +49,8 @@ class Hosts:
     def __init__(self, bound: str, names: Iterable[str]) -> None:
         address = parse_address(bound)
         self._any_address = not bound or (address is not None and address.is_unspecified)
-        self._names = {bound.lower()} if bound else set()
-        for name in names:
-            self._names.add(name.lower())
+        # a browser spells an IPv6 address in its shortest form
+        self._names = {bound.lower() if address is None else str(address), *(name.lower() for name in names)}
         self._known: set[bytes] = set()
 
     def allows(self, raw: bytes) -> bool:

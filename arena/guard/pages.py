@@ -12,7 +12,7 @@ from string import Template
 from typing import Final
 from urllib.parse import parse_qs, quote
 
-from arena.errors import ArenaError, BadRequest, PayloadTooLarge
+from arena.errors import BadRequest, MethodNotAllowed, PayloadTooLarge
 from arena.guard.asgi import Headers, Receive, Refused, Send, answer
 from arena.guard.credentials import COOKIE, SESSION_S, Credentials
 from arena.guard.headers import SafetyHeaders
@@ -27,13 +27,6 @@ TEXT: Final = b"text/plain; charset=utf-8"
 HTML: Final = b"text/html; charset=utf-8"
 
 Page = Callable[[Request, Receive, Send], Awaitable[None]]
-
-
-class MethodNotAllowed(ArenaError):
-    """The route exists, but not for this method."""
-
-    status = 405
-    default_code = "method_not_allowed"
 
 
 class OwnPages:

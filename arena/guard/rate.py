@@ -1,11 +1,12 @@
-"""A token bucket for each caller."""
+"""How much each caller gets: a token bucket for requests, and a number of answers at a time."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from arena.errors import TooManyRequests
+from arena.errors import Busy, TooManyRequests
 from arena.guard.asgi import Refused
 
 MAX_CALLERS: Final = 10_000
@@ -40,3 +41,27 @@ class Rate:
                     (b"ratelimit-reset", b"%d" % wait_s),
                 ],
             )
+
+
+class Answers:
+    """Answers under way: at most `each` at a time for one caller, and `in_all` for all together."""
+
+    def __init__(self, each: int, in_all: int) -> None:
+        self._each = each
+        self._in_all = in_all
+        self._running: Counter[str | bytes] = Counter()
+
+    def begin(self, caller: str | bytes) -> None:
+        """Count one in. Raises Refused: 429 when the caller has all of its own, 503 when everybody together has."""
+        if self._running[caller] >= self._each:
+            text = f"You have {self._each} answers under way; wait for one to end, or stop one"
+            raise Refused(TooManyRequests(text), [(b"retry-after", b"5")])
+        if self._running.total() >= self._in_all:
+            raise Refused(Busy("The server has too many answers under way; try again"), [(b"retry-after", b"5")])
+        self._running[caller] += 1
+
+    def end(self, caller: str | bytes) -> None:
+        """Count one out."""
+        self._running[caller] -= 1
+        if not self._running[caller]:
+            del self._running[caller]

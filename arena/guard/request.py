@@ -38,7 +38,8 @@ class Request:
 
     def __init__(self, scope: Scope, root_path: str) -> None:
         path: str = scope["path"]
-        self.path = path[len(root_path) :] if root_path and path.startswith(root_path + "/") else path
+        under_it = bool(root_path) and f"{path}/".startswith(f"{root_path}/")
+        self.path = (path[len(root_path) :] or "/") if under_it else path
         self.method: str = scope.get("method", "WEBSOCKET")
         self.query: bytes = scope.get("query_string", b"")
         self.https = scope.get("scheme") in ("https", "wss")
