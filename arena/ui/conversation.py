@@ -200,6 +200,8 @@ class Conversations:
             session.columns[letter].run = run
         async with aclosing(frames(run, turns, self._clock)) as changes:
             async for letters in changes:
+                if session.left_s is not None:
+                    break  # the page left before the run had begun, when there was nothing to stop yet
                 yield {letter: self.view(session, letter) for letter in letters}
         self._forget(session, run)
         yield self.figures_again(session)

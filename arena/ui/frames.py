@@ -71,6 +71,8 @@ async def frames(
     finally:
         pump.cancel()
         await asyncio.shield(asyncio.wait([pump]))
+        for letter in run.instance_ids:
+            _close(turns[letter], letter, clock())  # the pump may have been cancelled before its first step
         if not pump.cancelled() and (error := pump.exception()) is not None:
             log.error("a run's events broke off", exc_info=error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import threading
@@ -14,10 +15,11 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from arena.app import create_app
+from arena.guard import Guard
 from arena.server import Server, bind
-from arena.settings import load
+from arena.settings import Settings, load
 from tests.e2e.arena_page import ArenaPage
-from tests.fake_ollama import RunningFake, running_fake
+from tests.fake_ollama import DEFAULT_MODELS, RunningFake, running_fake
 
 PATIENCE_S = 60.0
 FLAGS = [
@@ -40,12 +42,17 @@ def chromium() -> str | None:
     return os.environ.get("ARENA_TEST_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
+async def _app(settings: Settings) -> Guard:
+    """The application, built inside an event loop: Gradio would otherwise open one of its own and leave it open."""
+    return create_app(settings)
+
+
 @contextmanager
 def served(*endpoints: str, **changes: Any) -> Iterator[str]:
     """Run the whole application in a thread for the length of the block; gives its address."""
     settings = load(port=0, endpoints=endpoints, engine="off", drain_s=0.2, **changes)
     sockets, ready = bind(settings), threading.Event()
-    server = Server(create_app(settings), settings, sockets, on_ready=lambda url: ready.set())
+    server = Server(asyncio.run(_app(settings)), settings, sockets, on_ready=lambda url: ready.set())
     thread = threading.Thread(target=server.run, name="arena", daemon=True)
     thread.start()
     assert ready.wait(PATIENCE_S)
@@ -59,7 +66,7 @@ def served(*endpoints: str, **changes: Any) -> Iterator[str]:
 @pytest.fixture(scope="package")
 def upstream() -> Iterator[RunningFake]:
     """The fake Ollama behind the arena."""
-    with running_fake() as fake:
+    with running_fake((*DEFAULT_MODELS, "fx-vision:latest")) as fake:
         yield fake
 
 

@@ -6,7 +6,6 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.arena_page import ArenaPage
@@ -115,7 +114,6 @@ def test_the_comparison_is_saved_as_json_and_markdown(arena: ArenaPage, page: Pa
 def test_files_go_with_the_prompt(arena: ArenaPage, page: Page, upstream: RunningFake, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("the river is quiet", "utf-8")
     (tmp_path / "dot.png").write_bytes(PIXEL)
-    upstream.state(models=["fx-vision:latest", "tiny:latest"])
     arena.open("fx-vision", "tiny")
     page.locator("#prompt input[type=file]").set_input_files([tmp_path / "notes.txt", tmp_path / "dot.png"])
     expect(page.locator("#prompt").get_by_role("listitem")).to_have_count(2)
@@ -205,18 +203,16 @@ def test_light_and_dark_are_chosen_and_remembered(arena: ArenaPage, page: Page) 
     expect(page.locator("body")).to_have_class(re.compile("dark"))
 
 
-@pytest.mark.parametrize("first", range(0, len(XSS), 18))
-def test_what_a_model_writes_runs_nowhere(arena: ArenaPage, page: Page, first: int) -> None:
-    payloads = list(range(first, min(first + 18, len(XSS))))
-    for start in range(0, len(payloads), 6):
-        arena.open(*(f"fx-xss:k-{k}" for k in payloads[start : start + 6]))
-        arena.send()
-        arena.done(*"abcdef"[: len(payloads[start : start + 6])])
-        assert page.evaluate("window.__xss") is None
-    where = page.locator(".abot [role=log]").evaluate_all(
-        "logs => logs.map(log => log.querySelectorAll('script,iframe,object,embed,form,style,link,svg script').length)"
-    )
-    assert set(where) == {0}
+def test_what_anyone_writes_runs_nowhere(arena: ArenaPage, page: Page) -> None:
+    arena.open("fx-xss:k-0", "fx-xss:k-11", "fx-xss:k-22", "fx-xss:k-33", "fx-xss:k-44", "fx-xss:k-50")
+    arena.send("\n\n".join(XSS))
+    arena.done(*"abcdef")
+    active = "script, iframe, object, embed, form, style, link, svg script, [onerror], [onload], a[href^=javascript]"
+    assert page.locator(".abot .message").locator(active).count() == 0
+    for link in page.locator("#chat-a .message a").all():
+        assert not (link.get_attribute("href") or "").lower().startswith(("javascript", "data", "vbscript"))
+    assert page.evaluate("window.__xss") is None
+    expect(arena.log("a")).to_contain_text("onerror=")
 
 
 def test_what_a_model_writes_fetches_nothing_and_covers_nothing(arena: ArenaPage, page: Page) -> None:

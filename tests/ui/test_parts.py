@@ -16,8 +16,8 @@ from tests.ui.pieces import EVIL, FULL, failed, turn
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(None, parts.DASH), (0, parts.DASH), (999, "999 B"), (1500, "2 kB"), (98_700_000, "99 MB"), (4_700_000_000, "4.7 GB"),
-     (2_000_000_000_000, "2000 GB")],
+    [(None, parts.DASH), (0, parts.DASH), (999, "999 B"), (1500, "2 kB"), (98_700_000, "99 MB"),
+     (4_700_000_000, "4.7 GB"), (2_000_000_000_000, "2000 GB")],
 )  # fmt: skip
 def test_sizes(count: int | None, text: str) -> None:
     assert parts.size(count) == text

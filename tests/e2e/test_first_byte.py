@@ -1,0 +1,26 @@
+"""The page itself comes at once, whatever the model servers do."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import requests
+
+from tests.e2e.conftest import served
+
+QUICK_S = 0.5
+
+
+def test_the_page_is_there_at_once_when_its_server_is_silent(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with served(address, data=tmp_path) as url:
+            requests.get(url, timeout=10).raise_for_status()  # the first one compiles the template
+            times = []
+            for _ in range(5):
+                before = time.monotonic()
+                requests.get(url, timeout=10).raise_for_status()
+                times.append(time.monotonic() - before)
+    assert min(times) < QUICK_S
