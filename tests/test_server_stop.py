@@ -206,6 +206,31 @@ def test_other_reasons_not_to_listen(monkeypatch: pytest.MonkeyPatch, number: in
         bind(load(port=80))
 
 
+def test_an_address_this_machine_does_not_have_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def two_addresses(_host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, 0, 0, "", (address, port)) for address in ("192.0.2.1", "127.0.0.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+    (listener,) = bind(load(host="localhost", port=0))
+    with listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+
+
+def test_one_address_that_is_taken_closes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[socket.socket] = []
+
+    def once(listener: socket.socket, _address: object) -> None:
+        opened.append(listener)
+        if len(opened) > 1:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+    monkeypatch.setattr(socket.socket, "bind", once)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(socket.AF_INET, 0, 0, "", ("127.0.0.1", 0))] * 2)
+    with pytest.raises(SettingsError, match="already in use"):
+        bind(load(port=7860))
+    assert [listener.fileno() for listener in opened] == [-1, -1]
+
+
 @pytest.mark.parametrize(
     ("host", "root_path", "expected"),
     [

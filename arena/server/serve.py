@@ -212,29 +212,49 @@ def tell(settings: Settings) -> Callable[[str], None]:
 
 
 def bind(settings: Settings, backlog: int = 1024) -> list[socket.socket]:
-    """Listen on the settings' host and port. Raises SettingsError naming the remedy when that is impossible."""
+    """Listen on the settings' host and port. Raises SettingsError naming the remedy when that is impossible.
+
+    A name may have several addresses; those that this machine does not have (IPv6, often) are passed over.
+    """
     opened: list[socket.socket] = []
+    absent: OSError | None = None
     port = settings.port
     try:
-        for family, kind, number, _, address in socket.getaddrinfo(
+        for family, _, _, _, address in socket.getaddrinfo(
             settings.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
-            listener = socket.socket(family, kind, number)
-            opened.append(listener)
-            if os.name == "posix":
-                # else the port would be taken for a minute after the last run
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind((address[0], port, *address[2:]))
-            listener.listen(backlog)
-            listener.setblocking(False)
-            port = listener.getsockname()[1]
+            try:
+                opened.append(_listener(family, (address[0], port, *address[2:]), backlog))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                absent = error
+            else:
+                port = opened[-1].getsockname()[1]
+        if absent is not None and not opened:
+            raise absent
     except OSError as error:
         for listener in opened:
             listener.close()
         raise SettingsError(_why_not(settings, error)) from None
     return opened
+
+
+def _listener(family: int, address: tuple[Any, ...], backlog: int) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            # else the port would be taken for a minute after the last run
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(backlog)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _why_not(settings: Settings, error: OSError) -> str:
