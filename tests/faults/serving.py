@@ -18,6 +18,7 @@ from msgspec import Struct
 import arena.app
 from arena import log
 from arena.arena import Arena
+from arena.guard import Guard
 from arena.server import Limits, Server, bind
 from arena.settings import Settings, load
 from tests.fake_ollama import RunningFake
@@ -183,9 +184,12 @@ def served(
         loops.append(asyncio.get_running_loop())
         ready.set()
 
+    async def built() -> Guard:
+        return arena.app.create_app(settings, page=page)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arena.app, "Arena", build)
-        app = arena.app.create_app(settings, page=page)
+        app = asyncio.run(built())  # without a running loop Gradio makes one for each of its locks
     sockets = bind(settings)
     server = Server(app, settings, sockets, limits=limits or Limits(), on_ready=on_ready)
     thread = threading.Thread(target=server.run, name="arena", daemon=True)

@@ -1,0 +1,102 @@
+"""F31: the real page, through Gradio's own queue. Its stream of events is closed, and upstream is free."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.fake_ollama import running_fake, text_of
+from tests.fake_ollama.badclient import BadClient, Parting
+from tests.fake_ollama.invariants import seven_nevers
+from tests.faults.serving import LogLines, ServedArena, served
+from tests.faults.test_leaving import chats
+
+FREED_S = 0.5
+"""Longest time from closing the page's stream until upstream is free, whether it speaks or not."""
+
+
+@pytest.fixture(scope="module")
+def paged(log_lines: LogLines) -> Iterator[ServedArena]:
+    """An arena with its page."""
+    with running_fake() as fake, served(fake, lines=log_lines, page=True) as arena:
+        yield arena
+
+
+@pytest.fixture
+def arena(paged: ServedArena) -> ServedArena:
+    """The same, its endpoint as after the start."""
+    paged.fake.reset()
+    return paged
+
+
+class Tab:
+    """One open page, as its script talks to the server."""
+
+    def __init__(self, arena: ServedArena, name: str, *models: str) -> None:
+        self.arena, self.name = arena, name
+        self.config = arena.ask("GET", "/config").json()
+        query = quote(",".join(models))
+        self._post(f"/gradio_api/run/predict?models={query}", "open", [None])
+
+    def event(self, name: str) -> dict[str, Any]:
+        """The description of one of the page's handlers."""
+        return next(each for each in self.config["dependencies"] if each["api_name"] == name)
+
+    def send(self, text: str) -> None:
+        """Send a prompt to all columns; its answers are followed by `stream`."""
+        values = [self._value(each, text) for each in self.event("take")["inputs"]]
+        self._post("/gradio_api/queue/join", "take", values)
+        with self.stream() as client:
+            client.read_until(b"process_completed")
+        self._post("/gradio_api/queue/join", "answer", [])
+
+    @contextmanager
+    def stream(self) -> Iterator[BadClient]:
+        """The page's stream of events, open."""
+        with BadClient(self.arena.url, timeout_s=15) as client:
+            client.send(client.request("GET", f"/gradio_api/queue/data?session_hash={self.name}"))
+            yield client
+
+    def _value(self, component: int, text: str) -> Any:
+        found = next(each for each in self.config["components"] if each["id"] == component)
+        if found["props"].get("elem_id") == "prompt":
+            return {"text": text, "files": []}
+        return found["props"].get("value")
+
+    def _post(self, path: str, name: str, data: list[Any]) -> None:
+        body = {"data": data, "fn_index": self.event(name)["id"], "session_hash": self.name}
+        answer = self.arena.ask("POST", path, body)
+        assert answer.status == 200, answer.body[:500]
+
+
+def test_a_send_comes_back_whole(arena: ServedArena) -> None:
+    tab = Tab(arena, "whole", "fx-ok:n-5_seed-2", "fx-status:c-500")
+    with seven_nevers(arena, within_s=10) as case:
+        tab.send("Hello!")
+        with tab.stream() as client:
+            received = client.read_until(b'"process_completed"').decode()
+        case.failed("fake", "upstream_error")
+    assert text_of(5, 2).strip() in received
+    assert "unexpected EOF" in received, "the endpoint's own words are shown"
+
+
+@pytest.mark.parametrize("parting", ["fin", "rst"])
+@pytest.mark.parametrize("model", ["fx-stall:n-3", "fx-hang", "fx-slow:n-1000_ms-20"])
+def test_closing_the_page_frees_upstream(arena: ServedArena, model: str, parting: Parting) -> None:
+    tab = Tab(arena, f"{model}{parting}".replace(":", "-"), model, model)
+    with seven_nevers(arena, within_s=10):
+        tab.send("Hello!")
+        with tab.stream() as client:
+            client.read_until(b'"process_generating"')
+            arena.fake.arrived(2, path="/api/chat")
+            left_s = time.monotonic()
+            client.leave(parting)
+            arena.fake.closed(2, within_s=2)
+    parted = [record.parted_at for record in chats(arena)]
+    assert len(parted) == 2
+    assert max(at or 0.0 for at in parted) - left_s < FREED_S
