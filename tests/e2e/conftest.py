@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,15 @@ async def _app(settings: Settings) -> Guard:
 def served(*endpoints: str, **changes: Any) -> Iterator[str]:
     """Run the whole application in a thread for the length of the block; gives its address."""
     settings = load(port=0, endpoints=endpoints, engine="off", drain_s=0.2, **changes)
-    sockets, ready = bind(settings), threading.Event()
-    server = Server(asyncio.run(_app(settings)), settings, sockets, on_ready=lambda url: ready.set())
-    thread = threading.Thread(target=server.run, name="arena", daemon=True)
+    sockets, ready = bind(settings), Future[Server]()
+
+    def serve() -> None:
+        server = Server(asyncio.run(_app(settings)), settings, sockets, on_ready=lambda url: ready.set_result(server))
+        server.run()
+
+    thread = threading.Thread(target=serve, name="arena", daemon=True)
     thread.start()
-    assert ready.wait(PATIENCE_S)
+    server = ready.result(PATIENCE_S)
     try:
         yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
     finally:

@@ -1,0 +1,179 @@
+"""The handlers that need a model server: streams, pulls, the page's life; on a fake Ollama, without a browser."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import gradio as gr
+import pytest
+
+from arena.arena import Arena
+from arena.settings import load
+from arena.ui import conversation, mount_page
+from arena.ui.about import AboutPanel
+from arena.ui.catalog import CatalogEvents, CatalogPanel
+from arena.ui.column_events import ColumnEvents
+from arena.ui.compare import CompareParts, Updates, draw_compare
+from arena.ui.conversation import Conversations
+from arena.ui.elements import html
+from arena.ui.memory import Memory
+from arena.ui.page import Life, Page
+from arena.ui.sending import Sending
+from arena.ui.sessions import Sessions
+from tests.fake_ollama import FakeOllama
+
+PATIENCE_S = 10.0
+REQUEST = cast(gr.Request, SimpleNamespace(session_hash="s", query_params={"models": "tiny,absent:1b"}))
+
+
+def event(**data: str) -> gr.EventData:
+    return gr.EventData(None, data)
+
+
+async def last(updates: AsyncGenerator[Updates, None]) -> Updates:
+    """Everything that a stream of updates changes, in the end."""
+    end: Updates = {}
+    async with asyncio.timeout(PATIENCE_S):
+        async for update in updates:
+            end |= update
+    return end
+
+
+class Desk:
+    """The compare tab with the page's life, on a started arena."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.page = Page(arena)
+        self.sessions, self.conversations = self.page.sessions, self.page.conversations
+        with gr.Blocks(analytics_enabled=False):
+            self.drawn: CompareParts = draw_compare(6)
+            pill = html("", "pill")
+        everything = (self.drawn, self.conversations, self.sessions)
+        self.sending, self.memory = Sending(*everything), Memory(*everything)
+        self.life = Life(self.page, self.drawn, self.memory, pill)
+        self.session = self.sessions.of("s")
+
+    def column(self, letter: str) -> ColumnEvents:
+        return ColumnEvents(self.drawn, self.drawn.columns[letter], self.conversations, self.sessions)
+
+    def values(self, text: str = "") -> dict[Any, Any]:
+        drawn = self.drawn
+        prompt = {"text": text, "files": []}
+        return {drawn.prompt: prompt, drawn.system: "", drawn.order: "together", drawn.saved: None}
+
+
+@pytest.fixture
+async def desk(arena: Arena) -> Desk:
+    return Desk(arena)
+
+
+@pytest.mark.anyio
+async def test_a_page_opens_answers_pulls_and_leaves(
+    desk: Desk, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "POLL_S", 0)
+    drawn, first, second = desk.drawn, desk.drawn.columns["A"], desk.drawn.columns["B"]
+    opened = await desk.life.open(None, REQUEST)
+    assert opened[drawn.banner] == ""
+    assert opened[drawn.timer].active is False
+    assert opened[first.model].value == "tiny:latest"
+    desk.sending.take(desk.values("Why?"), REQUEST)
+    end = await last(desk.sending.answer(REQUEST))
+    assert 'data-state="done"' in end[first.status]
+    assert "Pull absent:1b" in end[second.notice]
+    end = await last(desk.column("B").act(desk.values(), REQUEST, event(action="pull")))
+    assert "is installed" in end[second.notice]
+    end = await last(desk.column("B").act(desk.values(), REQUEST, event(action="retry")))
+    assert 'data-state="done"' in end[second.status]
+    assert end[second.notice] == ""
+    assert await last(desk.column("B").act(desk.values(), REQUEST, event(action="settings"))) == {}
+    fake.state(models=["tiny:latest"])
+    assert (await desk.life.look_after(REQUEST))[drawn.banner] == ""
+    desk.life.leave(REQUEST)
+    assert len(desk.sessions) == 0
+    assert "answers" in await desk.life.describe(AboutPanel(desk.page.arena))()
+
+
+@pytest.fixture
+async def catalog(arena: Arena) -> CatalogEvents:
+    with gr.Blocks(analytics_enabled=False):
+        return CatalogPanel(arena, Conversations(arena), Sessions("AB")).render()
+
+
+@pytest.mark.anyio
+async def test_models_are_pulled_loaded_unloaded_and_deleted(catalog: CatalogEvents, fake: FakeOllama) -> None:
+    drawn = catalog.drawn
+    updates = await catalog.pull("new:1b", REQUEST)
+    assert updates[drawn.timer].active is True
+    assert updates[drawn.name] is None
+    await fake.until(lambda: "new:1b" in fake.models, PATIENCE_S)
+    await catalog.act(REQUEST, event(action="load", model="tiny:latest"))
+    assert "tiny:latest" in fake.loaded
+    await catalog.act(REQUEST, event(action="unload", model="tiny:latest", endpoint="fake"))
+    assert "tiny:latest" not in fake.loaded
+    asked = await catalog.act(REQUEST, event(action="ask-delete", model="tiny:latest"))
+    assert "Delete tiny:latest?" in asked[drawn.table]
+    kept = await catalog.act(REQUEST, event(action="keep", model="tiny:latest"))
+    assert "Delete tiny:latest?" not in kept[drawn.table]
+    await catalog.act(REQUEST, event(action="delete", model="tiny:latest"))
+    assert "tiny:latest" not in fake.models
+
+
+@pytest.mark.anyio
+async def test_a_download_is_cancelled_and_tried_again(catalog: CatalogEvents, fake: FakeOllama) -> None:
+    await catalog.pull("fx-gate:id-p_n-2", REQUEST)
+    (job,) = catalog.arena.catalog.jobs()
+    updates = await catalog.act(REQUEST, event(action="cancel", job=job.id))
+    assert "cancelled" in updates[catalog.drawn.jobs]
+    await catalog.act(REQUEST, event(action="pull", model="fx-gate:id-p_n-2"))
+    assert len(catalog.arena.catalog.jobs()) == 2
+
+
+@pytest.mark.anyio
+async def test_what_cannot_be_done_is_said(catalog: CatalogEvents, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Warning", said.append)
+    monkeypatch.setattr(gr, "Info", said.append)
+    await catalog.pull("  ", REQUEST)
+    updates = await catalog.pull("no spaces <b>", REQUEST)
+    assert updates[catalog.drawn.name] == gr.skip()
+    await catalog.act(REQUEST, event(action="delete", model="gone:1b"))
+    assert len(said) == 3
+    assert "qwen3" in said[0]
+    assert not [text for text in said if "<b>" in text]
+
+
+@pytest.mark.anyio
+async def test_a_page_without_management_manages_nothing(fake: FakeOllama, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Warning", said.append)
+    arena = Arena(load(endpoints=(fake.url,), engine="off", management=False))
+    async with arena.running():
+        with gr.Blocks(analytics_enabled=False):
+            events = CatalogPanel(arena, Conversations(arena), Sessions("AB")).render()
+        await events.pull("tiny", REQUEST)
+        await events.act(REQUEST, event(action="delete", model="tiny:latest"))
+    assert len(said) == 2
+    assert "tiny:latest" in fake.models
+
+
+@pytest.mark.anyio
+async def test_the_page_is_mounted_behind_the_other_routes(arena: Arena) -> None:
+    from fastapi import FastAPI
+    from starlette.testclient import TestClient
+
+    app = FastAPI()
+
+    @app.get("/api/health")
+    def health() -> dict[str, bool]:
+        return {"mine": True}
+
+    mounted = mount_page(app, arena)
+    client = TestClient(mounted)
+    assert client.get("/api/health").json() == {"mine": True}
+    text = client.get("/").text
+    assert "Ollama Arena" in text
+    assert "fonts.googleapis" not in text
