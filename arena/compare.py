@@ -18,7 +18,7 @@ from arena.errors import ArenaError, BadRequest, ShuttingDown
 from arena.fleet import Endpoint, Fleet
 from arena.log import warn_failed
 from arena.streaming import FanOut, Lane, Outlet, Transcript
-from arena.types import Batch, ChatMessage, ChatRequest, Manifest, Options, Order, Started
+from arena.types import Batch, ChatMessage, ChatRequest, Manifest, ModelInfo, Options, Order, Started
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,10 @@ class Run:
     def running(self) -> frozenset[str]:
         """The instances that still answer."""
         return self._fan.running
+
+    def begin(self) -> None:
+        """Send the requests now, before the first read of the events."""
+        self._fan.start()
 
     def stop(self, instance_id: str | None = None, reason: ArenaError | None = None) -> None:
         """Stop one answer or all; what was said so far is kept."""
@@ -75,7 +79,7 @@ class Compare:
         """Ask every instance; `one_after_another` runs one at a time, so that their figures do not disturb each other.
 
         Raises BadRequest for no instance, a repeated id or an empty history, and ShuttingDown while the server stops.
-        Nothing runs before the run's events are read.
+        Nothing runs before the run's `begin()`, or the first read of its events.
         """
         if self._draining:
             raise ShuttingDown("The server is shutting down.")
@@ -137,11 +141,18 @@ class Compare:
             options_left_default=tuple(name for name in Options.__struct_fields__ if name not in sent),
             think=instance.think,
             seed=instance.options.seed,
-            context_length=instance.options.num_ctx or endpoint.context_length(instance.model),
+            context_length=_context(instance.options.num_ctx, info, endpoint.context_length(instance.model)),
             prompt_sha256=prompt_hash(instance.system, request.messages),
             app_version=__version__,
             started_at=self._now().isoformat(timespec="milliseconds"),
         )
+
+
+def _context(asked: int | None, info: ModelInfo | None, loaded: int | None) -> int | None:
+    """The context an answer runs with: the one asked for, but no server gives more than the model was trained for."""
+    if asked is None:
+        return loaded
+    return min(asked, info.context_length) if info is not None and info.context_length else asked
 
 
 def prompt_hash(system: str | None, messages: Sequence[ChatMessage]) -> str:

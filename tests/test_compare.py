@@ -74,6 +74,15 @@ async def test_the_manifest_holds_what_is_needed_to_run_it_again(compare: Compar
     assert manifest.started_at == "2026-01-02T00:00:00.000+00:00"
 
 
+@pytest.mark.parametrize(("asked", "told"), [(1024, 1024), (1_000_000, 8192), (None, None)])
+async def test_the_manifest_never_claims_more_context_than_the_model_has(
+    compare: Compare, fleet: Fleet, asked: int | None, told: int | None
+) -> None:
+    await fleet.models()
+    manifest = compare.manifest(ask("tiny", options=Options(num_ctx=asked)), fleet.endpoints[0])
+    assert manifest.context_length == told
+
+
 def test_the_prompt_hash_tells_prompts_apart() -> None:
     assert prompt_hash(None, HELLO) == prompt_hash(None, HELLO)
     assert prompt_hash(None, HELLO) != prompt_hash("x", HELLO)

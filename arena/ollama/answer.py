@@ -9,13 +9,12 @@ import msgspec
 from msgspec import Struct
 
 from arena.errors import BudgetExceeded, UpstreamBroken, UpstreamTimeout
-from arena.ollama.failures import error_line, refusal
+from arena.ollama.failures import ERROR_BYTES, error_line, refusal
 from arena.ollama.lines import Lines, clean, read_object
 from arena.streaming import Outlet
 from arena.types import Batch, Delta, Finished, Metrics
 from arena.wire import Call
 
-ERROR_BYTES = 64 * 1024
 RELIABLE_TOKENS = 16
 RELIABLE_S = 0.001
 

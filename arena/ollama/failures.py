@@ -9,6 +9,8 @@ from arena.errors import ArenaError, Busy, ModelNotFound, UpstreamBroken, Upstre
 from arena.ollama.lines import NOT_OLLAMA, clean
 from arena.wire import Headers
 
+ERROR_BYTES = 64 * 1024
+"""How much of an error's body is read."""
 MAX_TEXT = 2000
 """Characters of an endpoint's error text that are shown."""
 

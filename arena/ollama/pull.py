@@ -6,12 +6,11 @@ import asyncio
 from typing import Any
 
 from arena.errors import UpstreamBroken
-from arena.ollama.failures import error_line
+from arena.ollama.failures import ERROR_BYTES, error_line
 from arena.ollama.lines import Lines, clean, read_object
 from arena.types import PullProgress
 from arena.wire import Call
 
-ERROR_BYTES = 64 * 1024
 MAX_WAITING = 256
 MAX_LAYERS = 4096
 
