@@ -20,8 +20,10 @@ from tests.faults.table import GONE
 
 TIMES = 14
 """Repetitions: with nine moments, two routes and two ways to part a little over 500."""
-FREED_S = 0.25
-"""Longest time until upstream is free, on a machine that others use too; the figures stand in the report."""
+FREED_S = 1.0
+"""Longest time until upstream is free, on a machine that others use too; an idle one needs less than a tenth."""
+P99_S = 0.5
+"""The same for 99 of 100."""
 TICK_S = 0.002
 
 
@@ -146,7 +148,7 @@ def test_all_who_left_together(freed: list[float], record_testsuite_property: Ca
     p50_s, p99_s = (statistics.quantiles(freed, n=100)[cut - 1] for cut in (50, 99))
     figures = f"p50 {p50_s * 1e3:.1f} ms, p99 {p99_s * 1e3:.1f} ms, max {max(freed) * 1e3:.1f} ms"
     record_testsuite_property("disconnects", f"{len(freed)}: {figures}")
-    assert p99_s < FREED_S
+    assert p99_s < P99_S
 
 
 @pytest.mark.parametrize("parting", ["fin", "rst"])
