@@ -42,6 +42,7 @@ BODIES: dict[str, list[Any]] = {
     "/api/stream_chat": [{"history": HELLO * 2, "model_instances": [INSTANCE]}, {"history": HELLO, "models": ["tiny"]}],
     "/api/pull_model": [{"model": "fx-pull:n-1", "endpoint": None}],
     "/api/delete_model": [{"model": "nothing"}],
+    "/api/load_model": [{"model": "tiny"}],
     "/api/unload_model": [{"model": "tiny"}],
 }
 NASTY: list[Any] = [
