@@ -5,7 +5,6 @@ The guard has already refused what is too large or compressed.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
@@ -30,18 +29,11 @@ def decoded(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`."""
     try:
         data = msgspec.json.decode(body)  # refuses NaN, infinities and halves of characters, which json lets pass
-        json.loads(body, object_pairs_hook=_unique)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise BadRequest("The request body is not valid JSON (UTF-8, no NaN or Infinity, not too deep)") from None
     if not isinstance(data, dict):
         raise BadRequest('The request body must be a JSON object such as {"model": "llama3.2:3b"}')
     return data
-
-
-def _unique(pairs: list[tuple[str, object]]) -> None:
-    """Refuse an object whose meaning depends on which of two equal keys a reader believes."""
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise BadRequest("The request body has an object with a key twice")
 
 
 async def _read(receive: Receive) -> bytes:

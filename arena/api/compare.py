@@ -6,18 +6,18 @@ from typing import Any
 
 import msgspec
 from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from arena.api import answers, errors, samples
-from arena.api.body import json_object
+from arena.api.body import ClientLeft, json_object
 from arena.api.operation import Operation, json_response
 from arena.api.requests import Asked, Limits, asked
 from arena.api.stream import send_stream, while_client_stays
 from arena.arena import Arena
 from arena.compare import Run
+from arena.errors import ArenaError
 from arena.streaming import Transcript
 
 STREAM_PATH = "/api/stream_chat"
@@ -60,8 +60,15 @@ class StreamChat:
         self._chat = chat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        run, lines = await self._chat.start_stream(scope, receive)
-        await send_stream(run, lines, receive, send)
+        try:
+            run, lines = await self._chat.start_stream(scope, receive)
+        except ArenaError as error:
+            answer = await errors.on_arena_error(Request(scope), error)
+            await answer(scope, receive, send)
+        except ClientLeft:
+            return
+        else:
+            await send_stream(run, lines, receive, send)
 
 
 class StreamFirst:
@@ -73,8 +80,7 @@ class StreamFirst:
 
     def __init__(self, app: ASGIApp, arena: Arena) -> None:
         self.app = app
-        stream = ExceptionMiddleware(StreamChat(Chat(arena)), errors.HANDLERS)
-        self._stream = ServerErrorMiddleware(stream, errors.on_bug)
+        self._stream = ServerErrorMiddleware(StreamChat(Chat(arena)), errors.on_bug)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == STREAM_PATH and scope["method"] == "POST":

@@ -27,6 +27,7 @@ async def send_stream(run: Run, lines: Lines, receive: Receive, send: Send) -> N
     The status goes out with the first line, not before: until then the endpoints are being asked.
     """
     events = run.events()
+    run.begin()
     client = ClientWatch(receive, run.stop)
     started = False
     try:

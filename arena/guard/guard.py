@@ -6,7 +6,9 @@ costs it one plain function call a message.
 
 from __future__ import annotations
 
+import itertools
 import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -61,6 +63,8 @@ class Guard:
         self.app = app
         self.draining = False
         self._on_drain = on_drain
+        # request ids need only tell lines of a log apart, so they may be cheap
+        self._process, self._numbers = secrets.token_hex(4), itertools.count(1)
         self._root_path = settings.root_path
         self._hosts = Hosts(settings.host, [*settings.allowed_hosts, *filter(None, [settings.space_host])])
         self._origins = web_origins(settings.cors_origins)
@@ -97,7 +101,7 @@ class Guard:
             await self.app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, self._root_path)
+        request = Request(scope, self._root_path, f"{self._process}{next(self._numbers):08x}")
         request_id.set(request.id)
         scope["path"] = request.path  # what was judged is what is served
         try:
@@ -124,7 +128,7 @@ class Guard:
                 self._answers.end(request.caller)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, self._root_path)
+        request = Request(scope, self._root_path, f"{self._process}{next(self._numbers):08x}")
         request_id.set(request.id)
         try:
             self._check_shape(request)
@@ -197,13 +201,12 @@ class Guard:
         if length is None and b"transfer-encoding" not in request.found:
             return None
         limit = next(size for prefix, size in self._body_limits if request.path.startswith(prefix))
+        if length is not None and int(length) <= limit:
+            return None  # the server itself holds a body to its declared length
         too_large = Refused(PayloadTooLarge(f"The request body is larger than {limit} bytes"))
-        if length is None:
-            return BoundedBody(receive, send, limit, lambda: self._refuse(request, too_large, send))
-        if int(length) > limit:
+        if length is not None:
             raise too_large
-        # the server itself holds a body to its declared length
-        return None
+        return BoundedBody(receive, send, limit, lambda: self._refuse(request, too_large, send))
 
     def _dressing(self, request: Request, send: Send) -> Send:
         """`send` with our headers on the first message."""

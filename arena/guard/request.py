@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Final
 
 from arena.errors import BadRequest
@@ -36,14 +35,14 @@ class Request:
 
     __slots__ = ("address", "allowed_origin", "caller", "found", "https", "id", "method", "path", "query")
 
-    def __init__(self, scope: Scope, root_path: str) -> None:
+    def __init__(self, scope: Scope, root_path: str, request_id: str) -> None:
         path: str = scope["path"]
         under_it = bool(root_path) and f"{path}/".startswith(f"{root_path}/")
         self.path = (path[len(root_path) :] or "/") if under_it else path
         self.method: str = scope.get("method", "WEBSOCKET")
         self.query: bytes = scope.get("query_string", b"")
         self.https = scope.get("scheme") in ("https", "wss")
-        self.id = secrets.token_hex(8)
+        self.id = request_id
         self.address = ""
         self.caller: str | bytes = ""
         self.allowed_origin: bytes | None = None

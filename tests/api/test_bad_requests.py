@@ -239,15 +239,6 @@ async def test_deep_nesting_in_a_message_is_refused(api: Client) -> None:
     check_error(answer, 400, "history[0] is nested more than 64 levels deep")
 
 
-async def test_a_key_that_stands_twice_is_refused(api: Client) -> None:
-    for body in (
-        b'{"history": [], "history": [{"role": "user", "content": "x"}], "models": ["tiny"]}',
-        b'{"history": [{"role": "user", "content": "x", "role": "system"}], "models": ["tiny"]}',
-        b'{"message": "x", "model_instances": [{"model": "tiny", "seed": 1, "se\\u0065d": 2}]}',
-    ):
-        check_error(await api.call("POST", "/api/chat", body), 400, "The request body has an object with a key twice")
-
-
 @pytest.mark.parametrize("route", [*ROUTES, "/api/pull_model", "/api/delete_model"])
 async def test_only_json_is_taken(api: Client, route: str) -> None:
     body = json.dumps({"history": HELLO, "models": ["tiny"]}).encode()
