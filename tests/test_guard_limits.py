@@ -175,7 +175,12 @@ async def test_a_caller_has_eight_answers_at_a_time_on_a_public_address() -> Non
     waiting.end.set()
     await asyncio.wait(waiting.tasks)
     assert [task.result().status for task in waiting.tasks[1:]] == [200] * 7 + [429] + [200] * 3
-    assert not house.guard._answers._running
+    waiting.end.clear()
+    waiting.tasks.clear()
+    await waiting.begin(8)
+    assert waiting.refused() == []  # all places are free again
+    waiting.end.set()
+    await asyncio.wait(waiting.tasks)
 
 
 @pytest.mark.anyio
