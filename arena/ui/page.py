@@ -48,15 +48,17 @@ class Page:
             pill = html("", "pill")
             html(TOOLS, "tools")
             with gr.Tabs(elem_id="tabs"):
-                with gr.Tab("Compare", id="compare"):
+                with gr.Tab("Compare", id="compare") as compare_tab:
                     compare = draw_compare(self.conversations.most_columns)
                 with gr.Tab("Models", id="models") as models_tab:
                     lists = catalog.render()
                 with gr.Tab("About", id="about") as about_tab:
                     sheet = about.render()
-            memory = self._wire_compare(compare)
+            memory, answered = self._wire_compare(compare)
             life = Life(self, compare, memory, pill)
             life.wire(demo)
+            for event in (compare_tab.select, answered.then):  # models come, go and move into memory
+                event(life.look_after, None, life.looked_after, **QUICK)
             models_tab.select(lists.refresh, None, lists.outputs, **QUICK)
             about_tab.select(life.describe(about), None, sheet, **QUICK)
         demo.max_threads = MAX_EVENTS
@@ -64,8 +66,8 @@ class Page:
         calm_the_queue(demo)
         return demo
 
-    def _wire_compare(self, drawn: CompareParts) -> Memory:
-        sent = Sending(drawn, self.conversations, self.sessions).wire()
+    def _wire_compare(self, drawn: CompareParts) -> tuple[Memory, gr.events.Dependency]:
+        sent, answered = Sending(drawn, self.conversations, self.sessions).wire()
         changed = [
             event
             for column in drawn.columns.values()
@@ -74,7 +76,7 @@ class Page:
         changed += DrawerEvents(drawn, self.conversations, self.sessions).wire()
         memory = Memory(drawn, self.conversations, self.sessions)
         memory.wire([sent, *changed])
-        return memory
+        return memory, answered
 
 
 class Life:
@@ -86,13 +88,18 @@ class Life:
         self.memory = memory
         self.pill = pill
 
+    @property
+    def looked_after(self) -> list[Any]:
+        """What changes when servers and models do."""
+        compare = self.compare
+        return [*compare.models, *compare.facts, compare.banner, compare.timer, compare.mode, self.pill]
+
     def wire(self, demo: gr.Blocks) -> None:
         """Wire opening, looking after and leaving."""
         compare = self.compare
-        looked_after = [*compare.models, *compare.facts, compare.banner, compare.timer, self.pill]
-        shared = [*compare.boxes, compare.drawer.preset, compare.system, compare.order, compare.prompt, compare.mode]
-        demo.load(self.open, compare.saved, [*looked_after, *shared], **QUICK)
-        compare.timer.tick(self.look_after, None, [*looked_after, compare.mode], **QUICK)
+        shared = [*compare.boxes, compare.drawer.preset, compare.system, compare.order, compare.prompt]
+        demo.load(self.open, compare.saved, [*self.looked_after, *shared], **QUICK)
+        compare.timer.tick(self.look_after, None, self.looked_after, **QUICK)
         demo.unload(self.leave)
 
     async def open(self, kept: Any, request: gr.Request) -> Updates:

@@ -282,13 +282,8 @@ def facts_line(info: ModelInfo | None, settings: str) -> str:
         facts += [f"{info.context_length // 1024}k context"] if info.context_length else []
         facts += [name for name in ("vision", "tools", "thinking") if name in abilities]
     chips = "".join(f'<span class="chip">{escape(fact)}</span>' for fact in facts)
-    memory = (
-        '<span class="chip hot" title="It answers without loading first">in memory</span>'
-        if info is not None and info.loaded_on
-        else ""
-    )
     own = f'<span class="chip set" title="This column\'s settings">{escape(settings)}</span>' if settings else ""
-    return f'<div class="facts">{memory}{chips}{own}</div>'
+    return f'<div class="facts">{chips}{own}</div>'
 
 
 def examples(prompts: Sequence[tuple[str, str]]) -> str:

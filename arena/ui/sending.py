@@ -21,17 +21,17 @@ class Sending:
         self.conversations = conversations
         self.sessions = sessions
 
-    def wire(self) -> gr.events.Dependency:
-        """Wire the composer; returns the event after which the line-up is worth remembering."""
+    def wire(self) -> tuple[gr.events.Dependency, gr.events.Dependency]:
+        """Wire the composer; returns the event of a prompt sent, and that of its answers' end."""
         drawn = self.drawn
         sent = drawn.prompt.submit(self.take, drawn.inputs, [drawn.prompt, drawn.mode], **TALK)
-        sent.then(self.answer, None, [*drawn.answers, drawn.mode], **STREAM)
+        answered = sent.then(self.answer, None, [*drawn.answers, drawn.mode], **STREAM)
         drawn.stop_all.click(self.stop_all, None, None, **QUICK)
         drawn.examples.click(self.example, None, [drawn.prompt], **QUICK)
         drawn.edit.click(self.edit, None, [drawn.prompt, drawn.mode], **QUICK)
         drawn.mode.click(self.leave_mode, None, [drawn.mode, drawn.prompt], **QUICK)
         drawn.clear.click(self.clear, None, [*drawn.answers, drawn.mode], **QUICK)
-        return sent
+        return sent, answered
 
     def take(self, values: Values, request: gr.Request) -> Updates:
         """Accept the prompt and empty the box; a prompt that cannot be sent now stays in it."""

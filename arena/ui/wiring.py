@@ -15,5 +15,10 @@ QUICK: dict[str, Any] = {
 TALK: dict[str, Any] = {**QUICK, "queue": True}
 """For a handler that may have a word for the user: Gradio's messages reach the page through its queue only."""
 
-STREAM: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+STREAM: dict[str, Any] = {
+    "show_progress": "hidden",
+    "show_progress_on": [],  # else the browser works through the state of every output at each frame: a third of its time
+    "api_visibility": "private",
+    "concurrency_limit": None,
+}
 """For a handler that streams. The fleet limits the models; the page's queue limits nothing."""

@@ -21,7 +21,8 @@ PIXEL = bytes.fromhex(
 def test_a_first_visit_answers_with_one_click_and_one_key(arena: ArenaPage) -> None:
     arena.open()
     smallest = {arena.picker(letter).input_value().split()[0] for letter in "ab"}
-    assert smallest == {"tiny:latest", "fx-ok:latest"}
+    assert len(smallest) == 2
+    assert smallest < {"tiny:latest", "fx-ok:latest", "fx-vision:latest"}
     arena.page.get_by_role("button", name="Explain simply").click()
     expect(arena.prompt).to_have_value(re.compile("sky is blue"))
     arena.prompt.press("Enter")

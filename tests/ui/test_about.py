@@ -100,10 +100,9 @@ def test_the_table_of_models() -> None:
 
 
 def test_the_list_of_downloads() -> None:
-    jobs = [
-        PullJob(str(n), f"m{n}", "f", state) for n, state in enumerate(("downloading", "done", "failed", "cancelled"))
-    ]
-    rows = jobs_list(cast(Any, jobs))
+    states: tuple[Any, ...] = ("downloading", "done", "failed", "cancelled")
+    jobs = [PullJob(str(number), f"m{number}", "f", states[number]) for number in range(4)]
+    rows = jobs_list(jobs)
     assert 'data-action="cancel" data-job="0"' in rows
     assert rows.count('data-action="pull"') == 2
     assert jobs_list([]) == ""

@@ -192,7 +192,7 @@ def test_a_models_facts() -> None:
         capabilities=("completion", "tools", "thinking"), loaded_on=("fake",),
     )  # fmt: skip
     html = parts.facts_line(info, "T 0.3")
-    for says in ("3.2B", "Q4_K_M", "8k context", "tools", "thinking", "in memory", "T 0.3"):
+    for says in ("3.2B", "Q4_K_M", "8k context", "tools", "thinking", "T 0.3"):
         assert says in html
     assert "completion" not in html
     assert parts.picker_label(info) == "m  ·  2.0 GB  ·  in memory"
