@@ -13,17 +13,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from arena.engine import options as allowed
-from arena.engine import translate, upstream
+from arena.engine import translate
 from arena.engine.calls import Call, Message
 from arena.engine.config import Config
 from arena.engine.models import LocalModel, Models
 from arena.engine.runners import Loaded, Needs, Runners, crashed
 from arena.engine.translate import Ending, Event, Trouble
-from arena.errors import ArenaError, BadRequest, ModelNotFound
+from arena.errors import ArenaError, BadRequest, ModelNotFound, ShuttingDown, UpstreamBroken, UpstreamError
 from arena.names import checked
+from arena.wire import Pool, Stream
 
 OVERFLOW = "exceed_context_size_error"
 LAST_WORDS_S = 2.0
+RUNNER_LOST = (UpstreamError, ShuttingDown)  # its connections break when it ends, or are closed with it
 
 
 class Answer(Struct):
@@ -78,15 +80,15 @@ class Engine:
         try:
             while True:
                 path, body = translate.request_body(call, child.context)
-                async with upstream.request(child.port, child.key, "POST", path, body) as response:
+                async with child.pool.stream("POST", path, body) as response:
                     if response.status == 200:
                         async with aclosing(_decoded(response)) as batches:
                             async for batch in batches:
                                 yield batch
                         return
-                    trouble = translate.trouble_of(response.status, await response.body())
+                    trouble = translate.trouble_of(response.status, await response.whole())
                 call = _shortened(call, trouble)
-        except upstream.Gone:
+        except RUNNER_LOST:
             raise crashed(await _cause(item)) from None
 
     async def embed(self, call: Call, inputs: list[str], dimensions: int | None) -> dict[str, Any]:
@@ -98,7 +100,7 @@ class Engine:
             async with item.slots:
                 try:
                     vectors, tokens = await _embed(item, inputs, call.truncate)
-                except upstream.Gone:
+                except RUNNER_LOST:
                     raise crashed(await _cause(item)) from None
         return {
             "model": call.model,
@@ -173,21 +175,20 @@ def _error(trouble: Trouble) -> ArenaError:
     return ArenaError(trouble.message, code="runner_failed")
 
 
-async def _decoded(response: upstream.Answer) -> AsyncGenerator[list[Event], None]:
+async def _decoded(response: Stream) -> AsyncGenerator[list[Event], None]:
     decoder = translate.Decoder()
-    async with aclosing(response.blocks()) as blocks:
-        async for block in blocks:
-            events = decoder.feed(block)
-            trouble = next((event for event in events if isinstance(event, Trouble)), None)
-            if trouble is not None:
-                events = events[: events.index(trouble)]  # what came before it is still part of the answer
-            if events:
-                yield events
-                if isinstance(events[-1], Ending):
-                    return
-            if trouble is not None:
-                raise _error(trouble)
-    raise upstream.Gone("unexpected EOF")
+    async for block in response:
+        events = decoder.feed(block)
+        trouble = next((event for event in events if isinstance(event, Trouble)), None)
+        if trouble is not None:
+            events = events[: events.index(trouble)]  # what came before it is still part of the answer
+        if events:
+            yield events
+            if isinstance(events[-1], Ending):
+                return
+        if trouble is not None:
+            raise _error(trouble)
+    raise UpstreamBroken("the runner's answer has no end")
 
 
 async def _cause(item: Loaded) -> str:
@@ -208,17 +209,23 @@ async def _embed(item: Loaded, inputs: list[str], truncate: bool) -> tuple[list[
         if len(text.encode("utf-8", "replace")) < limit - 2:
             continue
         question = msgspec.json.encode({"content": text, "add_special": True})
-        _, answer = await upstream.fetch(child.port, child.key, "POST", "/tokenize", question)
+        _, answer = await _asked(child.pool, "/tokenize", question)
         tokens = msgspec.json.decode(answer)["tokens"]
         if len(tokens) > limit and not truncate:
             raise BadRequest(f"the input length exceeds the context length: {len(tokens)} tokens, the limit is {limit}")
         wanted[number] = tokens[:limit]
     body = msgspec.json.encode({"input": wanted})
-    status, answer = await upstream.fetch(child.port, child.key, "POST", "/v1/embeddings", body)
+    status, answer = await _asked(child.pool, "/v1/embeddings", body)
     if status != 200:
         raise _error(translate.trouble_of(status, answer))
     reply = msgspec.json.decode(answer)
     return [entry["embedding"] for entry in reply["data"]], int(reply.get("usage", {}).get("prompt_tokens", 0))
+
+
+async def _asked(pool: Pool, path: str, body: bytes) -> tuple[int, bytes]:
+    """Status and body of a whole answer, however long: thousands of vectors are a hundred megabytes."""
+    async with pool.stream("POST", path, body) as response:
+        return response.status, await response.whole()
 
 
 def _unit(vector: list[float]) -> list[float]:

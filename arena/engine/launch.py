@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import logging
+import math
 import os
 import re
 import secrets
@@ -16,17 +17,19 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from arena.engine import upstream
 from arena.engine.config import Config
 from arena.engine.models import LocalModel
 from arena.engine.options import Loading
 from arena.engine.runner import Orders
-from arena.errors import ArenaError
+from arena.errors import ArenaError, UpstreamError
+from arena.wire import Pool, Timeouts
 
 log = logging.getLogger(__name__)
 
 EMBEDDING_BATCH = 2048
 KEPT_LINES = 40
+# loading a prompt takes as long as it takes: a runner that hangs is ended by the watchdog
+UNLIMITED = Timeouts(connect_s=math.inf, first_byte_s=math.inf, idle_s=math.inf, total_s=None)
 _REASON = re.compile(r" E (?:\w+: )?(?:error loading model: )?(.+)")
 
 
@@ -46,16 +49,22 @@ class Runner:
     """A running runner process."""
 
     def __init__(self, process: asyncio.subprocess.Process, key: str, patience: Patience) -> None:
-        self.port = 0
-        self.key = key
-        self.context = 0
         self.pid = process.pid
+        self.context = 0
         self._process = process
+        self._key = key
+        self._pool: Pool | None = None
         self._patience = patience
         self._lines: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
         self._reading = asyncio.create_task(self._read_errors())
         self._watching: asyncio.Task[None] | None = None
         self._hung = False
+
+    @property
+    def pool(self) -> Pool:
+        """The connections to it, with its key; only once it is ready."""
+        assert self._pool is not None
+        return self._pool
 
     async def until_ready(self) -> None:
         """Wait for the line that says the model is loaded, then ask what it really runs with."""
@@ -64,12 +73,12 @@ class Runner:
         if not line:
             await self.ended()
             raise ArenaError(f"its process ended while loading: {self.cause()}")
-        self.port = int(msgspec.json.decode(line)["port"])
+        pool = self._pool = _pool(int(msgspec.json.decode(line)["port"]), self._key)
         try:
-            _, body = await upstream.fetch(self.port, self.key, "GET", "/props")
-            self.context = int(msgspec.json.decode(body)["default_generation_settings"]["n_ctx"])
-        except upstream.Gone as error:
-            raise ArenaError(f"its process does not answer: {error}") from None
+            properties = await pool.fetch("GET", "/props")
+        except UpstreamError as error:
+            raise ArenaError(f"its process does not answer: {error.message}") from None
+        self.context = int(msgspec.json.decode(properties.body)["default_generation_settings"]["n_ctx"])
         self._watching = asyncio.create_task(self._watch())
 
     async def ended(self) -> None:
@@ -78,12 +87,17 @@ class Runner:
         await asyncio.shield(self._reading)
 
     async def kill(self) -> None:
-        """End it now."""
+        """End it now, and its connections with it."""
         if self._watching is not None:
             self._watching.cancel()
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
-        await asyncio.shield(self.ended())
+        await asyncio.shield(self._closed())
+
+    async def _closed(self) -> None:
+        await self.ended()
+        if self._pool is not None:
+            await self._pool.aclose()
 
     def memory_bytes(self) -> int | None:
         """What it holds in memory, weights included; None where the system does not tell."""
@@ -124,14 +138,14 @@ class Runner:
         while True:
             await asyncio.sleep(wait.every_s)
             try:
-                await asyncio.wait_for(upstream.fetch(self.port, self.key, "GET", "/health"), wait.health_s)
-                await asyncio.wait_for(upstream.fetch(self.port, self.key, "GET", "/slots"), wait.loop_s)
+                await asyncio.wait_for(self.pool.fetch("GET", "/health"), wait.health_s)
+                await asyncio.wait_for(self.pool.fetch("GET", "/slots"), wait.loop_s)
             except TimeoutError:
                 self._hung = True
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()
                 return
-            except upstream.Gone:
+            except UpstreamError:
                 return  # it is ending by itself
 
 
@@ -187,6 +201,12 @@ class Launcher:
             pooling=model.pooling,
             embedding_only=model.embedding_only,
         )
+
+
+def _pool(port: int, key: str) -> Pool:
+    """One connection a request: llama.cpp's server spends a thread on each that is open, used or not."""
+    headers = [("Authorization", f"Bearer {key}"), ("Connection", "close")]
+    return Pool(f"http://127.0.0.1:{port}", name="the runner", timeouts=UNLIMITED, headers=headers)
 
 
 async def _line(stream: asyncio.StreamReader) -> str:

@@ -15,6 +15,7 @@ from arena.engine.durations import FOREVER_S, from_now
 from arena.engine.models import LocalModel
 from arena.engine.options import Loading
 from arena.errors import ArenaError, Busy
+from arena.wire import Pool
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +25,17 @@ QUEUE_FULL = "server busy, please try again.  maximum pending requests exceeded"
 class Child(Protocol):
     """A runner process that has loaded its model. `context` is what one slot really holds, in tokens."""
 
-    port: int
-    key: str
     context: int
-    pid: int
+
+    @property
+    def pool(self) -> Pool:
+        """The connections to it."""
 
     async def ended(self) -> None:
         """Wait until the process has ended."""
 
     async def kill(self) -> None:
-        """End it now and wait for that."""
+        """End it and its connections now, and wait for that; does no harm to one that has ended."""
 
     def cause(self) -> str:
         """Why it ended, in words."""
@@ -211,6 +213,8 @@ class Runners:
         if self._loaded.get(item.model.key) is item:
             log.warning("the runner of %s ended: %s", item.model.name, item.child.cause())
             self._forget(item)
+            if item.busy == 0:
+                self._drop(item)  # otherwise with its last holder, who may still be reading what came before the end
 
     def _release(self, item: Loaded, keep_alive_s: float | None) -> None:
         item.busy -= 1
@@ -221,6 +225,8 @@ class Runners:
             item.expires_at = _expiry(item.keep_alive_s)
             if item.busy == 0:
                 self._set_timer(item)
+        elif item.busy == 0:
+            self._drop(item)
         self._changed()
 
     def _set_timer(self, item: Loaded) -> None:

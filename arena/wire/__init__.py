@@ -2,11 +2,13 @@
 
 `Pool` owns the connections to one endpoint. `Pool.call()` returns a `Call`, the caller's hold on one answer; the
 connection underneath is never handed out, because it may serve somebody else by the time the caller lets go.
+`Pool.stream()` is the same for a reader that pulls; the pace is then the reader's.
 """
 
 from arena.wire.answer import Headers
 from arena.wire.call import Call, Timeouts
 from arena.wire.pool import Fetched, Pool
 from arena.wire.resolve import Resolver
+from arena.wire.stream import Stream
 
-__all__ = ["Call", "Fetched", "Headers", "Pool", "Resolver", "Timeouts"]
+__all__ = ["Call", "Fetched", "Headers", "Pool", "Resolver", "Stream", "Timeouts"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from arena.wire.answer import Headers
 from arena.wire.call import Call, Timeouts
 from arena.wire.connection import Connection
 from arena.wire.resolve import NameNotFound, Resolver
+from arena.wire.stream import Stream
 
 MIB = 1024 * 1024
 MAX_FETCH_BYTES = 64 * MIB
@@ -148,6 +149,32 @@ class Pool:
         finally:
             call.cancel()
         return Fetched(call.status, call.headers, b"".join(parts))
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        headers: Iterable[tuple[str, str]] = (),
+        resend: bool = True,
+        timeouts: Timeouts | None = None,
+    ) -> AsyncIterator[Stream]:
+        """Send a request and wait for the head of its answer; the body is read as fast as it is taken, and no faster.
+
+        Leaving the block hangs up at once, unless the answer is complete.
+        """
+        stream = Stream()
+        stream.call = call = self.call(
+            method, path, body, on_data=stream.take, headers=headers, resend=resend, timeouts=timeouts
+        )
+        call.done.add_done_callback(stream.ended)
+        try:
+            await call.head
+            yield stream
+        finally:
+            call.cancel()
 
     async def aclose(self) -> None:
         """End all calls with ShuttingDown and wait until every connection is closed."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from arena.engine.models import LocalModel
 from arena.engine.options import Loading
+from arena.wire import Pool
 
 TIMINGS = {"cache_n": 0, "prompt_n": 4, "prompt_ms": 1.0, "predicted_n": 20, "predicted_ms": 10.0}
 END = {"choices": [], "timings": TIMINGS}
@@ -20,11 +21,37 @@ def delta(finish: str | None = None, **content: Any) -> dict[str, Any]:
     return {"choices": [{"index": 0, "finish_reason": finish, "delta": content}]}
 
 
+class Played:
+    """The process that the script plays, from one load to its end."""
+
+    def __init__(self, port: int) -> None:
+        self.context = 4096
+        self.pool = Pool(f"http://127.0.0.1:{port}", headers=[("Authorization", "Bearer secret")])
+        self.dead = asyncio.Event()
+
+    async def ended(self) -> None:
+        await self.dead.wait()
+
+    async def kill(self) -> None:
+        self.dead.set()
+        await self.pool.aclose()
+
+    def cause(self) -> str:
+        return "unexpected EOF"
+
+    def memory_bytes(self) -> int | None:
+        return None
+
+
 class Scripted:
-    """The script and the process at once. `pieces` are sent as server-sent events; None waits for `go_on`."""
+    """The script, and the launch of those who play it; `dead` ends the one launched last.
+
+    `pieces` are sent as server-sent events; None waits for `go_on`.
+    """
 
     def __init__(self) -> None:
-        self.port, self.key, self.context, self.pid = 0, "secret", 4096, 0
+        self.port = 0
+        self.dead = asyncio.Event()
         self.go_on = asyncio.Event()
         self._serving: set[asyncio.Task[None]] = set()
         self.reset()
@@ -32,29 +59,18 @@ class Scripted:
     def reset(self) -> None:
         """Begin anew, for the next test; what still waits goes on and ends."""
         self.go_on.set()
+        self.dead.set()
         self.pieces: list[dict[str, Any] | bytes | None] = [delta(content="hi"), delta("stop"), END]
         self.status = 200
         self.go_on = asyncio.Event()
         self.asked = asyncio.Event()
         self.hung_up = asyncio.Event()
         self.requests: list[dict[str, Any]] = []
-        self.dead = asyncio.Event()
 
-    async def __call__(self, model: LocalModel, loading: Loading) -> Scripted:
-        self.dead.clear()
-        return self
-
-    async def ended(self) -> None:
-        await self.dead.wait()
-
-    async def kill(self) -> None:
-        self.dead.set()
-
-    def cause(self) -> str:
-        return "unexpected EOF"
-
-    def memory_bytes(self) -> int | None:
-        return None
+    async def __call__(self, model: LocalModel, loading: Loading) -> Played:
+        child = Played(self.port)
+        self.dead = child.dead
+        return child
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Scripted]:
@@ -78,7 +94,7 @@ class Scripted:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             length = next(int(line.split(":")[1]) for line in head.split("\r\n") if line.startswith("Content-Length"))
-            assert f"Authorization: Bearer {self.key}" in head
+            assert "Authorization: Bearer secret" in head
             self.requests.append(json.loads(await reader.readexactly(length)))
             self.asked.set()
             gone = asyncio.create_task(self._watch(reader))

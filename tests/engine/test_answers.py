@@ -32,6 +32,7 @@ async def actor() -> AsyncIterator[Scripted]:
 @pytest.fixture
 def script(actor: Scripted, monkeypatch: pytest.MonkeyPatch) -> Scripted:
     monkeypatch.setattr(actor, "port", actor.port)
+    monkeypatch.setattr("arena.engine.core.LAST_WORDS_S", 0.01)  # its last words are scripted, too
     actor.reset()
     return actor
 
@@ -120,10 +121,7 @@ class TestNative:
         *_, last = await lines(able)
         assert last == {"error": "an error was encountered while running the model: unexpected EOF"}
 
-    async def test_runner_that_stays_after_hanging_up(
-        self, able: httpx.AsyncClient, script: Scripted, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("arena.engine.core.LAST_WORDS_S", 0.01)
+    async def test_runner_that_stays_after_hanging_up(self, able: httpx.AsyncClient, script: Scripted) -> None:
         script.pieces = [delta(content="a"), b"cut"]
         *_, last = await lines(able)
         assert "unexpected EOF" in last["error"]

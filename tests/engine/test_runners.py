@@ -16,6 +16,7 @@ from arena.engine.options import Loading
 from arena.engine.places import Found
 from arena.engine.runners import QUEUE_FULL, Loaded, Needs, Runners
 from arena.errors import ArenaError, Busy
+from arena.wire import Pool
 
 pytestmark = pytest.mark.anyio
 
@@ -27,13 +28,16 @@ class FakeChild:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.port, self.key, self.context, self.pid = 1, "k", 512, 1
+        self.context = 512
+        self.pool = Pool("http://127.0.0.1:1")
         self.dead = asyncio.Event()
+        self.killed = False
 
     async def ended(self) -> None:
         await self.dead.wait()
 
     async def kill(self) -> None:
+        self.killed = True
         self.dead.set()
 
     def cause(self) -> str:
@@ -337,11 +341,29 @@ async def test_unload_waits_for_the_holder() -> None:
 async def test_crash_while_idle_is_forgotten_and_loaded_again() -> None:
     house = House()
     await house.use(needs("a:1"))
-    house.launches.children["a:1"].dead.set()
+    child = house.launches.children["a:1"]
+    child.dead.set()
     await settle()
     assert house.names() == set()
+    assert child.killed  # its connections go with it
     await house.use(needs("a:1"))
     assert house.launches.started == ["a:1", "a:1"]
+
+
+async def test_what_a_crash_leaves_is_ended_with_its_last_holder() -> None:
+    house = House()
+    first, second = house.hold(needs("a:1")), house.hold(needs("a:1"))
+    await second.got
+    child = house.launches.children["a:1"]
+    child.dead.set()
+    await settle()
+    assert house.names() == set()
+    await first.let_go()
+    await settle()
+    assert not child.killed  # the second may still read what came before the crash
+    await second.let_go()
+    await settle()
+    assert child.killed
 
 
 async def test_close_ends_everything_even_a_load() -> None:
