@@ -176,7 +176,7 @@ def models_table(
 
 
 def _model_row(info: ModelInfo, confirming: bool, may_manage: bool) -> str:
-    memory = '<span class="chip hot">in memory</span>' if info.loaded_on else ""
+    memory = '<span class="chip hot">loaded</span>' if info.loaded_on else ""
     abilities = "".join(f'<span class="chip">{escape(name)}</span>' for name in info.capabilities or ())
     context = f"{info.context_length:,}" if info.context_length else parts.DASH
     parameters = f'<span class="dim">{escape(info.parameter_size)}</span>' if info.parameter_size else ""

@@ -259,7 +259,7 @@ def _ticks(text: str) -> str:
 def picker_label(info: ModelInfo) -> str:
     """A model in the picker: its name first, then what sets it apart."""
     facts = [size(info.size_bytes)] if info.size_bytes else []
-    facts += ["in memory"] if info.loaded_on else []
+    facts += ["loaded"] if info.loaded_on else []
     return "  ·  ".join([info.name, *facts])
 
 

@@ -89,7 +89,7 @@ def test_the_table_of_models() -> None:
         ModelInfo("b", loaded_on=("gpu1",), parameter_size="1B"),
     )
     table = models_table(models, None, None, may_manage=True)
-    for says in ("2.0 GB", "Q4", "8,192", "tools", "Load a:1b", "Unload b", "Delete b", "in memory"):
+    for says in ("2.0 GB", "Q4", "8,192", "tools", "Load a:1b", "Unload b", "Delete b", "chip hot"):
         assert says in table
     assert "data-action" not in models_table(models, None, None, may_manage=False)
     asked = models_table(models, "a:1b", None, may_manage=True)
