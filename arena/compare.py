@@ -124,6 +124,7 @@ class Compare:
                 contended=lambda: lease.contended,
                 on_sent=lambda: outlet.put([Started(instance.id, self.manifest(request, endpoint))]),
             )
+        endpoint.freshen()  # the model is in memory now: the next manifest tells with which context
 
     def manifest(self, request: ChatRequest, endpoint: Endpoint) -> Manifest:
         """What is known about this run of `request` on `endpoint`, without asking anyone."""

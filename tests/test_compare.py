@@ -83,6 +83,26 @@ async def test_the_manifest_never_claims_more_context_than_the_model_has(
     assert manifest.context_length == told
 
 
+async def test_after_a_long_answer_the_context_it_ran_with_is_known(fake: FakeOllama) -> None:
+    now_s = 0.0
+    local = Endpoint("local", OllamaClient(fake.url, name="local"), clock=lambda: now_s)
+    compare = Compare(Fleet([local]))
+    await local.models()
+    contexts: list[int | None] = []
+    for arrivals in (1, 2):
+        reading = asyncio.create_task(compare.start([ask("fx-gate:id-x")]).transcript())
+        await fake.arrived(arrivals, path="/api/chat")
+        now_s += 6
+        fake.release("x", 1000)
+        manifest = (await reading).replies["fx-gate:id-x"].manifest
+        assert manifest is not None
+        contexts.append(manifest.context_length)
+        await anyio.wait_all_tasks_blocked()
+        await local.models(max_age_s=1000)  # joins the question under way, asks none itself
+    assert contexts == [None, 8192]
+    await local.aclose()
+
+
 def test_the_prompt_hash_tells_prompts_apart() -> None:
     assert prompt_hash(None, HELLO) == prompt_hash(None, HELLO)
     assert prompt_hash(None, HELLO) != prompt_hash("x", HELLO)
