@@ -38,7 +38,7 @@ class Arena:
         self.compare = Compare(self.fleet)
         self.catalog = Catalog(self.fleet, settings)
         self.engine_error: str | None = None
-        self._engine = engine or EngineProcess(settings.data, child_environment())
+        self._engine = engine or EngineProcess(settings, child_environment())
         self._engine_state: EngineState = "off"
         self._local_ollama = local_ollama
         self._starting: asyncio.Task[None] | None = None

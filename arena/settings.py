@@ -69,6 +69,18 @@ class Settings(BaseSettings):
         validation_alias=_names("ARENA_DATA"),
         description="Folder for downloaded models and everything the arena keeps.",
     )
+    engine_models: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        validation_alias=_names("ARENA_MODELS"),
+        description="Further GGUF files, or folders of them, for the embedded engine, separated as in PATH.",
+    )
+    engine_threads: int | None = Field(
+        None,
+        ge=1,
+        validation_alias=_names("ARENA_ENGINE_THREADS"),
+        description="Threads of the embedded engine for one model, never more than the cores it may use. "
+        "Default: these cores, at most 4.",
+    )
     root_path: str = Field(
         "",
         validation_alias=_names("ARENA_ROOT_PATH", "GRADIO_ROOT_PATH"),
@@ -192,6 +204,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(filter(None, re.split(r"[,;\s]+", value))) if isinstance(value, str) else value
+
+    @field_validator("engine_models", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
 
     @field_validator("root_path")
     @classmethod

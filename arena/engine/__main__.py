@@ -22,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        config = from_environment(parsed.data, os.environ, fetch=not parsed.no_fetch)
+        config = from_environment(
+            parsed.data, os.environ, fetch=not parsed.no_fetch, threads=parsed.threads, extra_models=parsed.models or ()
+        )
     except SettingsError as error:
         sys.stderr.write(f"{error.message}\n")
         return 2
@@ -39,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; only loopback is answered")
     parser.add_argument("--port", type=int, default=11434, help="port to listen on; 0 picks a free one")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder for models")
+    parser.add_argument("--models", type=Path, action="append", help="a further GGUF file, or a folder of them")
+    parser.add_argument("--threads", type=int, help="threads for one model; never more than usable cores")
     parser.add_argument("--no-fetch", action="store_true", help="download and prepare nothing by itself")
     parser.add_argument("--watch-parent", action="store_true", help="end when standard input is closed")
     return parser

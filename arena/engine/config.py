@@ -1,9 +1,12 @@
-"""The engine's own settings. OLLAMA_* mean what they mean in Ollama; they are read once, at start."""
+"""What the engine goes by: orders of the arena (its command line), and OLLAMA_* and HF_* in their usual meaning.
+
+The environment is read once, at start. No ARENA_* variable is read here: those are the arena's settings.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -54,8 +57,15 @@ def usable_cores() -> int:
     return max(1, cores)
 
 
-def from_environment(data: Path, environ: Mapping[str, str], *, fetch: bool = True) -> Config:
-    """Read the engine's settings; a wrong one raises SettingsError naming the variable."""
+def from_environment(
+    data: Path,
+    environ: Mapping[str, str],
+    *,
+    fetch: bool = True,
+    threads: int | None = None,
+    extra_models: Sequence[Path] = (),
+) -> Config:
+    """The orders, completed by the environment; a wrong variable raises SettingsError naming it."""
     home = Path(environ.get("HOME") or environ.get("USERPROFILE") or Path.home())
     cores = usable_cores()
     return Config(
@@ -67,11 +77,11 @@ def from_environment(data: Path, environ: Mapping[str, str], *, fetch: bool = Tr
         context_length=_number(environ, "OLLAMA_CONTEXT_LENGTH", DEFAULT_CONTEXT),
         load_timeout_s=_duration(environ, "OLLAMA_LOAD_TIMEOUT", 300.0),
         # never more threads than usable cores: llama.cpp's threads spin at every barrier
-        threads=min(_number(environ, "ARENA_ENGINE_THREADS", min(MOST_THREADS, cores)), cores),
+        threads=min(threads or MOST_THREADS, cores),
         ollama_models=_ollama_models(environ, home),
         hub_cache=_hub_cache(environ, home),
         hub_url=(environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/"),
-        extra_models=tuple(Path(part) for part in environ.get("ARENA_MODELS", "").split(os.pathsep) if part),
+        extra_models=tuple(extra_models),
         fetch=fetch and environ.get("HF_HUB_OFFLINE", "").lower() not in ("1", "true", "yes", "on"),
     )
 

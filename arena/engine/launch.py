@@ -164,6 +164,7 @@ class Launcher:
             sys.executable, "-m", "arena.engine.runner",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # Ctrl-C in a shell is for the engine, which ends its runners itself
         )  # fmt: skip
         orders = self._orders(model, loading)
         runner = Runner(process, orders.key, self._patience)

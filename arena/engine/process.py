@@ -8,11 +8,11 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 
 import msgspec
 
 from arena.errors import ArenaError
+from arena.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +30,27 @@ class EngineFailed(ArenaError):
     default_code = "engine_failed"
 
 
+def orders(settings: Settings) -> list[str]:
+    """What the arena's settings say to the engine, as options of its command line."""
+    options = ["--data", str(settings.data), *(f"--models={path}" for path in settings.engine_models)]
+    if settings.engine_threads is not None:
+        options.append(f"--threads={settings.engine_threads}")
+    return options
+
+
 class EngineProcess:
     """`python -m arena.engine` as a child. It ends with this process, however that ends."""
 
     def __init__(
         self,
-        data: Path,
+        settings: Settings,
         env: Mapping[str, str] | None = None,
         *,
         fetch: bool = True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`data`: folder of the models. `env`: the child's environment, ours by default. `fetch`: allow downloads."""
-        self._data = data
+        """`env`: the child's environment, ours by default. `fetch`: allow downloads."""
+        self._orders = orders(settings)
         self._env = dict(os.environ if env is None else env)
         self._fetch = fetch
         self._sleep = sleep
@@ -93,14 +101,15 @@ class EngineProcess:
             await asyncio.wait({self._logging})
 
     async def _spawn(self) -> None:
-        command = [sys.executable, "-m", "arena.engine", "--watch-parent", "--data", str(self._data)]
-        command += ["--port", str(self._port)] + ([] if self._fetch else ["--no-fetch"])
+        command = [sys.executable, "-m", "arena.engine", *self._orders, "--watch-parent", "--port", str(self._port)]
+        command += [] if self._fetch else ["--no-fetch"]
         process = self._process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=self._env,
+            start_new_session=True,  # Ctrl-C in a shell is for the arena, which then stops the engine in order
         )
         self._logging = asyncio.create_task(self._log(process))
         try:

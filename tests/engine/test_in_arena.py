@@ -18,7 +18,7 @@ from arena.settings import Settings
 from arena.streaming import Reply, Transcript
 from arena.types import ChatMessage, ChatRequest, Delta, ModelInstance, Options
 from tests.engine.conftest import children, until
-from tests.engine.test_process import environment
+from tests.engine.test_process import environment, settings_for
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -30,7 +30,7 @@ SHORT = Options(num_predict=4, num_ctx=512)
 @pytest.fixture
 async def arena(tiny_data: Path) -> AsyncIterator[tuple[Arena, EngineProcess]]:
     """An arena on an engine of its own."""
-    engine = EngineProcess(tiny_data, environment(OLLAMA_NUM_PARALLEL="1"), fetch=False)
+    engine = EngineProcess(settings_for(tiny_data), environment(OLLAMA_NUM_PARALLEL="1"), fetch=False)
     values: dict[str, Any] = {"engine": "on", "idle_timeout_s": IDLE_S}
     async with Arena(Settings(**values), engine=engine).running() as arena:
         await arena.started()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -281,14 +280,17 @@ class TestConfig:
                 "OLLAMA_KEEP_ALIVE": "-1", "OLLAMA_NUM_PARALLEL": "4", "OLLAMA_MAX_LOADED_MODELS": "0",
                 "OLLAMA_MAX_QUEUE": "7", "OLLAMA_CONTEXT_LENGTH": "8192", "OLLAMA_LOAD_TIMEOUT": "1m30s",
                 "OLLAMA_MODELS": "/m", "HF_HUB_CACHE": "/h", "HF_ENDPOINT": "http://x/", "HF_HUB_OFFLINE": "1",
-                "ARENA_MODELS": os.pathsep.join(["/a", "/b.gguf"]), "ARENA_ENGINE_THREADS": "1",
             },
         )  # fmt: skip
         assert (config.keep_alive_s, config.parallel, config.max_loaded) == (FOREVER_S, 4, 3)
         assert (config.max_queue, config.context_length, config.load_timeout_s) == (7, 8192, 90)
         assert (config.ollama_models, config.hub_cache) == ((Path("/m"),), Path("/h"))
+        assert (config.hub_url, config.fetch) == ("http://x", False)
+
+    def test_the_arenas_orders(self, tmp_path: Path) -> None:
+        config = from_environment(tmp_path, {}, fetch=False, threads=10**6, extra_models=[Path("/a"), Path("/b.gguf")])
         assert config.extra_models == (Path("/a"), Path("/b.gguf"))
-        assert (config.hub_url, config.fetch, config.threads) == ("http://x", False, 1)
+        assert (config.fetch, config.threads) == (False, usable_cores())
 
     def test_hub_home(self, tmp_path: Path) -> None:
         assert from_environment(tmp_path, {"HF_HOME": "/hf"}).hub_cache == Path("/hf/hub")

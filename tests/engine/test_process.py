@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from arena.engine.process import EngineFailed, EngineProcess
+from arena.engine.process import EngineFailed, EngineProcess, orders
+from arena.settings import Settings, load
 from tests.engine.conftest import until
 from tests.engine.files import gguf_bytes
 
@@ -20,11 +22,12 @@ pytestmark = pytest.mark.anyio
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "OLLAMA_MODELS": "/none", "HF_HUB_CACHE": "/none", "ARENA_ENGINE_THREADS": "1", **more}
+    return {**os.environ, "OLLAMA_MODELS": "/none", "HF_HUB_CACHE": "/none", **more}
 
 
-async def no_wait(_: float) -> None:
-    """Back-off without the wait."""
+def settings_for(data: Path, **more: Any) -> Settings:
+    """Settings of an arena whose engine takes one thread, which shares a busy machine best."""
+    return load(data=data, engine_threads=1, **more)
 
 
 async def alive(url: str) -> bool:
@@ -38,7 +41,7 @@ async def test_start_crash_restart_stop(tmp_path: Path) -> None:
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    engine = EngineProcess(tmp_path, environment(), fetch=False, sleep=sleep)
+    engine = EngineProcess(settings_for(tmp_path), environment(), fetch=False, sleep=sleep)
     assert (engine.url, engine.running, engine.pid) == (None, False, None)
     url = await engine.start()
     assert await alive(url)
@@ -57,8 +60,55 @@ async def test_start_crash_restart_stop(tmp_path: Path) -> None:
     await engine.stop()
 
 
+async def test_orders_of_the_settings_reach_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "more").mkdir()
+    for file in (tmp_path / "more" / "far.gguf", tmp_path / "-near.gguf"):
+        file.write_bytes(gguf_bytes())
+    monkeypatch.setenv("ARENA_MODELS", os.pathsep.join([str(tmp_path / "more"), str(tmp_path / "-near.gguf")]))
+    settings = settings_for(tmp_path / "data")
+    assert orders(settings)[-1] == "--threads=1"
+    assert orders(load(data=Path("d"), engine_models=())) == ["--data", "d"]
+    engine = EngineProcess(settings, environment(), fetch=False)
+    async with httpx.AsyncClient(base_url=await engine.start()) as client:
+        listed = (await client.get("/api/tags")).json()["models"]
+    await engine.stop()
+    assert {model["name"] for model in listed} >= {"far:latest", "near:latest"}
+
+
+ARENA = """
+import asyncio, sys
+from pathlib import Path
+from arena.engine.process import EngineProcess
+from arena.settings import load
+
+async def main():
+    engine = EngineProcess(load(data=Path(sys.argv[1])), fetch=False)
+    print(await engine.start(), engine.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="process groups")
+async def test_ctrl_c_of_a_shell_passes_it_by_and_no_death_of_the_arena_leaves_it(tmp_path: Path) -> None:
+    arena = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", ARENA, str(tmp_path),
+        env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert arena.stdout is not None
+        url, pid = (await asyncio.wait_for(arena.stdout.readline(), 30)).decode().split()
+        assert os.getpgid(int(pid)) == int(pid) != os.getpgid(arena.pid)  # a shell's signal goes to the arena's group
+        assert await alive(url)
+    finally:
+        arena.kill()
+        await arena.wait()
+    await until(lambda: not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
 async def test_wrong_setting_is_told(tmp_path: Path) -> None:
-    engine = EngineProcess(tmp_path, environment(OLLAMA_NUM_PARALLEL="many"), fetch=False)
+    engine = EngineProcess(settings_for(tmp_path), environment(OLLAMA_NUM_PARALLEL="many"), fetch=False)
     with pytest.raises(EngineFailed, match="OLLAMA_NUM_PARALLEL must be a whole number"):
         await engine.start()
     assert not engine.running
@@ -66,7 +116,7 @@ async def test_wrong_setting_is_told(tmp_path: Path) -> None:
 
 
 async def test_start_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
-    engine = EngineProcess(tmp_path, environment(), fetch=False)
+    engine = EngineProcess(settings_for(tmp_path), environment(), fetch=False)
     starting = asyncio.create_task(engine.start())
     await until(lambda: engine.pid is not None)
     starting.cancel()
@@ -85,7 +135,7 @@ async def test_waits_grow_while_it_keeps_failing(tmp_path: Path) -> None:
             enough.set()
             await asyncio.Event().wait()
 
-    engine = EngineProcess(tmp_path, environment(), fetch=False, sleep=sleep)
+    engine = EngineProcess(settings_for(tmp_path), environment(), fetch=False, sleep=sleep)
     await engine.start()
     engine._env["OLLAMA_NUM_PARALLEL"] = "many"
     assert engine.pid is not None
