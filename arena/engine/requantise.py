@@ -1,5 +1,6 @@
-"""A second contestant out of the first: the same model with its weights in eight bits, `smollm2:135m-q8_0`.
+"""A second contestant out of the first: the same weights stored in 8 bits, `smollm2:135m-q8_0`.
 
+It is made from the packaged file of about four bits and knows nothing more: size and speed differ, not quality.
 Run as `python -m arena.engine.requantise SOURCE TARGET`, a process of its own: the gguf library maps the file and
 computes for some seconds.
 """

@@ -113,6 +113,7 @@ class Runners:
         self._loaded: dict[str, Loaded] = {}
         self._turn = asyncio.Lock()
         self._pending = 0
+        self._held_now = self._held_ever = 0
         self._changes: set[asyncio.Future[None]] = set()
         self._chores: set[asyncio.Task[None]] = set()
 
@@ -124,11 +125,31 @@ class Runners:
     @asynccontextmanager
     async def lease(self, needs: Needs) -> AsyncIterator[Loaded]:
         """Hold the model in memory, loading it first if need be. Raises Busy, ArenaError (it cannot be loaded)."""
-        item = await self._obtain(needs)
+        self._held_now += 1
+        self._held_ever += 1
         try:
-            yield item
+            item = await self._obtain(needs)
+            try:
+                yield item
+            finally:
+                self._release(item, needs.keep_alive_s)
         finally:
-            self._release(item, needs.keep_alive_s)
+            self._held_now -= 1
+            self._changed()
+
+    async def quiet(self, seconds: float) -> None:
+        """Wait until nobody has held a model, or waited for one, for `seconds` on end."""
+        while True:
+            await self._until(lambda: self._held_now == 0)
+            before = self._held_ever
+            passed = asyncio.Event()
+            timer = self._later(seconds, passed.set)
+            try:
+                await passed.wait()
+            finally:
+                timer.cancel()
+            if self._held_ever == before:
+                return
 
     async def unload(self, model: LocalModel) -> None:
         """Take the model out of memory as soon as nobody holds it; returns at once when somebody does."""

@@ -102,7 +102,7 @@ def create_app(config: Config, launch: Launch | None = None) -> ASGIApp:
 
     async def prepare() -> None:
         if config.fetch:
-            await first_start(config, models, pulls)
+            await first_start(config, models, pulls, runners.quiet)
         digests.begin(models)
 
     @asynccontextmanager

@@ -366,6 +366,43 @@ async def test_what_a_crash_leaves_is_ended_with_its_last_holder() -> None:
     assert child.killed
 
 
+async def test_quiet_is_a_time_in_which_nobody_asks() -> None:
+    house = House()
+    holder = house.hold(needs("a:1", keep_alive_s=FOREVER_S))
+    await holder.got
+    quiet = asyncio.create_task(house.runners.quiet(10))
+    await settle()
+    assert house.timers.waiting == []  # it does not even begin to count
+    await holder.let_go()
+    await settle()
+    await house.use(needs("a:1"))
+    house.timers.pass_by(10)
+    await settle()
+    assert not quiet.done()  # somebody asked meanwhile: from the beginning
+    house.timers.pass_by(9)
+    await settle()
+    assert not quiet.done()
+    house.timers.pass_by(10)
+    await settle()
+    assert quiet.done()
+
+
+async def test_quiet_waits_for_a_load_and_can_be_given_up() -> None:
+    house = House()
+    house.launches.gates["a:1"] = asyncio.Event()
+    loading = house.hold(needs("a:1"))
+    await settle()
+    quiet = asyncio.create_task(house.runners.quiet(10))
+    await settle()
+    assert house.timers.waiting == []
+    await loading.leave()
+    await settle()
+    (_, _, timer), *_ = house.timers.waiting
+    quiet.cancel()
+    await asyncio.wait({quiet})
+    assert timer.cancelled
+
+
 async def test_close_ends_everything_even_a_load() -> None:
     house = House()
     await house.use(needs("a:1"))

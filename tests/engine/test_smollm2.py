@@ -1,4 +1,4 @@
-"""The real SmolLM2 and its eight-bit sister: two contestants that answer, side by side."""
+"""The real SmolLM2 and the same weights stored in 8 bits: two contestants that answer, side by side."""
 
 from __future__ import annotations
 
@@ -95,6 +95,10 @@ async def test_sister_has_the_same_shape_in_eight_bits(engine: httpx.AsyncClient
     assert sister.quantization == "Q8_0"
 
 
+async def at_once(_: float) -> None:
+    """An engine that has nothing to do."""
+
+
 class TestFirstStart:
     def parts(self, data: Path) -> tuple[Config, Models, Pulls]:
         config = config_for(data)
@@ -105,7 +109,7 @@ class TestFirstStart:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.delitem(CATALOGUE, Q4)
-        await prepare.first_start(*self.parts(tmp_path))
+        await prepare.first_start(*self.parts(tmp_path), at_once)
         assert NOT_THERE in caplog.text
         out = io.StringIO()
         assert not await prepare.setup(config_for(tmp_path), out)
@@ -123,9 +127,15 @@ class TestFirstStart:
         own = tmp_path / "models" / "smollm2"
         own.mkdir(parents=True)
         (own / "135m.gguf").symlink_to(real)
+        waited: list[float] = []
+
+        async def quiet(seconds: float) -> None:
+            assert made == []
+            waited.append(seconds)
+
         for _ in range(2):
-            await prepare.first_start(*self.parts(tmp_path))
-        assert made == [tmp_path]
+            await prepare.first_start(*self.parts(tmp_path), quiet)
+        assert (made, waited) == ([tmp_path], [prepare.QUIET_S])
 
     async def test_failure_is_told_and_leaves_no_file(self, real: Path, tmp_path: Path) -> None:
         own = tmp_path / "models" / "smollm2"
