@@ -260,7 +260,7 @@ def picker_label(info: ModelInfo) -> str:
     """A model in the picker: its name first, then what sets it apart."""
     facts = [size(info.size_bytes)] if info.size_bytes else []
     facts += ["loaded"] if info.loaded_on else []
-    return "  ·  ".join([info.name, *facts])
+    return " · ".join([info.name, *facts])
 
 
 Ability = Literal["yes", "no", "unknown"]

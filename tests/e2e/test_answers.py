@@ -159,7 +159,7 @@ def test_one_after_another_says_who_waits(arena: ArenaPage, upstream: RunningFak
 
 
 def test_thinking_is_folded_apart_and_counted_apart(arena: ArenaPage) -> None:
-    arena.open("fx-think:n-30_ms-2_think-20")
+    arena.open("fx-think:n-10_ms-40_think-25")
     arena.send()
     arena.done("a")
     expect(arena.log("a").locator(".thought-group")).to_contain_text("Thought")
@@ -168,7 +168,7 @@ def test_thinking_is_folded_apart_and_counted_apart(arena: ArenaPage) -> None:
 
 
 def test_a_reader_who_scrolls_up_is_left_in_peace(page: Page, arena: ArenaPage) -> None:
-    arena.open("fx-slow:n-3000_ms-4", "fx-slow:n-3000_ms-4")
+    arena.open("fx-slow:n-900_ms-20_size-160", "fx-slow:n-900_ms-20_size-160")
     arena.send()
     tall = "element => element.scrollHeight > element.clientHeight + 900"
     for letter in "ab":

@@ -195,7 +195,7 @@ def test_a_models_facts() -> None:
     for says in ("3.2B", "Q4_K_M", "8k context", "tools", "thinking", "T 0.3"):
         assert says in html
     assert "completion" not in html
-    assert parts.picker_label(info) == "m  ·  2.0 GB  ·  loaded"
+    assert parts.picker_label(info) == "m · 2.0 GB · loaded"
     assert parts.picker_label(ModelInfo("m")) == "m"
     assert "chip" not in parts.facts_line(None, "")
 
