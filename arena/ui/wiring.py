@@ -17,7 +17,7 @@ TALK: dict[str, Any] = {**QUICK, "queue": True}
 
 STREAM: dict[str, Any] = {
     "show_progress": "hidden",
-    "show_progress_on": [],  # else the browser works through the state of every output at each frame: a third of its time
+    "show_progress_on": [],  # else the browser works through every output at each frame: a third of its time
     "api_visibility": "private",
     "concurrency_limit": None,
 }
