@@ -188,12 +188,13 @@ def _with_ids(checked: list[tuple[ModelInstance, str]]) -> list[ModelInstance]:
             raise BadRequest(f"Duplicate model instance detected: {instance.id}")
         taken.add(instance.id)
     instances = []
+    numbers: dict[str, int] = {}  # counting on from the last one keeps a thousand equal entries cheap
     for instance, wanted in checked:
         if not instance.id:
-            name, number = wanted, 1
+            name = wanted
             while name in taken:
-                number += 1
-                name = f"{wanted}-{number}"
+                numbers[wanted] = numbers.get(wanted, 1) + 1
+                name = f"{wanted}-{numbers[wanted]}"
             taken.add(name)
             instance = ModelInstance(
                 name, instance.model, instance.options, instance.system, instance.think, instance.endpoint

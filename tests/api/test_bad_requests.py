@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -187,6 +188,14 @@ async def test_too_many_instances_are_refused_and_repeats_do_not_count(api: Clie
     check_error(await api.post("/api/chat", {"history": HELLO, "model_instances": items}), 400, text)
     check_error(await api.post("/api/chat", {"history": HELLO, "models": [f"m{i}" for i in range(17)]}), 400, text)
     assert (await api.post("/api/chat", {"history": HELLO, "models": ["tiny"] * 17})).status == 200
+
+
+async def test_thousands_of_equal_instances_are_refused_without_a_standstill(api: Client) -> None:
+    body = {"history": HELLO, "model_instances": [{"model": "tiny"}] * 20_000}
+    began = time.process_time()
+    check_error(await api.post("/api/chat", body), 400, "Too many model instances: at most 16 in one request")
+    # names found anew from 1 for every entry would take a minute, in which nobody else is served
+    assert time.process_time() - began < 5
 
 
 async def test_the_checks_come_in_the_documented_order(api: Client) -> None:
