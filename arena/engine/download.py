@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import http.client
 import os
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from arena.engine.digests import sha256_of
+from arena.engine.endings import finished
 from arena.errors import ArenaError
 
 BLOCK_BYTES = 256 * 1024
@@ -36,14 +36,13 @@ async def get(url: str, limit_bytes: int = 8 * 1024 * 1024) -> bytes:
 async def download(url: str, target: Path, sha256: str, progress: Progress) -> None:
     """Fetch `url` to `target`; `progress` is called from another thread. Cancelling stops within a block."""
     stop = threading.Event()
-    working = asyncio.ensure_future(asyncio.to_thread(_download, url, target, sha256, progress, stop))
+    working = asyncio.create_task(asyncio.to_thread(_download, url, target, sha256, progress, stop))
     try:
         await asyncio.shield(working)
     except asyncio.CancelledError:
         stop.set()
-        await asyncio.wait({working})
-        if not working.cancelled():
-            working.exception()
+        await finished({working})
+        working.exception()  # nobody is there to be told
         raise
 
 
@@ -111,13 +110,9 @@ def _fetch_rest(url: str, partial: Path, have: int, progress: Progress, stop: th
 
 def put_in_place(partial: Path, target: Path, sha256: str) -> None:
     """Check the part and give it its name; a wrong one is deleted. Raises DownloadFailed."""
-    if sha256 and not _same(sha256_of(partial), sha256):
+    if sha256 and sha256_of(partial) != sha256.lower():
         partial.unlink()
         raise DownloadFailed("digest mismatch, file must be downloaded again")
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(partial, target)
-
-
-def _same(a: str, b: str) -> bool:
-    return hashlib.sha256(a.encode()).digest() == hashlib.sha256(b.lower().encode()).digest()

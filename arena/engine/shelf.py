@@ -11,7 +11,8 @@ import msgspec
 
 from arena.engine.config import Config
 from arena.engine.models import LocalModel
-from arena.engine.pull import path_of
+from arena.engine.places import PROJECTOR
+from arena.engine.pull import path_of, projector_path
 from arena.errors import BadRequest
 from arena.names import canonical
 
@@ -30,7 +31,7 @@ def delete(model: LocalModel) -> None:
 
 
 def _others(path: Path) -> bool:
-    return any("mmproj" not in file.name.lower() for file in path.parent.glob("*.gguf"))
+    return any(PROJECTOR not in file.name.lower() for file in path.parent.glob("*.gguf"))
 
 
 def copy(config: Config, model: LocalModel, name: str) -> None:
@@ -41,7 +42,7 @@ def copy(config: Config, model: LocalModel, name: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     pairs = [(model.found.path, target)]
     if model.found.projector is not None:
-        pairs.append((model.found.projector, target.with_name(f"mmproj-{target.name}")))
+        pairs.append((model.found.projector, projector_path(target)))
     for source, destination in pairs:
         _link(source.resolve(), destination)
     noted = {key: getattr(model.found, key) for key in ("system", "license", "parameters")}

@@ -17,6 +17,7 @@ from pathlib import Path
 from arena.engine.catalogue import Wheel
 from arena.engine.digests import sha256_of
 from arena.engine.download import BLOCK_BYTES, DownloadFailed, Progress, put_in_place
+from arena.engine.endings import complaints
 
 LOOK_EVERY_S = 0.2
 LONGEST_COMPLAINT = 300
@@ -44,15 +45,11 @@ async def _run_pip(wheel: Wheel, folder: Path, progress: Progress) -> None:
     )  # fmt: skip
     looking = asyncio.create_task(_look(folder, wheel.size_bytes, progress))
     try:
-        _, complaints = await process.communicate()
+        said = await complaints(process)
     finally:
         looking.cancel()
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await asyncio.shield(process.wait())
     if process.returncode != 0 or not (folder / wheel.file_name).exists():
-        raise DownloadFailed(f"pip cannot fetch {wheel.requirement}: {_last_error(complaints)}")
+        raise DownloadFailed(f"pip cannot fetch {wheel.requirement}: {_last_error(said)}")
 
 
 async def _look(folder: Path, total: int, progress: Progress) -> None:
@@ -70,8 +67,8 @@ def _largest(folder: Path) -> int:
     return max(sizes)
 
 
-def _last_error(complaints: bytes) -> str:
-    lines = [line for line in complaints.decode("utf-8", "replace").splitlines() if line.startswith("ERROR")]
+def _last_error(said: str) -> str:
+    lines = [line for line in said.splitlines() if line.startswith("ERROR")]
     return lines[-1].removeprefix("ERROR: ")[:LONGEST_COMPLAINT] if lines else "it gave no reason"
 
 

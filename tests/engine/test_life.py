@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from arena.engine.launch import Launcher, Patience
+from arena.engine.runner import Orders
 from tests.engine.conftest import children, config_for, serving, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.skipif(sys.platform != "linux", reason="uses /proc")]
@@ -53,8 +55,9 @@ async def last_line(pieces: AsyncIterator[bytes]) -> dict[str, Any]:
 
 
 async def test_killed_runner_is_one_answers_error_and_loads_again(engine: httpx.AsyncClient) -> None:
-    stream, pieces = await running(engine)
+    await engine.post("/api/chat", json=ask(stream=False, options=SHORT))
     (pid,) = children()
+    stream, pieces = await running(engine)
     os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(1):
         error = (await last_line(pieces))["error"]
@@ -68,8 +71,9 @@ async def test_killed_runner_is_one_answers_error_and_loads_again(engine: httpx.
 
 
 async def test_hanging_runner_is_ended_by_the_watchdog(engine: httpx.AsyncClient) -> None:
-    stream, pieces = await running(engine)
+    await engine.post("/api/chat", json=ask(stream=False, options=SHORT))
     (pid,) = children()
+    stream, pieces = await running(engine)
     os.kill(pid, signal.SIGSTOP)
     async with asyncio.timeout(10):
         error = (await last_line(pieces))["error"]
@@ -94,6 +98,23 @@ async def test_load_is_abandoned_when_the_client_leaves(engine: httpx.AsyncClien
     asking.cancel()
     await until(lambda: not children(), 5)
     assert (await engine.get("/api/ps")).json() == {"models": []}
+
+
+async def test_runner_ends_with_its_input(tiny: Path) -> None:
+    """So it goes with an engine that was killed, on every system."""
+    runner = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "arena.engine.runner", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert runner.stdin is not None
+    assert runner.stdout is not None
+    runner.stdin.write(msgspec.json.encode(Orders(str(tiny), "tiny", "secret", context=256)) + b"\n")
+    async with asyncio.timeout(30):
+        port = json.loads(await runner.stdout.readline())["port"]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            assert (await client.get("/props")).status_code == 401
+            assert (await client.get("/props", headers={"Authorization": "Bearer secret"})).status_code == 200
+        runner.stdin.close()
+        assert await runner.wait() == 0
 
 
 async def test_bad_options_never_reach_the_runner(engine: httpx.AsyncClient) -> None:
