@@ -21,6 +21,7 @@ from arena.ui.readiness import BRAND, TOOLS, banner, pill_text, settled
 from arena.ui.sending import Sending
 from arena.ui.sessions import Sessions
 from arena.ui.theme import theme
+from arena.ui.uploads import UploadsOnly
 from arena.ui.wiring import QUICK
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Page:
     def build(self) -> gr.Blocks:
         """The page as Gradio Blocks, ready to be mounted."""
         catalog, about = CatalogPanel(self.arena, self.conversations, self.sessions), AboutPanel(self.arena)
-        with gr.Blocks(title="Ollama Arena", analytics_enabled=False, fill_width=True) as demo:
+        with UploadsOnly(title="Ollama Arena", analytics_enabled=False, fill_width=True) as demo:
             html(BRAND, "brand")
             pill = html("", "pill")
             html(TOOLS, "tools")

@@ -1,0 +1,84 @@
+"""An event may name uploaded files, and no other file of the machine or of the web."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from gradio.utils import get_upload_folder
+
+from arena.arena import Arena
+from arena.ui.page import Page
+from arena.ui.uploads import named_files
+
+META = {"_type": "gradio.FileData"}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of uploads, empty."""
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
+    assert get_upload_folder() == str(folder)
+    return folder
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file of the machine that is nobody's upload."""
+    file = tmp_path / "secret.md"
+    file.write_text("the password")
+    return file
+
+
+async def prepared(arena: Arena, file: dict[str, Any], kept: Any = None) -> list[Any]:
+    """What the page's "send" is given when a browser names `file`."""
+    demo = Page(arena).build()
+    send = next(fn for fn in demo.fns.values() if fn.api_name == "take")
+    values = {"prompt": {"text": "Read it.", "files": [file]}, "order": "together", "system": ""}
+    inputs = [values.get(getattr(block, "elem_id", None) or "", kept) for block in send.inputs]
+    return list(await demo.preprocess_data(send, inputs, None))
+
+
+def names_in(folder: Path) -> list[str]:
+    """Everything that lies in a folder."""
+    return [file.name for file in folder.rglob("*")]
+
+
+@pytest.mark.anyio
+async def test_an_upload_is_taken(arena: Arena, cache: Path) -> None:
+    file = cache / "1" / "note.md"
+    file.parent.mkdir()
+    file.write_text("mine")
+    taken = await prepared(arena, {"path": str(file), "meta": META})
+    assert {"text": "Read it.", "files": [str(file)]} in taken
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "spelled",
+    ["{secret}", "{cache}/../secret.md", "{cache}/link.md", "http://192.0.2.1/x.md", "\0", "x" * 5000, ""],
+)
+async def test_any_other_file_is_refused_and_not_copied(arena: Arena, cache: Path, secret: Path, spelled: str) -> None:
+    (cache / "link.md").symlink_to(secret)
+    path = spelled.format(secret=secret, cache=cache)
+    with pytest.raises(gr.Error, match="Only uploaded files"):
+        await prepared(arena, {"path": path, "meta": META})
+    assert names_in(cache) == ["link.md"]
+
+
+@pytest.mark.anyio
+async def test_a_file_is_found_wherever_it_is_named(arena: Arena, cache: Path, secret: Path) -> None:
+    kept = {"deep": [{"down": {"path": str(secret), "meta": META}}]}
+    mine = cache / "mine.md"
+    mine.write_text("mine")
+    with pytest.raises(gr.Error, match="Only uploaded files"):
+        await prepared(arena, {"path": str(mine), "meta": META}, kept)
+    assert names_in(cache) == ["mine.md"]
+
+
+def test_a_path_of_ones_own_is_no_file() -> None:
+    assert list(named_files([{"path": "a"}, {"path": "b", "url": None}, ({"path": 1, "meta": {}},)])) == [1, "b"]
