@@ -18,7 +18,7 @@
     log.addEventListener('touchmove', leave, { passive: true });
     log.addEventListener('pointerdown', (event) => { if (event.target === log && !near()) leave(); });
     log.addEventListener('keydown', (event) => { if (['PageUp', 'ArrowUp', 'Home'].includes(event.key)) leave(); });
-    log.addEventListener('scroll', () => { if (near()) sticks = true; }, { passive: true });
+    log.addEventListener('scroll', () => { if (!sticks && near()) sticks = true; }, { passive: true });
     const down = () => { frame = 0; if (sticks) log.scrollTop = log.scrollHeight; };
     new MutationObserver(() => { if (sticks && !frame) frame = requestAnimationFrame(down); })
       .observe(log, { childList: true, subtree: true, characterData: true });
@@ -43,7 +43,33 @@
     if (!input.placeholder) input.placeholder = HINTS[kind] || '';
   }
 
+  // ---- what the style sheet needs to know of the columns. Selectors that look into their descendants (:has) would
+  // have the browser search all answers again at every frame: a third of its time.
+
+  function mark(element, name, value) {
+    if (element.dataset[name] === value) return;
+    if (value === undefined) delete element.dataset[name]; else element.dataset[name] = value;
+  }
+
+  function markStates() {
+    let live; let used;
+    document.querySelectorAll('.acol').forEach((column) => {
+      const line = column.querySelector('.stat');
+      if (!line) return;
+      mark(column, 'state', line.dataset.state);
+      mark(column, 'live', line.dataset.live);
+      if (line.dataset.live === 'true') live = '';
+      if (line.dataset.state !== 'empty') used = '';
+    });
+    mark(document.body, 'live', live);
+    mark(document.body, 'used', used);
+    mark(document.body, 'only', document.querySelector('.mode[data-only]')?.dataset.only);
+    $('columns')?.closest('.tabitem')?.classList.add('compare-tab');
+    document.querySelectorAll('.abot .thought-group').forEach((group) => mark(group.closest('.bot-row'), 'thought', ''));
+  }
+
   function tend() {
+    markStates();
     document.querySelectorAll('.picker input').forEach(hint);
     document.querySelectorAll('.abot [role="log"]').forEach(follow);
     document.querySelectorAll('button.icon').forEach((button) => { if (!button.title) button.title = button.textContent.trim(); });
