@@ -133,7 +133,8 @@ class Server(uvicorn.Server):
         try:
             yield
         finally:
-            for number, handler in before.items():
+            # once stopping, a late signal must not turn the orderly end into a kill
+            for number, handler in () if self.should_exit else before.items():
                 signal.signal(number, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
