@@ -223,6 +223,16 @@ class Settings(BaseSettings):
     def _without_brackets(cls, value: str) -> str:
         return value.removeprefix("[").removesuffix("]")
 
+    @field_validator("token", mode="before")
+    @classmethod
+    def _without_blanks(cls, value: Any) -> Any:
+        """The blanks around a token come from files and shells; a header cannot carry them. Blanks alone are none."""
+        if not isinstance(value, str):
+            return value
+        if not value.strip():
+            raise ValueError("is blank; set it to a secret, or leave it out")
+        return value.strip()
+
     @field_validator("endpoints")
     @classmethod
     def _check_endpoints(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -92,6 +92,19 @@ def test_settings_are_frozen() -> None:
         load().port = 1
 
 
+def test_token_blanks_around_it_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CHAT_TOKEN", " secret\n")
+    token = load().token
+    assert token is not None
+    assert token.get_secret_value() == "secret"
+
+
+def test_token_of_blanks_is_refused_instead_of_locking_everybody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CHAT_TOKEN", "  ")
+    with pytest.raises(SettingsError, match="WEB_CHAT_TOKEN: is blank"):
+        load()
+
+
 def test_token_is_not_shown() -> None:
     assert "hunter2" not in repr(load(token="hunter2"))
 
