@@ -31,6 +31,7 @@ class Rule(Struct, frozen=True):
 
 
 _WHOLE = 2.0**53
+_WORD = 2.0**63
 RULES: Mapping[str, Rule] = {
     "temperature": Rule("float32", -1000, 1000),
     "top_k": Rule("integer", -1, 1_000_000),
@@ -41,7 +42,7 @@ RULES: Mapping[str, Rule] = {
     "repeat_last_n": Rule("integer", -1, 1_000_000),
     "presence_penalty": Rule("float32", -1000, 1000),
     "frequency_penalty": Rule("float32", -1000, 1000),
-    "seed": Rule("integer", -_WHOLE, _WHOLE),
+    "seed": Rule("integer", -_WORD, _WORD),
     "num_predict": Rule("integer", -_WHOLE, _WHOLE),
     "num_keep": Rule("integer", -1, 10_000_000),
     "stop": Rule("array"),
