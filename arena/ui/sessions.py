@@ -30,6 +30,8 @@ KEPT_S = 3600.0
 """How long a left session's conversations are kept, in seconds."""
 KEPT_SESSIONS = 64
 """How many left sessions are kept."""
+MOST_SESSIONS = 1000
+"""How many sessions there may be in all: a caller that is no page makes new ones without ever leaving any."""
 
 
 @dataclass(slots=True)
@@ -190,10 +192,14 @@ class Sessions:
         name = key or ""
         session = self._sessions.get(name)
         if session is None:
+            while len(self._sessions) >= MOST_SESSIONS:
+                _, oldest = self._sessions.popitem(last=False)
+                oldest.stop()
             session = self._sessions[name] = Session(
                 {letter: Column(letter) for letter in self._letters}, [], dict.fromkeys(self._letters, ColumnChoice())
             )
         session.left_s = None
+        self._sessions.move_to_end(name)
         return session
 
     def leave(self, key: str | None) -> None:

@@ -10,7 +10,7 @@ from arena.streaming import Reply
 from arena.types import ChatMessage, Failed, Metrics, ModelInfo, ModelInstance
 from arena.ui.attachments import Attachment
 from arena.ui.lineup import ColumnChoice
-from arena.ui.sessions import KEPT_S, KEPT_SESSIONS, Asking, Session, Sessions, Turn, again, begin
+from arena.ui.sessions import KEPT_S, KEPT_SESSIONS, MOST_SESSIONS, Asking, Session, Sessions, Turn, again, begin
 
 
 class StoppableRun:
@@ -223,6 +223,18 @@ def test_only_so_many_gone_pages_are_kept() -> None:
         sessions.of(str(number))
         sessions.leave(str(number))
     assert sessions.of("0") is not oldest
+
+
+def test_sessions_that_never_leave_do_not_pile_up() -> None:
+    sessions = Sessions("A")
+    first, second = sessions.of("first"), sessions.of("second")
+    for number in range(MOST_SESSIONS - 2):
+        sessions.of(f"made up {number}")
+    assert sessions.of("first") is first, "in use: the others are older now"
+    sessions.of("one more")
+    assert len(sessions) == MOST_SESSIONS
+    assert sessions.of("first") is first
+    assert sessions.of("second") is not second
 
 
 def test_a_forgotten_session_is_not_set_up() -> None:
