@@ -53,7 +53,16 @@ class TestOptions:
         assert options.checked({"num_predict": 2.7, "top_k": None}) == {"num_predict": 2}
 
     @pytest.mark.parametrize(
-        ("seed", "sent"), [(0, 0), (42, 42), (-1, 0xFFFFFFFF), (-7, 0xFFFFFFF9), (2**32 - 1, 0xFFFFFFFF), (2**63 - 2, 0xFFFFFFFE), (3.9, 3)]
+        ("seed", "sent"),
+        [
+            (0, 0),
+            (42, 42),
+            (-1, 0xFFFFFFFF),
+            (-7, 0xFFFFFFF9),
+            (2**32 - 1, 0xFFFFFFFF),
+            (2**63 - 2, 0xFFFFFFFE),
+            (3.9, 3),
+        ],
     )
     def test_seed(self, seed: float, sent: int) -> None:
         assert options.sampling(options.checked({"seed": seed}), 512)["seed"] == sent
