@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 import socket
@@ -90,6 +91,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then accept connections."""
         await super().startup(sockets)
+        # What start-up has built stays for good: without a look at it, a collection costs a stream no 100 ms.
+        gc.collect()
+        gc.freeze()
         self._count_descriptors()
         self._on_ready(self.url)
 
