@@ -67,7 +67,7 @@ class AboutPanel:
             "off": "Off: a model server answers, or ARENA_ENGINE=off.",
             "starting": "Starting…",
             "running": "Running.",
-            "failed": f"It did not start: {self.arena.engine_error or 'no reason was given'}",
+            "failed": self.arena.engine_error or "It did not start.",
         }
         state = self.arena.engine_state
         return f'<p><span class="state" data-state="{state}"><i class="dot"></i>{escape(words[state])}</span></p>'

@@ -88,12 +88,13 @@ class ColumnEvents:
         session.choose(self.column.letter, model_name(values[self.column.model]))
         return {self.column.facts: self.conversations.facts(session.choices[self.column.letter])}
 
-    def open_settings(self, request: gr.Request) -> Updates:
+    async def open_settings(self, request: gr.Request) -> Updates:
         """Let the drawer show this column's settings."""
         session, letter, drawer = self._session(request), self.column.letter, self.drawn.drawer
         session.drawer = letter
         choice = session.choices[letter]
-        title = drawer_title(letter, choice.model, parts.can_think(self.conversations.known(choice.model)))
+        info = await self.conversations.described(choice.model)
+        title = drawer_title(letter, choice.model, parts.can_think(info))
         return drawer.showing(choice) | {drawer.title: title, drawer.preset: None}
 
     def _session(self, request: gr.Request) -> Session:

@@ -111,6 +111,23 @@ class Conversations:
         """What was last listed of `model`; never asks."""
         return self._listed.get(canonical(model)) if model else None
 
+    async def described(self, model: str) -> ModelInfo | None:
+        """`model` with its capabilities, where an older server tells them one model at a time; never raises or hangs.
+
+        A server that has no word for them leaves them unknown.
+        """
+        info = self.known(model)
+        if info is None or info.capabilities is not None:
+            return info
+        try:
+            async with asyncio.timeout(LISTING_WAIT_S):
+                told = await self._arena.catalog.describe(model)
+        except (TimeoutError, ArenaError):
+            return info
+        info = msgspec.structs.replace(info, capabilities=told.capabilities or None)
+        self._listed[canonical(model)] = info
+        return info
+
     def take(self, session: Session, asking: Asking, paths: Sequence[str] = ()) -> str | None:
         """Accept the next prompt; returns why not, if not. Reads the attached files."""
         waiting = [letter for letter in session.taking_part if session.columns[letter].busy]
@@ -131,6 +148,9 @@ class Conversations:
         if asking is None:
             return
         letters = session.taking_part
+        if any(item.kind == "image" for item in asking.attachments):
+            for model in {asking.choices[letter].model for letter in letters}:
+                await self.described(model)  # can it see?
         requests = begin(session, asking, self.known, self._clock())
         unasked = set(letters) - {request.instance.id for request in requests}
         if unasked:

@@ -12,7 +12,7 @@ import msgspec
 
 from arena import __version__
 from arena.types import Metrics
-from arena.ui.markdown import quoted
+from arena.ui.markdown import in_line, quoted
 from arena.ui.parts import DASH
 from arena.ui.sessions import Session, Turn
 
@@ -78,7 +78,7 @@ def _round(number: int, turns: list[tuple[str, Turn]]) -> Iterable[str]:
     yield from (_row(letter, turn) for letter, turn in turns)
     yield ""
     for letter, turn in turns:
-        yield from (f"### {letter}: {turn.instance.model}", "")
+        yield from (f"### {letter}: {in_line(turn.instance.model)}", "")
         if len(prompts) > 1:
             yield from _prompt(turn)
         yield from _answer(turn)
@@ -87,7 +87,7 @@ def _round(number: int, turns: list[tuple[str, Turn]]) -> Iterable[str]:
 def _prompt(turn: Turn) -> Iterable[str]:
     yield from (quoted(turn.shown), "")
     if turn.attachments:
-        yield from ("Attached: " + ", ".join(item.name for item in turn.attachments), "")
+        yield from ("Attached: " + ", ".join(in_line(item.name) for item in turn.attachments), "")
 
 
 def _answer(turn: Turn) -> Iterable[str]:
@@ -96,7 +96,7 @@ def _answer(turn: Turn) -> Iterable[str]:
         yield from ("<details><summary>Thinking</summary>", "", quoted(reply.thinking), "", "</details>", "")
     yield from (quoted(reply.text) if reply.text else "*No answer.*", "")
     if reply.error is not None:
-        yield from (f"*{reply.error.code}: {reply.error.message}*", "")
+        yield from (f"*{reply.error.code}: {in_line(reply.error.message)}*", "")
     if reply.manifest is not None:
         manifest = json.dumps(msgspec.to_builtins(reply.manifest), indent=2, ensure_ascii=False)
         yield from ("<details><summary>Manifest</summary>", "", "```json", manifest, "```", "", "</details>", "")
@@ -120,7 +120,7 @@ def _row(letter: str, turn: Turn) -> str:
         letter, turn.instance.model, options, DASH if metrics.tokens is None else str(metrics.tokens), rate,
         _seconds(metrics.ttft_s), _seconds(metrics.load_s), ", ".join(notes),
     )  # fmt: skip
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(in_line(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 def _seconds(value: float | None) -> str:

@@ -107,12 +107,6 @@ PRESETS: dict[str, ColumnChoice] = {
 }
 
 
-def widget_names() -> tuple[str, ...]:
-    """The names of a column's input widgets, as `choice_from` reads and `widget_values` fills them."""
-    switches = (name for dial in DIALS for name in (f"{dial.name}_on", dial.name))
-    return ("model", *switches, "stop", "think", "system")
-
-
 def choice_from(values: Mapping[str, Any]) -> ColumnChoice:
     """Read a column's widgets; a value out of range is brought into it, an unreadable one is the model's own."""
     options: dict[str, Any] = {

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 MAX_EVENTS = 200
 """Handlers that may run at once; Gradio's own cap would be 40, also for those that only wait."""
 
+UPLOADS_SWEPT_S, UPLOADS_KEPT_S = 3600, 24 * 3600
+"""How often uploaded files are swept, and at which age they go, in seconds."""
+
 
 class Page:
     """All tabs of the page on one Arena."""
@@ -44,7 +47,8 @@ class Page:
     def build(self) -> gr.Blocks:
         """The page as Gradio Blocks, ready to be mounted."""
         catalog, about = CatalogPanel(self.arena, self.conversations, self.sessions), AboutPanel(self.arena)
-        with UploadsOnly(title="Ollama Arena", analytics_enabled=False, fill_width=True) as demo:
+        swept = (UPLOADS_SWEPT_S, UPLOADS_KEPT_S)
+        with UploadsOnly(title="Ollama Arena", analytics_enabled=False, fill_width=True, delete_cache=swept) as demo:
             html(BRAND, "brand")
             pill = html("", "pill")
             html(TOOLS, "tools")
@@ -145,4 +149,5 @@ def mount(app: FastAPI, arena: Arena) -> FastAPI:
         css=here.joinpath("style.css").read_text("utf-8"), head=f"<script>{script}</script>", show_error=True,
         max_file_size=arena.settings.max_upload_bytes, allowed_paths=[], enable_monitoring=False, mcp_server=False,
         ssr_mode=False, pwa=False, root_path=arena.settings.root_path or None,
+        app_kwargs={"exception_handlers": dict(app.exception_handlers)},  # Gradio's errors take the API's form
     )  # fmt: skip

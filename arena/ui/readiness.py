@@ -71,7 +71,7 @@ def _nobody_answers(statuses: Sequence[EndpointStatus], engine_error: str | None
     silent = "".join(
         f"<li><code>{escape(status.url)}</code> {escape(status.error or 'does not answer')}</li>" for status in statuses
     )
-    failed = f"<p>The embedded engine did not start: {escape(engine_error)}</p>" if engine_error else ""
+    failed = f"<p>{escape(engine_error)}</p>" if engine_error else ""
     return (
         f'<div class="notice" role="alert"><p><b>No model server answers.</b></p><ul>{silent}</ul>{failed}'
         "<p>Start Ollama with <code>ollama serve</code>, or set <code>ARENA_ENGINE=on</code> and restart to use the "

@@ -71,7 +71,8 @@ def test_the_banner_says_what_is_missing_and_what_to_do() -> None:
     assert "Getting a first model: smollm2:135m" in banner((ENGINE,), False, "running", None, (job,))
     assert "engine is starting" in banner((), False, "starting", None, ())
     assert "No models are installed yet" in banner((UP,), False, "off", None, ())
-    nobody = banner((DOWN,), False, "failed", "no disk", ())
+    nobody = banner((DOWN,), False, "failed", "The embedded engine did not start: no disk", ())
+    assert nobody.count("did not start") == 1
     for says in ("No model server answers", "http://b:1", "refused", "no disk", "ollama serve", "ARENA_ENGINE=on"):
         assert says in nobody
     assert "did not start" not in banner((DOWN,), False, "off", None, ())

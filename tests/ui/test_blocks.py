@@ -235,7 +235,7 @@ def widget_values_of(desk: Desk, updates: Updates) -> dict[Any, Any]:
 
 def test_the_drawer_shows_a_column_and_sets_it(desk: Desk) -> None:
     desk.session.choices["B"] = ColumnChoice("b", system="S")
-    updates = desk.columns["B"].open_settings(REQUEST)
+    updates = asyncio.run(desk.columns["B"].open_settings(REQUEST))
     assert "Settings of B" in updates[desk.drawn.drawer.title]
     values = widget_values_of(desk, updates)
     values |= {desk.drawn.drawer.widgets["seed_on"]: True, desk.drawn.drawer.widgets["seed"]: 9}
@@ -249,11 +249,11 @@ def test_the_drawer_shows_a_column_and_sets_it(desk: Desk) -> None:
 def test_presets_are_saved_applied_and_dropped(desk: Desk) -> None:
     drawer, saved = desk.drawn.drawer, desk.drawn.saved
     desk.session.choices["A"] = ColumnChoice("a", think=True)
-    desk.columns["A"].open_settings(REQUEST)
+    asyncio.run(desk.columns["A"].open_settings(REQUEST))
     assert desk.drawer.save_preset({drawer.preset: "Precise", saved: None}, REQUEST)[saved] == gr.skip()
     kept = desk.drawer.save_preset({drawer.preset: " mine ", saved: None}, REQUEST)[saved]
     assert from_browser(kept).presets == {"mine": ColumnChoice(think=True)}
-    desk.columns["B"].open_settings(REQUEST)
+    asyncio.run(desk.columns["B"].open_settings(REQUEST))
     applied = desk.drawer.apply_preset({drawer.preset: "mine", saved: kept}, REQUEST)
     assert applied[drawer.widgets["think"]] == "on"
     assert desk.session.choices["B"] == ColumnChoice("b", think=True)
@@ -295,3 +295,7 @@ def test_what_the_browser_keeps_and_what_a_link_says(desk: Desk) -> None:
     assert desk.memory.link(desk.values(prompt={"text": "Why?"}), REQUEST) == "?models=a,b&prompt=Why%3F"
     assert '"columns"' in desk.memory.save_json(REQUEST)
     assert desk.memory.save_markdown(REQUEST).startswith("# Comparison")
+
+
+def test_uploaded_files_do_not_pile_up(built: gr.Blocks) -> None:
+    assert built.delete_cache == (3600, 86400)

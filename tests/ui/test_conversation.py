@@ -8,10 +8,12 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from arena.arena import Arena
-from arena.errors import ShuttingDown
+from arena.errors import ShuttingDown, Unreachable
+from arena.ollama import OllamaClient
 from arena.settings import load
 from arena.types import ModelInfo
 from arena.ui import conversation
@@ -260,3 +262,50 @@ def test_a_lineup_keeps_what_it_names_and_spells_it_as_listed() -> None:
     assert [choice.model for choice in lineup.columns] == ["tiny:latest", "gone"]
     filled = with_defaults(Lineup(prompt="Why?"), [ModelInfo("a"), ModelInfo("b")])
     assert ([choice.model for choice in filled.columns], filled.prompt) == (["a", "b"], "Why?")
+
+
+@pytest.fixture
+async def old(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> Conversations:
+    """Conversations with a server whose list does not tell what models can do."""
+    tags = OllamaClient.tags
+
+    async def tags_of_old(client: OllamaClient) -> tuple[ModelInfo, ...]:
+        return tuple(msgspec.structs.replace(info, capabilities=None) for info in await tags(client))
+
+    monkeypatch.setattr(OllamaClient, "tags", tags_of_old)
+    arena.fleet.endpoints[0].forget()
+    conversations = Conversations(arena)
+    await conversations.models()
+    return conversations
+
+
+@pytest.mark.anyio
+async def test_an_older_server_is_asked_whether_a_model_can_see(
+    old: Conversations, fake: FakeOllama, tmp_path: Path
+) -> None:
+    picture = tmp_path / "p.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    session = session_of("tiny")
+    assert old.take(session, asking(session), [str(picture)]) is None
+    end = await shown(old.answer(session))
+    assert "no_vision" in end["A"]["notice"]
+    assert not [record for record in fake.log if record.path == "/api/chat"]
+
+
+@pytest.mark.anyio
+async def test_what_a_server_does_not_tell_stays_unknown(old: Conversations, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(_: OllamaClient, model: str) -> ModelInfo:
+        raise Unreachable("It is silent.")
+
+    show = OllamaClient.show
+    monkeypatch.setattr(OllamaClient, "show", silent)
+    assert await old.described("absent:1b") is None
+    told = await old.described("tiny")
+    assert told is not None
+    assert told.capabilities is None
+
+    async def wordless(client: OllamaClient, model: str) -> ModelInfo:
+        return msgspec.structs.replace(await show(client, model), capabilities=None)
+
+    monkeypatch.setattr(OllamaClient, "show", wordless)
+    assert await old.described("tiny") == told

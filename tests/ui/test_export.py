@@ -70,3 +70,13 @@ def test_columns_may_have_different_numbers_of_turns() -> None:
 def test_nothing_asked_is_a_short_file() -> None:
     assert as_markdown(session_with(A=[]), NOW).startswith("# Comparison\n")
     assert json.loads(as_json(session_with(A=[])))["columns"] == [{"id": "A", "turns": []}]
+
+
+def test_nothing_in_the_file_loads_a_picture_or_is_html() -> None:
+    evil = "<img src=http://a> ![x](http://a)"
+    files = (Attachment(evil, "text", 1, "x"),)
+    told = turn(prompt=evil, text=evil, thinking=f"{evil}</details>", model=evil, attachments=files)
+    text = as_markdown(session_with(A=[told], B=[turn("B", error=failed("timeout", evil))]), NOW)
+    assert "<img" not in text
+    assert "![" not in text
+    assert text.count("</details>") == text.count("<details>") == 1

@@ -10,6 +10,7 @@ from typing import Any, cast
 import gradio as gr
 import pytest
 
+from arena.api import include_api
 from arena.arena import Arena
 from arena.settings import load
 from arena.ui import conversation, mount_page
@@ -165,15 +166,20 @@ async def test_the_page_is_mounted_behind_the_other_routes(arena: Arena) -> None
     from fastapi import FastAPI
     from starlette.testclient import TestClient
 
-    app = FastAPI()
+    app = FastAPI(openapi_url=None)
+    include_api(app, arena)
 
-    @app.get("/api/health")
-    def health() -> dict[str, bool]:
+    @app.get("/mine")
+    def mine() -> dict[str, bool]:
         return {"mine": True}
 
     mounted = mount_page(app, arena)
-    client = TestClient(mounted)
-    assert client.get("/api/health").json() == {"mine": True}
+    client = TestClient(mounted, raise_server_exceptions=False)
+    assert client.get("/mine").json() == {"mine": True}
+    for path in ("/api", "/nothing/there", "/gradio_api/nothing"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()) == (404, {"error": "Resource not found", "code": "not_found"})
+    assert client.delete("/theme.css").json() == {"error": "Method not allowed", "code": "method_not_allowed"}
     text = client.get("/").text
     assert "Ollama Arena" in text
     assert "fonts.googleapis" not in text

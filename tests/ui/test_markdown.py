@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arena.ui.markdown import quoted, safe_markdown
+from arena.ui.markdown import in_line, quoted, safe_markdown
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,24 @@ def test_no_tag_and_no_picture_is_left_outside_code(text: str) -> None:
 def test_a_quote_keeps_headings_inside() -> None:
     assert quoted("# a\n\nb") == "> # a\n>\n> b"
     assert quoted("") == ">"
+
+
+@pytest.mark.parametrize(
+    ("text", "quote"),
+    [
+        ("<p>\r\n![x](y)\r<b>", "> &lt;p>\n> [image: x](y)\n> &lt;b>"),
+        ("```html\n<p>\n```\n<p>", "> ```html\n> <p>\n> ```\n> &lt;p>"),
+        ("````\n```\n<p>\n`````  \n<p>", "> ````\n> ```\n> <p>\n> `````\n> &lt;p>"),
+        ("~~~ a`b\n<p>\n```\n<p>", "> ~~~ a`b\n> <p>\n> ```\n> <p>"),
+        ("said ``` <p>", "> said ``` &lt;p>"),
+        ("``` not ` a fence <p>\n<p>", "> ``` not ` a fence &lt;p>\n> &lt;p>"),
+        ("- x\n\n  ```\n<p>", "> - x\n>\n>   ```\n> &lt;p>"),
+        ("`a\\` <p> `b`", "> `a\\` &lt;p> `b`"),
+    ],
+)
+def test_a_quote_leaves_only_sure_code_as_it_is(text: str, quote: str) -> None:
+    assert quoted(text) == quote
+
+
+def test_a_part_of_a_line_stays_in_its_line() -> None:
+    assert in_line("a\n\n# b <i>  ![c](d)") == "a # b &lt;i> [image: c](d)"
