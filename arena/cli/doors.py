@@ -66,7 +66,7 @@ class OwnArena:
         """Wait for the endpoints, and for a first model that is on its way. Raises ArenaError if the engine failed."""
         self._runner.run(self._arena.started())
         if self._arena.engine_error is not None and all(endpoint.error for endpoint in self._arena.fleet.endpoints):
-            raise ArenaError("The embedded engine did not start.", details=self._arena.engine_error)
+            raise ArenaError(self._arena.engine_error)
         for job in self._arena.catalog.jobs():
             if job.state == "downloading":
                 self._runner.run(self._followed(job, downloading))

@@ -229,7 +229,7 @@ def test_own_arena_waits_for_the_first_model(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_own_arena_says_why_the_engine_did_not_start() -> None:
-    stub: Any = StubArena(engine_error="no such instruction")
-    with asyncio.Runner() as runner, pytest.raises(ArenaError, match="did not start") as caught:
+    stub: Any = StubArena(engine_error="The embedded engine did not start: no such instruction")
+    with asyncio.Runner() as runner, pytest.raises(ArenaError) as caught:
         doors.OwnArena(stub, runner).settle(lambda _: None)
-    assert caught.value.details == "no such instruction"
+    assert caught.value.message == "The embedded engine did not start: no such instruction"
