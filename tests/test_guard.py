@@ -265,6 +265,7 @@ async def test_every_answer_leaves_with_the_headers_of_safety(
     assert answer.header("x-content-type-options") == "nosniff"
     assert answer.header("referrer-policy") == "no-referrer"
     assert answer.header("cross-origin-opener-policy") == "same-origin"
+    assert answer.header("cross-origin-resource-policy") == "same-origin"
     assert len(answer.header("x-request-id") or "") == 16
     inside_page = path in ("/", "/nowhere") and answer.status == 200
     assert answer.header("cache-control") == ("public" if inside_page else "no-store")

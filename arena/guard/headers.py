@@ -31,6 +31,7 @@ class SafetyHeaders:
         self._base: Headers = [
             (b"x-content-type-options", b"nosniff"),
             (b"cross-origin-opener-policy", b"same-origin"),
+            (b"cross-origin-resource-policy", b"same-origin"),
         ]
         if not on_a_space:
             # it knows no list of hosts; frame-ancestors does
