@@ -72,7 +72,7 @@ PARAMETERS = (
 
 def options(fields: dict[str, Any]) -> Options:
     """The options of an instance: missing ones get the documented default, null ones and seed 0 are not sent."""
-    values: dict[str, Any] = {p.name: p.checked(fields.get(p.name, p.default)) for p in PARAMETERS}
+    values: dict[str, Any] = {p.name: p.checked(fields[p.name]) if p.name in fields else p.default for p in PARAMETERS}
     if values["seed"] == 0:
         values["seed"] = None
     return Options(**values, stop=_stop(fields.get("stop")))

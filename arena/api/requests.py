@@ -86,7 +86,8 @@ def _message(item: object, where: str) -> ChatMessage:
     if not isinstance(content, str) and (content is not None or len(item) < 3):
         raise BadRequest(f"{where}.content must be a string")
     extra = {key: value for key, value in item.items() if key not in _KNOWN_KEYS} if len(item) > 2 else {}
-    fields.shallow(extra, where)
+    if extra:
+        fields.shallow(extra, where)
     return ChatMessage(
         role,
         content or "",
