@@ -110,7 +110,7 @@ def limits(settings: Settings) -> tuple[tuple[str, str], ...]:
     """The limits that a user of the page can meet."""
     return (
         ("Columns", str(settings.max_columns)),
-        ("Tokens in one answer", f"{settings.max_answer_tokens:,}"),
+        ("Pieces of text in one answer", f"{settings.max_answer_tokens:,}"),
         ("One answer may take", f"{settings.total_timeout_s:,.0f} s"),
         ("Waiting for its first token", f"{settings.first_byte_timeout_s:,.0f} s"),
         ("Silence inside an answer", f"{settings.idle_timeout_s:,.0f} s"),

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Updates = dict[Any, Any]
 
-SUGGESTIONS = ("smollm2:135m", "qwen3:0.6b", "llama3.2:1b", "gemma3:1b", "qwen3:4b")
-"""Small models to start with, all of which run on a laptop."""
+SUGGESTIONS = ("smollm2:135m", "smollm2:360m", "qwen2.5:0.5b", "qwen3:0.6b", "smollm2:1.7b")
+"""Small models to start with: they run on a laptop, and both Ollama and the embedded engine can fetch them."""
 
 
 _NUMBER = " class='num'"

@@ -279,11 +279,15 @@ def facts_line(info: ModelInfo | None, settings: str) -> str:
     facts: list[str] = []
     if info is not None:
         facts += [text for text in (info.parameter_size, info.quantization) if text]
-        facts += [f"{info.context_length // 1024}k context"] if info.context_length else []
+        facts += [f"{_thousands(info.context_length)} context"] if info.context_length else []
         facts += [name for name in ("vision", "tools", "thinking") if name in abilities]
     chips = "".join(f'<span class="chip">{escape(fact)}</span>' for fact in facts)
     own = f'<span class="chip set" title="This column\'s settings">{escape(settings)}</span>' if settings else ""
     return f'<div class="facts">{chips}{own}</div>'
+
+
+def _thousands(count: int) -> str:
+    return f"{count // 1024}k" if count >= 1024 else str(count)
 
 
 def examples(prompts: Sequence[tuple[str, str]]) -> str:

@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import pytest
 
+from arena.engine.catalogue import CATALOGUE
 from arena.errors import Unreachable
 from arena.settings import Settings, load
 from arena.types import EndpointStatus, LoadedModel, ModelInfo, PullJob
 from arena.ui.about import AboutPanel, access, endpoints_table
-from arena.ui.catalog import jobs_list, memory_list, models_table
+from arena.ui.catalog import SUGGESTIONS, jobs_list, memory_list, models_table
 from arena.ui.readiness import banner, pill_text, settled
 from tests.ui.pieces import EVIL
 
@@ -131,3 +132,7 @@ def test_nothing_from_outside_is_html() -> None:
         text(load(), engine="failed", error=EVIL),
     ]  # fmt: skip
     assert not [piece for piece in pieces if "<img" in piece or "x\"'" in piece]
+
+
+def test_every_suggested_model_can_be_fetched_by_the_embedded_engine() -> None:
+    assert set(SUGGESTIONS) <= set(CATALOGUE)

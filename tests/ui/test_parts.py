@@ -197,6 +197,7 @@ def test_a_models_facts() -> None:
     assert "completion" not in html
     assert parts.picker_label(info) == "m · 2.0 GB · loaded"
     assert parts.picker_label(ModelInfo("m")) == "m"
+    assert "512 context" in parts.facts_line(ModelInfo("m", context_length=512), "")
     assert "chip" not in parts.facts_line(None, "")
 
 
