@@ -25,7 +25,7 @@ def legacy(*names: str, **more: Any) -> dict[str, Any]:
     return {"history": HELLO, "models": list(names), **more}
 
 
-# shape: rows 1 to 6, 11, 13, 14
+# shape
 
 
 async def test_one_legacy_name_gives_a_flat_answer(api: Client) -> None:
@@ -146,7 +146,7 @@ async def test_equal_settings_under_different_ids_are_allowed(api: Client, fake:
     assert len(chats(fake)) == 2
 
 
-# ids: section 5.3
+# ids
 
 
 @pytest.mark.parametrize("name", ["x", "llama3_2_3b__0.7_0.9_40_1.1_-1_0", "模型 🙂", '"quoted" <b>', "x" * 256])
@@ -189,7 +189,7 @@ async def test_an_instance_without_a_model_takes_its_id_for_one(api: Client) -> 
     assert body["model"] == "llama3.2:3b"
 
 
-# options: row 12, 19
+# options
 
 
 def chats(fake: FakeOllama) -> list[dict[str, Any]]:
@@ -258,7 +258,7 @@ async def test_numbers_are_taken_as_clients_spell_them(
     assert not isinstance(sent, int) or isinstance(chats(fake)[0]["options"][field], int | float)
 
 
-# history: rows 16, 18, 21, 22
+# history
 
 
 async def test_one_user_message_is_enough(api: Client) -> None:
@@ -318,7 +318,7 @@ async def test_a_long_history_keeps_its_system_messages_and_its_end(fake: FakeOl
     assert [message["content"] for message in chats(fake)[0]["messages"]] == ["Stay.", "4", "5", "6"]
 
 
-# figures and the manifest: rows 8, 10, 23; sections 5.2, 5.6
+# figures and the manifest
 
 
 async def test_metrics_come_from_ollamas_counters(api: Client) -> None:

@@ -37,7 +37,7 @@ def pulls(fake: FakeOllama) -> int:
     return sum(record.path == "/api/pull" for record in fake.log)
 
 
-# health: rows 25, 26
+# health
 
 
 async def test_health_is_healthy_with_the_documented_keys(api: Client) -> None:
@@ -77,7 +77,7 @@ async def test_without_any_endpoint_health_is_degraded(monkeypatch: pytest.Monke
         assert (await api.get("/api/health")).json()["endpoints_configured"] == 1
 
 
-# lists: row 24
+# lists
 
 
 async def test_models_are_a_list_of_names(api: Client) -> None:
@@ -127,7 +127,7 @@ async def test_an_endpoint_that_is_down_is_told_in_its_row() -> None:
     assert status["error"]
 
 
-# pull: rows 28, 29; F46, T20
+# pull
 
 
 async def test_pull_answers_at_once_and_ends_by_itself(api: Client, fake: FakeOllama) -> None:
@@ -218,7 +218,7 @@ async def test_a_missing_name_has_its_text(api: Client, route: str) -> None:
         assert answer.json()["error"] == "Model name is required"
 
 
-# delete, load, unload: rows 29, 30
+# delete, load, unload
 
 
 async def test_delete_removes_the_model(api: Client, fake: FakeOllama) -> None:

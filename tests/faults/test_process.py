@@ -101,7 +101,7 @@ def test_clients_that_never_read_cost_little_and_are_dropped(fake_thread: Runnin
 
 
 def test_a_line_without_end_costs_no_more_than_the_limit(fake_thread: RunningFake) -> None:
-    """F20, G13: 100 MB without a line end; the answer fails at 8 MiB, and that is what it costs."""
+    """F20: 100 MB without a line end; the answer fails at 8 MiB, and that is what it costs."""
     with child(fake_thread.url) as server, ExitStack() as stack:
         health_s(server)
         before = server.memory_bytes()
