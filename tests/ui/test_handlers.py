@@ -164,7 +164,11 @@ async def test_a_page_without_management_manages_nothing(fake: FakeOllama, monke
 @pytest.mark.anyio
 async def test_the_page_is_mounted_behind_the_other_routes(arena: Arena) -> None:
     from fastapi import FastAPI
+    from starlette.routing import Route
     from starlette.testclient import TestClient
+
+    async def broken(_: object) -> None:
+        raise RuntimeError("a bug")
 
     app = FastAPI(openapi_url=None)
     include_api(app, arena)
@@ -180,6 +184,10 @@ async def test_the_page_is_mounted_behind_the_other_routes(arena: Arena) -> None
         answer = client.get(path)
         assert (answer.status_code, answer.json()) == (404, {"error": "Resource not found", "code": "not_found"})
     assert client.delete("/theme.css").json() == {"error": "Method not allowed", "code": "method_not_allowed"}
+    page: Any = mounted.routes[-1]
+    page.app.router.routes.insert(0, Route("/broken", broken))
+    answer = client.get("/broken")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     text = client.get("/").text
     assert "Ollama Arena" in text
     assert "fonts.googleapis" not in text
