@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 LISTING_WAIT_S = 2.0
 """How long the page waits for the list of models before it shows what it knows, in seconds."""
+ABILITY_WAIT_S = 0.5
+"""The same for what a model can do, where a column's settings or its answer wait for it, in seconds."""
 POLL_S = 0.4
 """How often a column looks at the download it waits for, in seconds."""
 
@@ -120,7 +122,7 @@ class Conversations:
         if info is None or info.capabilities is not None:
             return info
         try:
-            async with asyncio.timeout(LISTING_WAIT_S):
+            async with asyncio.timeout(ABILITY_WAIT_S):
                 told = await self._arena.catalog.describe(model)
         except (TimeoutError, ArenaError):
             return info
