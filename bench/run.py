@@ -83,7 +83,7 @@ class Run:
     def case(self, name: str) -> None:
         """All rounds of one case."""
         body, usual = CASES[name]
-        wanted = [each for each in (self.only or usual) if self._there(each)]
+        wanted = [each for each in usual if (not self.only or each in self.only) and self._there(each)]
         for number in range(self.rounds):
             for candidate in wanted if number % 2 == 0 else reversed(wanted):
                 try:
