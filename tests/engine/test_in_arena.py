@@ -78,6 +78,8 @@ async def test_a_killed_engine_comes_back(arena: tuple[Arena, EngineProcess]) ->
     house, engine = arena
     first = engine.pid
     assert first is not None
+    for model in ("tiny:one", "tiny:two"):  # both loaded, so that neither has ended when the other begins
+        await answered(house, model)
     told = await hit(house, lambda: os.kill(first, signal.SIGKILL), "tiny:one", "tiny:two")
     assert {reply.error.code for reply in told.replies.values() if reply.error} <= {"upstream_reset", "upstream_eof"}
     assert all(reply.error for reply in told.replies.values())
