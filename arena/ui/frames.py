@@ -23,17 +23,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BASE_TICK_S = 0.1
+BASE_TICK_S = 0.05
+COLUMN_TICK_S = 0.025
+"""What each writing column adds to the tick, in seconds: the browser's work for a frame grows with their number."""
 MOST_TICK_S = 0.6
-CHARACTERS_A_SECOND = 1_000_000
+CHARACTERS_A_SECOND = 250_000
 """Characters on the page that lengthen the tick by one second."""
 HEARTBEAT_S = 0.25
 """Longest time between two frames when nothing is new, in seconds."""
 
 
-def tick_s(characters: int) -> float:
-    """The pause between two frames, in seconds, for `characters` of text on the page."""
-    return min(MOST_TICK_S, BASE_TICK_S + characters / CHARACTERS_A_SECOND)
+def tick_s(characters: int, columns: int) -> float:
+    """The pause between two frames, in seconds, for `characters` of text in the `columns` that write."""
+    return min(MOST_TICK_S, BASE_TICK_S + columns * COLUMN_TICK_S + characters / CHARACTERS_A_SECOND)
 
 
 async def pause(event: asyncio.Event, at_most_s: float) -> None:
@@ -64,7 +66,7 @@ async def frames(
             yield frozenset(live)
             live -= done
             if live:
-                tick = tick_s(sum(_characters(turns[letter]) for letter in live))
+                tick = tick_s(sum(_characters(turns[letter]) for letter in live), len(live))
                 await pause(ended, tick)
                 if tick < HEARTBEAT_S:
                     await pause(new, HEARTBEAT_S - tick)

@@ -11,7 +11,7 @@ import pytest
 
 from arena.types import Batch, ChatRequest, Delta, Finished, Metrics
 from arena.ui import frames as pace
-from arena.ui.frames import BASE_TICK_S, HEARTBEAT_S, MOST_TICK_S, frames, pause, tick_s
+from arena.ui.frames import HEARTBEAT_S, MOST_TICK_S, frames, pause, tick_s
 from arena.ui.sessions import Turn
 from tests.ui.pieces import turn
 
@@ -49,9 +49,10 @@ async def until(changes: AsyncGenerator[frozenset[str], None], condition: Any) -
 
 
 def test_the_pause_grows_with_the_text_up_to_a_limit() -> None:
-    assert tick_s(0) == BASE_TICK_S
-    assert tick_s(150_000) == pytest.approx(0.25)
-    assert tick_s(10_000_000) == MOST_TICK_S
+    assert tick_s(0, 2) == pytest.approx(0.1)
+    assert tick_s(0, 6) == pytest.approx(0.2)
+    assert tick_s(50_000, 2) == pytest.approx(0.3)
+    assert tick_s(10_000_000, 1) == MOST_TICK_S
 
 
 @pytest.mark.anyio
@@ -134,7 +135,7 @@ async def test_long_texts_are_given_the_longer_pause_only(monkeypatch: pytest.Mo
     async with aclosing(following(run, turns)) as changes:
         await anext(changes)
         await anext(changes)
-        assert pauses == [BASE_TICK_S, HEARTBEAT_S - BASE_TICK_S]
+        assert pauses == [tick_s(0, 1), HEARTBEAT_S - tick_s(0, 1)]
         turns["A"].reply.text = "x" * 400_000
         await anext(changes)
-    assert pauses[2:] == [0.5]
+    assert pauses[2:] == [MOST_TICK_S]
