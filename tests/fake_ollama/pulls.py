@@ -14,7 +14,7 @@ ERRORS = (
     "412: this model requires a newer version of Ollama",
     "digest mismatch, file must be downloaded again: want sha256:aa, got sha256:bb",
 )
-NO_SPACE = "write /root/.ollama/models/blobs/sha256-aa-partial: no space left on device"
+NO_SPACE = "write /var/lib/ollama/models/blobs/sha256-aa-partial: no space left on device"
 
 
 class Failed(Exception):
