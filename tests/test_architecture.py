@@ -29,6 +29,7 @@ FLOORS: dict[str, set[str]] = {
     "names": {"errors"},
     "types": {"errors"},
     "settings": {"errors"},
+    "exchange": set(),
     "log": {"settings", "errors"},
     "wire": {"errors"},
     "streaming": {"types", "errors"},

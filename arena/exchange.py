@@ -1,0 +1,73 @@
+"""The border between a connection and whoever answers on it: what came in, and the place where the answer goes. No I/O.
+
+Two carriers stand on the server's side of it, the connection itself and an ASGI adapter; behind it everything is push:
+nobody waits, a slow client pauses the session, and a client that leaves ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+Headers = list[tuple[bytes, bytes]]
+"""Names in lower case, in order; a name may come twice."""
+
+
+class Caller(Struct, frozen=True):
+    """Who asks, as the guard found out.
+
+    `address` is where the caller sits (behind trusted proxies: the true one), `counted_as` under which key it is
+    counted, `key` the named key it came with ("" for the one token, a session, or an open arena), and `models` what
+    that key may use (None: all).
+    """
+
+    address: str
+    counted_as: str | bytes
+    request_id: str
+    https: bool = False
+    key: str = ""
+    models: tuple[str, ...] | None = None
+
+
+class Inbound(Struct, frozen=True):
+    """One request that was let in. `path` is decoded and without the prefix of a reverse proxy."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: Headers
+    caller: Caller
+
+
+class Sink(Protocol):
+    """Where an answer goes. Nothing here waits: a client that is slow pauses the session instead.
+
+    Without a content-length among the headers the body is chunked, and only then there may be trailers.
+    """
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Begin the answer; once."""
+
+    def write(self, data: bytes) -> None:
+        """A piece of the body, sent with everything else of this turn of the loop."""
+
+    def end(self, trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """The answer is whole."""
+
+    def abort(self) -> None:
+        """Cut the connection: the client must see that the answer is not whole."""
+
+
+class Session(Protocol):
+    """The work on one answer, as the connection sees it. After its sink has ended, none of these is called."""
+
+    def pause(self) -> None:
+        """The client does not keep up: read no more for it."""
+
+    def resume(self) -> None:
+        """The client has caught up."""
+
+    def left(self) -> None:
+        """The client has hung up: free everything that works for it, now."""
