@@ -7,6 +7,7 @@ from typing import Any
 QUICK: dict[str, Any] = {
     "queue": False,
     "show_progress": "hidden",
+    "show_progress_on": [],
     "api_visibility": "private",
     "concurrency_limit": None,
 }
