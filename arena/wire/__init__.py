@@ -3,12 +3,14 @@
 `Pool` owns the connections to one endpoint. `Pool.call()` returns a `Call`, the caller's hold on one answer; the
 connection underneath is never handed out, because it may serve somebody else by the time the caller lets go.
 `Pool.stream()` is the same for a reader that pulls; the pace is then the reader's.
+`Pool.forward()` hands somebody else's request on and its answer back, told by plain calls.
 """
 
 from arena.wire.answer import Headers
 from arena.wire.call import Call, Timeouts
 from arena.wire.pool import Fetched, Pool
+from arena.wire.raw import RawCall, RawHeaders, Receiver
 from arena.wire.resolve import Resolver
 from arena.wire.stream import Stream
 
-__all__ = ["Call", "Fetched", "Headers", "Pool", "Resolver", "Stream", "Timeouts"]
+__all__ = ["Call", "Fetched", "Headers", "Pool", "RawCall", "RawHeaders", "Receiver", "Resolver", "Stream", "Timeouts"]

@@ -22,6 +22,7 @@ class Answer:
 
     __slots__ = (
         "_body_parts",
+        "_bodyless",
         "_found",
         "_idle_bytes",
         "_is_head_request",
@@ -43,7 +44,7 @@ class Answer:
         self.headers: Headers = ()
         self.complete = self.keep_alive = self.surplus = self.until_eof = False
         self.error: str | None = None
-        self._is_head_request = method == "HEAD"
+        self._is_head_request = self._bodyless = method == "HEAD"
         self._found: list[tuple[str, str]] = []
         self._room = HEAD_BYTES
         self._idle_bytes = 0
@@ -121,13 +122,13 @@ class Answer:
             return
         status = self._parser.get_status_code()
         if status < 200:
-            self._found.clear()
+            self._interim()
             if status == 101:
                 self.error = "switched protocols unasked"
             return
-        self.headers, self._found = tuple(self._found), []
         self.status = status
-        self._check_framing()
+        self._bodyless = status in (204, 304) or self._is_head_request
+        self._begun()
         self.keep_alive = self._parser.should_keep_alive()
         if self._is_head_request:
             self._end()
@@ -142,12 +143,17 @@ class Answer:
             self.complete = True
             self._body_parts = len(self._parts)
 
-    def _check_framing(self) -> None:
+    def _interim(self) -> None:
+        """An interim answer's headers mean nothing."""
+        self._found.clear()
+
+    def _begun(self) -> None:
+        """The headers of the final answer are all there: keep them, and check what they say of the body."""
+        self.headers, self._found = tuple(self._found), []
         fields = dict(self.headers)
         coding = fields.get("transfer-encoding")
         if coding is not None and coding.strip().lower() != "chunked":
             self.error = "unknown transfer coding"
         if fields.get("content-encoding", "").strip().lower() not in ("", "identity"):
             self.error = "compressed, though that was not asked for"
-        bodyless = self.status in (204, 304) or self._is_head_request
-        self.until_eof = coding is None and "content-length" not in fields and not bodyless
+        self.until_eof = coding is None and "content-length" not in fields and not self._bodyless

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from arena.errors import ArenaError, Unreachable, UpstreamTimeout
-from arena.wire.answer import Headers
+from arena.wire.answer import Answer, Headers
 
 if TYPE_CHECKING:
     from arena.wire.connection import Connection
@@ -155,6 +155,10 @@ class Call:
         if self._dialing is not None:
             self._dialing.cancel()
         self._forget()
+
+    def answer(self) -> Answer:
+        """A parser for the answer."""
+        return Answer(self.method)
 
     def dialing(self, task: asyncio.Task[None]) -> None:
         """A new connection is on its way."""

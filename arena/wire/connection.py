@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         assert call.request is not None
         self._call = call
-        self._answer = Answer(call.method)
+        self._answer = call.answer()
         self._rest = REST_BYTES
         call.attached(self)
         head, body = call.request

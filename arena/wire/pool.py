@@ -15,6 +15,7 @@ from arena.errors import ShuttingDown, Unreachable, UpstreamBroken
 from arena.wire.answer import Headers
 from arena.wire.call import Call, Timeouts
 from arena.wire.connection import Connection
+from arena.wire.raw import RawCall, Receiver
 from arena.wire.resolve import NameNotFound, Resolver
 from arena.wire.stream import Stream
 
@@ -42,8 +43,9 @@ class Pool:
     """Calls to one endpoint, over connections that are kept alive and used again.
 
     `base_url` is http or https, with an optional path before every target; `name` is what errors call the endpoint.
-    TLS certificates are verified (`tls` replaces the default context). No redirect is followed, no proxy setting of
-    the environment is read. Nothing is opened before the first call.
+    `headers` go with every request, the credentials among them. TLS certificates are verified unless `verify` is off
+    (`tls` replaces the whole context). No redirect is followed, no proxy setting of the environment is read. Nothing
+    is opened before the first call.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Pool:
         headers: Iterable[tuple[str, str]] = (),
         resolver: Resolver | None = None,
         tls: ssl.SSLContext | None = None,
+        verify: bool = True,
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -64,9 +67,13 @@ class Pool:
         self._host = parts.hostname
         secure = parts.scheme == "https"
         self._port = parts.port or (443 if secure else 80)
-        self._tls = (tls or ssl.create_default_context()) if secure else None
+        self._tls = (tls or _context(verify)) if secure else None
         self._prefix = parts.path.rstrip("/")
+        headers = tuple(headers)
+        self._own = _fields([("Host", parts.netloc), *headers])
         self._common = _fields([("Host", parts.netloc), ("Accept-Encoding", "identity"), *headers])
+        self._raw_prefix = self._prefix.encode("ascii")
+        self.own_headers = frozenset(name.lower().encode("ascii") for name, _ in headers)
         self._own_resolver = resolver is None
         self._resolver = resolver or Resolver()
         self._connections: set[Connection] = set()
@@ -104,14 +111,26 @@ class Pool:
         """
         head = self._head(method, path, body, headers)
         call = Call(self.name, method, (head, body or b""), on_data, resend=resend, timeouts=timeouts or self.timeouts)
-        if self._closed:
-            call.fail(ShuttingDown(f"The connections to {self.name} are closed."))
-            return call
-        connection = self._take() if resend else None
-        if connection is None:
-            self.again(call)
-        else:
-            connection.send(call)
+        self._dispatch(call)
+        return call
+
+    def forward(
+        self,
+        method: str,
+        target: bytes,
+        fields: bytes,
+        body: bytes,
+        receiver: Receiver,
+        *,
+        timeouts: Timeouts | None = None,
+    ) -> RawCall:
+        """Send somebody else's request; never waits. The answer goes to `receiver`, its headers as they came.
+
+        `target` and `fields` (whole header lines, with the body's length, without those in `own_headers`) are sound.
+        """
+        head = b"%b %b%b HTTP/1.1\r\n%b%b\r\n" % (method.encode("ascii"), self._raw_prefix, target, self._own, fields)
+        call = RawCall(self.name, method, (head, body), receiver, resend=True, timeouts=timeouts or self.timeouts)
+        self._dispatch(call)
         return call
 
     async def fetch(
@@ -226,6 +245,17 @@ class Pool:
         if not self._connections and self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
 
+    def _dispatch(self, call: Call) -> None:
+        """Send the request on a connection that is open, or on a new one."""
+        if self._closed:
+            call.fail(ShuttingDown(f"The connections to {self.name} are closed."))
+            return
+        connection = self._take() if call.resend else None
+        if connection is None:
+            self.again(call)
+        else:
+            connection.send(call)
+
     def _take(self) -> Connection | None:
         """The connection that served last: the others get a chance to grow old."""
         while self._idle:
@@ -304,6 +334,14 @@ def _fields(headers: Iterable[tuple[str, str]]) -> bytes:
     if not all(_FIELD.fullmatch(line) for line in lines):
         raise ValueError("not a header")
     return "".join(f"{line}\r\n" for line in lines).encode("ascii")
+
+
+def _context(verify: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _reason(error: OSError) -> str:
