@@ -108,10 +108,14 @@ class Conflict(ArenaError):
 
 
 class TooManyRequests(ArenaError):
-    """A limit per caller was reached."""
+    """A limit per caller was reached. `retry_after_s` is how long to wait, where that is known."""
 
     status = 429
     default_code = "too_many_requests"
+
+    def __init__(self, message: str, *, code: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
 
 
 class Busy(ArenaError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 from arena.errors import BadRequest
 
@@ -29,6 +31,13 @@ def canonical(name: str) -> str:
     """The form in which two spellings of one model are equal: lower case, with its tag."""
     name = name.lower()
     return name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
+
+
+def matches(name: str, globs: Iterable[str]) -> bool:
+    """Does one of `globs` (`*`, `?`, `[a-z]`; any case) match `name`? `llama3.2` and `llama3.2:latest` are the same."""
+    full = canonical(name)
+    short = full.removesuffix(":latest")
+    return any(fnmatchcase(short, glob) or fnmatchcase(full, glob) for glob in map(str.lower, globs))
 
 
 def registry_host(name: str) -> str | None:

@@ -32,6 +32,7 @@ FLOORS: dict[str, set[str]] = {
     "exchange": set(),
     "log": {"settings", "errors"},
     "wire": {"errors"},
+    "keys": {"names", "errors"},
     "streaming": {"types", "errors"},
     "ollama": {"wire", "streaming", "names", "types", "errors"},
     "fleet": {"ollama", "streaming", "names", "types", "errors"},
@@ -45,7 +46,7 @@ FLOORS: dict[str, set[str]] = {
     "api": {"arena", "exchange", "fleet", "streaming", *FEATURES, *CORE},
     "ui": {"arena", "streaming", *FEATURES, *CORE},
     "app": {"guard", "api", "ui", "arena", "exchange", *CORE},
-    "cli": {"app", "server", "engine", "guard", "arena", "log", "streaming", *CORE},
+    "cli": {"app", "server", "engine", "guard", "arena", "fleet", "keys", "log", "streaming", *CORE},
     "__main__": {"cli"},
 }
 
@@ -53,6 +54,7 @@ FLOORS: dict[str, set[str]] = {
 LIBRARIES: dict[str, set[str]] = {
     "aiodns": {"wire"},
     "fastapi": {"api", "app", "ui", "engine"},
+    "filelock": {"keys"},
     "gguf": {"engine"},
     "gradio": {"ui"},
     "gradio_client": {"ui"},
