@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from arena.api import StreamFirst, include_api
+from arena.api import include_api
 from arena.arena import Arena
 from arena.guard import Guard
 from arena.settings import Settings
@@ -27,7 +27,7 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
             yield
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
-    include_api(app, arena)
+    direct = include_api(app, arena)
     if page:
         app = mount_page(app, arena)
-    return Guard(StreamFirst(app, arena), settings, on_drain=arena.compare.drain)
+    return Guard(app, settings, direct=direct, on_drain=arena.compare.drain)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import ExitStack, aclosing
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import msgspec
@@ -17,6 +18,7 @@ from arena import __version__
 from arena.errors import ArenaError, BadRequest, ShuttingDown
 from arena.fleet import Endpoint, Fleet
 from arena.log import warn_failed
+from arena.ollama import ChatAnswer
 from arena.streaming import FanOut, Lane, Outlet, Transcript
 from arena.types import Batch, ChatMessage, ChatRequest, Manifest, ModelInfo, Options, Order, Started
 
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Run:
-    """One send: all its answers. Whoever opens `events()` closes it, which frees every endpoint at once."""
+    """One send: all its answers. Whoever opens `events()`, or pushes, closes it, which frees every endpoint at once."""
 
     def __init__(self, requests: Sequence[ChatRequest], fan: FanOut) -> None:
         self.requests = tuple(requests)
@@ -40,10 +42,6 @@ class Run:
         """The instances that still answer."""
         return self._fan.running
 
-    def begin(self) -> None:
-        """Send the requests now, before the first read of the events."""
-        self._fan.start()
-
     def stop(self, instance_id: str | None = None, reason: ArenaError | None = None) -> None:
         """Stop one answer or all; what was said so far is kept."""
         self._fan.stop(instance_id, reason)
@@ -52,6 +50,22 @@ class Run:
         """Batches of events until every answer has ended."""
         return self._fan.events()
 
+    def push(self, consumer: Callable[[Batch], None]) -> None:
+        """Begin, and hand batches to `consumer` as they are ready, instead of `events()`; `cancel()` frees all."""
+        self._fan.push(consumer)
+
+    def pause(self) -> None:
+        """Hand over nothing until `resume()`."""
+        self._fan.pause()
+
+    def resume(self) -> None:
+        """Go on handing over."""
+        self._fan.resume()
+
+    def cancel(self) -> None:
+        """Drop everything and free every endpoint at once."""
+        self._fan.cancel()
+
     async def transcript(self) -> Transcript:
         """Wait for all answers and fold them. Cancelling this stops them."""
         transcript = Transcript(self.instance_ids)
@@ -59,6 +73,13 @@ class Run:
             async for batch in events:
                 transcript.apply(batch)
         return transcript
+
+
+class _Asking(NamedTuple):
+    """A request that was sent, or why it could not be."""
+
+    endpoint: Endpoint
+    answer: ChatAnswer | ArenaError
 
 
 class Compare:
@@ -79,7 +100,7 @@ class Compare:
         """Ask every instance; `one_after_another` runs one at a time, so that their figures do not disturb each other.
 
         Raises BadRequest for no instance, a repeated id or an empty history, and ShuttingDown while the server stops.
-        Nothing runs before the run's `begin()`, or the first read of its events.
+        Nothing runs before the first read of the run's events, or its `push()`.
         """
         if self._draining:
             raise ShuttingDown("The server is shutting down.")
@@ -91,7 +112,7 @@ class Compare:
                 raise BadRequest(f"Duplicate model instance detected: {request.instance.id}")
             if not request.messages:
                 raise BadRequest("No messages provided")
-            lanes[request.instance.id] = partial(self._noted_answer, request)
+            lanes[request.instance.id] = partial(self._answer, request)
         run = Run(requests, FanOut(lanes, at_once=1 if order == "one_after_another" else None))
         self._runs.add(run)
         return run
@@ -102,29 +123,40 @@ class Compare:
         for run in tuple(self._runs):
             run.stop(reason=ShuttingDown("The server is shutting down."))
 
-    async def _noted_answer(self, request: ChatRequest, outlet: Outlet) -> None:
+    def _answer(self, request: ChatRequest, outlet: Outlet) -> Coroutine[Any, Any, None]:
+        """The lane of one instance. Where the endpoint is known the request goes out at once, before the first wait."""
+        known = self._fleet.endpoints if request.instance.endpoint is None else ()
+        asking = self._ask(request, known[0], outlet) if len(known) == 1 else None
+        return self._noted_answer(request, asking, outlet)
+
+    def _ask(self, request: ChatRequest, endpoint: Endpoint, outlet: Outlet) -> _Asking:
+        stay = ExitStack()
+        lease = stay.enter_context(endpoint.lease())
+        outlet.release = stay.close
+        try:
+            answer = endpoint.client.ask(request, outlet, contended=lambda: lease.contended)
+        except ArenaError as error:
+            return _Asking(endpoint, error)
+        stay.callback(answer.close)
+        return _Asking(endpoint, answer)
+
+    async def _noted_answer(self, request: ChatRequest, asking: _Asking | None, outlet: Outlet) -> None:
         """Answer; a failure is told in one line of the log, and to the one who asked."""
         instance, began_s = request.instance, time.monotonic()
-        endpoint: Endpoint | None = None
         try:
-            endpoint = await self._fleet.holder(instance.model, instance.endpoint)
-            await self._answer(request, endpoint, outlet)
+            if asking is None:
+                asking = self._ask(request, await self._fleet.holder(instance.model, instance.endpoint), outlet)
+            if isinstance(asking.answer, ArenaError):
+                raise asking.answer
+            endpoint = asking.endpoint
+            outlet.put([Started(instance.id, self.manifest(request, endpoint))])
+            endpoint.freshen()
+            await asking.answer.result()
+            endpoint.freshen()  # the model is in memory now: the next manifest tells with which context
         except ArenaError as error:
-            where = {} if endpoint is None else {"endpoint": endpoint.name}
+            where = {} if asking is None else {"endpoint": asking.endpoint.name}
             warn_failed(log, "an answer", error, began_s, model=instance.model, **where)
             raise
-
-    async def _answer(self, request: ChatRequest, endpoint: Endpoint, outlet: Outlet) -> None:
-        instance = request.instance
-        endpoint.freshen()
-        with endpoint.lease() as lease:
-            await endpoint.client.chat(
-                request,
-                outlet,
-                contended=lambda: lease.contended,
-                on_sent=lambda: outlet.put([Started(instance.id, self.manifest(request, endpoint))]),
-            )
-        endpoint.freshen()  # the model is in memory now: the next manifest tells with which context
 
     def manifest(self, request: ChatRequest, endpoint: Endpoint) -> Manifest:
         """What is known about this run of `request` on `endpoint`, without asking anyone."""

@@ -6,8 +6,8 @@ nobody waits, a slow client pauses the session, and a client that leaves ends it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -71,3 +71,25 @@ class Session(Protocol):
 
     def left(self) -> None:
         """The client has hung up: free everything that works for it, now."""
+
+
+Begin = Callable[[Inbound, bytes, Sink], Session | None]
+"""Starts to answer a whole request. None: the answer is out already, or nothing is left to be told of the client."""
+
+
+class Connection(Sink, Protocol):
+    """The sink of a server: the guard dresses the headers that leave on it, and hears when the exchange is over."""
+
+    dress: Callable[[Headers], Headers] | None
+    over: Callable[[], object] | None
+
+
+@runtime_checkable
+class Direct(Protocol):
+    """An application that answers some requests straight on the connection, past ASGI, with the same checks."""
+
+    def takes(self, method: str, path: str) -> bool:
+        """Is this request, by the head of it, one of those?"""
+
+    def carry(self, scope: dict[str, Any], body: bytes, connection: Connection) -> Session | None:
+        """Check and answer a whole request; of an ASGI scope, `scope` holds what tells method, target and client."""

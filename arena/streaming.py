@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import nullcontext
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -30,9 +31,12 @@ class Tap(Protocol):
 
 
 class Mailbox:
-    """Many producers, one consumer, one event loop: `put` never waits, `get` takes all there is."""
+    """Many producers, one consumer, one event loop: `put` never waits, `take` and `get` hand over all there is.
 
-    __slots__ = ("_batch", "_bytes", "_closed", "_open", "_paused", "_waiter")
+    The consumer either awaits `get`, or is called (`listen`) once in each turn of the loop that brought something.
+    """
+
+    __slots__ = ("_batch", "_bytes", "_call_soon", "_closed", "_listener", "_open", "_paused", "_told", "_waiter")
 
     def __init__(self, producers: int) -> None:
         self._batch: Batch = []
@@ -40,7 +44,15 @@ class Mailbox:
         self._open = producers
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
+        self._listener: Callable[[], None] | None = None
+        self._told = False
+        self._call_soon: Callable[[Callable[[], None]], object] | None = None
         self._paused: list[Tap] = []
+
+    @property
+    def ended(self) -> bool:
+        """Will nothing more come?"""
+        return self._closed or (not self._batch and not self._open)
 
     def put(self, events: Batch, size_bytes: int, tap: Tap | None) -> None:
         """Add `events`; over PRESSURE_BYTES waiting, `tap` is paused until the consumer has come."""
@@ -59,10 +71,27 @@ class Mailbox:
         self._wake()
 
     def close(self) -> None:
-        """End at once: `get` returns None, whatever waits or still comes is dropped."""
+        """End at once: `get` returns None, whatever waits or still comes is dropped, no listener is called."""
         self._closed = True
         self._batch, self._bytes = [], 0
+        self._listener = None
         self._wake()
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """Call `listener` when there is something to take, or nothing more will come; None holds it back."""
+        self._listener = listener
+        self._call_soon = asyncio.get_running_loop().call_soon
+        if self._batch or self.ended:
+            self._wake()
+
+    def take(self) -> Batch:
+        """All events that are ready, in order; none is a fine answer."""
+        batch, self._batch, self._bytes = self._batch, [], 0
+        if self._paused:
+            paused, self._paused = self._paused, []
+            for tap in paused:
+                tap.resume()
+        return batch
 
     async def get(self) -> Batch | None:
         """All events that are ready, in order; None at the end."""
@@ -72,28 +101,34 @@ class Mailbox:
                 await self._waiter
             finally:
                 self._waiter = None
-        if self._closed or not self._batch:
-            return None
-        batch, self._batch, self._bytes = self._batch, [], 0
-        if self._paused:
-            paused, self._paused = self._paused, []
-            for tap in paused:
-                tap.resume()
-        return batch
+        return None if self.ended else self.take()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self._listener is not None and not self._told and self._call_soon is not None:
+            self._told = True
+            self._call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._told = False
+        if self._listener is not None:
+            self._listener()
 
 
 class Outlet:
-    """A lane's own door into the mailbox. After the lane's terminal event everything else is dropped."""
+    """A lane's own door into the mailbox. After the lane's terminal event everything else is dropped.
 
-    __slots__ = ("_ended", "_mailbox", "instance_id", "metrics_so_far", "tap")
+    `release` is called once the lane has ended, even one that was stopped before its first step: whatever the lane
+    has taken hold of before that is given back there.
+    """
+
+    __slots__ = ("_ended", "_mailbox", "instance_id", "metrics_so_far", "release", "tap")
 
     def __init__(self, instance_id: str, mailbox: Mailbox) -> None:
         self.instance_id = instance_id
         self.tap: Tap | None = None
+        self.release: Callable[[], object] | None = None
         self.metrics_so_far: Callable[[], Metrics] = Metrics
         self._mailbox = mailbox
         self._ended = False
@@ -105,12 +140,19 @@ class Outlet:
         self._ended = isinstance(events[-1], Finished | Failed)
         self._mailbox.put(events, size_bytes, self.tap)
 
+    def free(self) -> None:
+        """Give back what the lane holds; once."""
+        release, self.release = self.release, None
+        if release is not None:
+            release()
+
     def failure(self, error: ArenaError) -> Failed:
         """The terminal event that tells of `error`, with what was counted until then."""
         return Failed(self.instance_id, error.code, error.message, self.metrics_so_far(), error.details)
 
 
-Lane = Callable[[Outlet], Awaitable[None]]
+Lane = Callable[[Outlet], Coroutine[Any, Any, None]]
+"""What produces one answer. What it does before it returns its coroutine happens at once, at the start."""
 
 
 class FanOut:
@@ -126,16 +168,46 @@ class FanOut:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(at_once) if at_once else None
         self._stop_reasons: dict[str, ArenaError] = {}
+        self._consumer: Callable[[Batch], None] | None = None
 
     def start(self) -> None:
         """Begin; called by `events()`, or earlier by whoever wants a head start."""
         if not self._tasks:
+            create_task = asyncio.get_running_loop().create_task
             for name, lane in self._lanes.items():
                 outlet = Outlet(name, self._mailbox)
-                task = self._tasks[name] = asyncio.create_task(self._run(lane, outlet), name=f"lane {name}")
+                at_once = self._turns is None and name not in self._stop_reasons
+                task = self._tasks[name] = create_task(lane(outlet) if at_once else self._in_turn(lane, outlet))
                 task.add_done_callback(partial(self._lane_ended, outlet))
-                if name in self._stop_reasons:
+                if not at_once and name in self._stop_reasons:
                     task.cancel()
+
+    def push(self, consumer: Callable[[Batch], None]) -> None:
+        """Begin, and hand all that is ready to `consumer`, once in a turn of the loop, instead of `events()`.
+
+        Whoever pushes calls `cancel()` if it does not want all of it.
+        """
+        self._consumer = consumer
+        self._mailbox.listen(self._hand_over)
+        self.start()
+
+    def pause(self) -> None:
+        """Hand over nothing until `resume()`; when much has piled up, the endpoints are held back too."""
+        self._mailbox.listen(None)
+
+    def resume(self) -> None:
+        """Go on handing over."""
+        self._mailbox.listen(self._hand_over)
+
+    def cancel(self) -> None:
+        """Drop everything at once and free the endpoints, without waiting for it."""
+        self._mailbox.close()
+        for task in self._tasks.values():
+            task.cancel()
+
+    def _hand_over(self) -> None:
+        if self._consumer is not None and (batch := self._mailbox.take()):
+            self._consumer(batch)
 
     def stop(self, instance_id: str | None = None, reason: ArenaError | None = None) -> None:
         """Stop one lane, or all, also before the start. It ends with Failed(code="stopped"), or `reason`'s code."""
@@ -172,12 +244,12 @@ class FanOut:
                 await waiting
                 raise
 
-    async def _run(self, lane: Lane, outlet: Outlet) -> None:
-        if self._turns is None:
-            await lane(outlet)
-        else:
-            async with self._turns:
+    async def _in_turn(self, lane: Lane, outlet: Outlet) -> None:
+        async with self._turns or nullcontext():
+            try:
                 await lane(outlet)
+            finally:
+                outlet.free()  # before the next one's turn
 
     def _lane_ended(self, outlet: Outlet, task: asyncio.Task[None]) -> None:
         """Turn however the lane ended into its one terminal event.
@@ -185,6 +257,7 @@ class FanOut:
         A callback, so that it also runs for a lane that was stopped before its first step.
         """
         name = outlet.instance_id
+        outlet.free()
         if task.cancelled():
             outlet.put([outlet.failure(self._stop_reasons.get(name, Stopped("Stopped.")))])
         elif isinstance(error := task.exception(), ArenaError):

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from arena.api import StreamFirst
 from arena.app import create_app
 from arena.guard import PUBLIC_PATHS, Guard
 from arena.settings import load
@@ -86,9 +85,7 @@ def routes() -> list[tuple[str, frozenset[str]]]:
         # inside a running loop, as a server does it: else Gradio opens one for every lock it makes
         return create_app(load(engine="off", token=TOKEN))
 
-    inside = asyncio.run(build()).app
-    assert isinstance(inside, StreamFirst)
-    return list(found(inside.app))
+    return list(found(asyncio.run(build()).app))
 
 
 @pytest.fixture

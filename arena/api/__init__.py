@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.routing import BaseRoute, Mount, Route, Router
 
 from arena.api import catalog, compare, docs, errors, system
-from arena.api.compare import StreamFirst
 from arena.api.openapi import document
 from arena.arena import Arena
+from arena.exchange import Begin
 
-__all__ = ["StreamFirst", "include_api"]
+__all__ = ["include_api"]
 
 
-def include_api(app: FastAPI, arena: Arena) -> None:
-    """Add every API route, their description and the error form to `app`; call it before a page is mounted at /."""
-    operations = (*compare.operations(arena), *catalog.operations(arena), *system.operations(arena))
+def include_api(app: FastAPI, arena: Arena) -> Callable[[str, str], Begin | None]:
+    """Add every API route, their description and the error form to `app`; call it before a page is mounted at /.
+
+    Returns what tells, of a method and a path, how to answer it straight on a connection; None for most.
+    """
+    chat = compare.Chat(arena)
+    operations = (*compare.operations(chat), *catalog.operations(arena), *system.operations(arena))
     described = document(operations, arena.settings)
     routes: list[BaseRoute] = [
         Route(operation.path, operation.endpoint, methods=[operation.method]) for operation in operations
@@ -33,3 +38,4 @@ def include_api(app: FastAPI, arena: Arena) -> None:
     for kind, handler in errors.HANDLERS.items():
         app.add_exception_handler(kind, handler)
     app.add_exception_handler(Exception, errors.on_bug)
+    return chat.direct

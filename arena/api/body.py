@@ -5,6 +5,7 @@ The guard has already refused what is too large or compressed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -19,10 +20,15 @@ class ClientLeft(Exception):
 
 async def json_object(scope: Scope, receive: Receive) -> dict[str, Any]:
     """The request's JSON object. Raises UnsupportedMedia, BadRequest or ClientLeft."""
-    content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-    if content_type.partition(b";")[0].strip().lower() != b"application/json":
+    check_type(scope["headers"])
+    return decoded(await read(receive))
+
+
+def check_type(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raises UnsupportedMedia unless the body is said to be JSON."""
+    content_type = next((value for name, value in headers if name == b"content-type"), b"")
+    if content_type != b"application/json" and content_type.partition(b";")[0].strip().lower() != b"application/json":
         raise UnsupportedMedia("Content-Type must be application/json")
-    return decoded(await _read(receive))
 
 
 def decoded(body: bytes) -> dict[str, Any]:
@@ -36,7 +42,8 @@ def decoded(body: bytes) -> dict[str, Any]:
     return data
 
 
-async def _read(receive: Receive) -> bytes:
+async def read(receive: Receive) -> bytes:
+    """The whole body. Raises ClientLeft."""
     parts: list[bytes] = []
     while True:
         message = await receive()

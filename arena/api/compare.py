@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from arena.api import answers, errors, samples
-from arena.api.body import ClientLeft, json_object
+from arena.api.body import ClientLeft, check_type, decoded, json_object, read
+from arena.api.carrier import carry, inbound_of, respond
 from arena.api.operation import Operation, json_response
 from arena.api.requests import Asked, Limits, asked
-from arena.api.stream import send_stream, while_client_stays
+from arena.api.stream import LineStream, while_client_stays
 from arena.arena import Arena
-from arena.compare import Run
 from arena.errors import ArenaError
+from arena.exchange import Begin, Inbound, Session, Sink
 from arena.streaming import Transcript
 
 STREAM_PATH = "/api/stream_chat"
@@ -33,60 +33,56 @@ class Chat:
 
     async def chat(self, request: Request) -> Response:
         """The whole answer of every instance, as JSON."""
-        wanted = await self._asked(request.scope, request.receive)
+        body = await json_object(request.scope, request.receive)
+        await self._settled(request.receive)
+        wanted = self._wanted(body)
         run = self._arena.compare.start(wanted.requests, order=wanted.order)
         transcript = await while_client_stays(request.receive, run.transcript())
         return whole_answer(wanted, transcript)
 
-    async def start_stream(self, scope: Scope, receive: Receive) -> tuple[Run, answers.Lines]:
-        """Check a request and start it; nothing of the request itself is kept here."""
-        wanted = await self._asked(scope, receive)
-        run = self._arena.compare.start(wanted.requests, order=wanted.order)
+    def begin(self, inbound: Inbound, body: bytes, sink: Sink) -> Session | None:
+        """Check a stream's request and start it; nothing of the request itself is kept here."""
+        try:
+            check_type(inbound.headers)
+            wanted = self._wanted(decoded(body))
+            run = self._arena.compare.start(wanted.requests, order=wanted.order)
+        except ArenaError as error:
+            respond(sink, errors.of_arena_error(error))
+            return None
         models = {request.instance.id: request.instance.model for request in wanted.requests}
-        return run, answers.Lines(models, self._encoder, history_truncated=wanted.history_truncated)
+        lines = answers.Lines(models, self._encoder, history_truncated=wanted.history_truncated)
+        return LineStream(run, lines, sink).begin()
 
-    async def _asked(self, scope: Scope, receive: Receive) -> Asked:
-        body = await json_object(scope, receive)
-        fleet = self._arena.fleet
-        if not fleet.endpoints:
+    async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST /api/stream_chat as a bare ASGI application."""
+        try:
+            body = await read(receive)
+            await self._settled(receive)
+            await carry(self.begin, inbound_of(scope), body, receive, send)
+        except ClientLeft:
+            return
+
+    def direct(self, method: str, path: str) -> Begin | None:
+        """What answers a request straight on its connection, if it is one of the streams and endpoints are known."""
+        return self.begin if path == STREAM_PATH and method == "POST" and self._arena.fleet.endpoints else None
+
+    async def _settled(self, receive: Receive) -> None:
+        """Wait, at the very start of the arena, until it is known who answers."""
+        if not self._arena.fleet.endpoints:
             await while_client_stays(receive, self._arena.started())
-        return asked(body, self._limits, [endpoint.name for endpoint in fleet.endpoints])
+
+    def _wanted(self, body: dict[str, Any]) -> Asked:
+        return asked(body, self._limits, [endpoint.name for endpoint in self._arena.fleet.endpoints])
 
 
-class StreamChat:
-    """POST /api/stream_chat as a bare ASGI application: nothing stands between the events and the socket."""
+class StreamRoute:
+    """The stream's place among the routes; a router calls what is no function as it is."""
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            run, lines = await self._chat.start_stream(scope, receive)
-        except ArenaError as error:
-            answer = await errors.on_arena_error(Request(scope), error)
-            await answer(scope, receive, send)
-        except ClientLeft:
-            return
-        else:
-            await send_stream(run, lines, receive, send)
-
-
-class StreamFirst:
-    """Serves /api/stream_chat in front of `app`, and hands everything else to it.
-
-    FastAPI's layers are right but not free: past them a stream holds 4 KiB less, and begins 40 us earlier. The route is
-    among the app's own as well, so what it answers is the same under any server.
-    """
-
-    def __init__(self, app: ASGIApp, arena: Arena) -> None:
-        self.app = app
-        self._stream = ServerErrorMiddleware(StreamChat(Chat(arena)), errors.on_bug)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == STREAM_PATH and scope["method"] == "POST":
-            await self._stream(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+        await self._chat.stream(scope, receive, send)
 
 
 def whole_answer(wanted: Asked, transcript: Transcript) -> Response:
@@ -106,9 +102,8 @@ def whole_answer(wanted: Asked, transcript: Transcript) -> Response:
     return json_response(msgspec.to_builtins(only) | body)
 
 
-def operations(arena: Arena) -> tuple[Operation, ...]:
+def operations(chat: Chat) -> tuple[Operation, ...]:
     """The chat routes."""
-    chat = Chat(arena)
     return (
         Operation(
             "POST",
@@ -129,7 +124,7 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
         Operation(
             "POST",
             "/stream_chat",
-            StreamChat(chat),
+            StreamRoute(chat),
             "Compare",
             "Answers of one or more model instances, streamed side by side",
             "One JSON object a line (NDJSON), always whole lines. Every line carries `instance_id` and `model`; each "

@@ -59,8 +59,13 @@ def unexpected(error: ArenaError | Failed) -> Response:
 
 
 async def on_arena_error(_: Request, error: Exception) -> Response:
-    """Answer an error of ours with its own status; the one of an endpoint in the documented 500 form."""
+    """Answer an error of ours."""
     assert isinstance(error, ArenaError)
+    return of_arena_error(error)
+
+
+def of_arena_error(error: ArenaError) -> Response:
+    """An error of ours with its own status; the one of an endpoint in the documented 500 form."""
     if isinstance(error, UpstreamError | NoEndpoint):
         return unexpected(error)
     return error_response(error.status, error.message, error.code, error.details)

@@ -1,4 +1,4 @@
-"""The streamed answer on bare ASGI: one write for all that is ready, and the endpoints freed when the client leaves."""
+"""The streamed answer: one write for all that is ready, and the endpoints freed when the client leaves."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from starlette.types import Receive, Send
+from starlette.types import Receive
 
 from arena.api.answers import Lines
 from arena.api.body import ClientLeft
 from arena.compare import Run
+from arena.exchange import Sink
+from arena.types import Batch
 
 T = TypeVar("T")
 
@@ -21,29 +23,53 @@ _HEADERS = [
 ]
 
 
-async def send_stream(run: Run, lines: Lines, receive: Receive, send: Send) -> None:
-    """Send the run's events as NDJSON until every instance has ended, or the client has left.
+class LineStream:
+    """The session of a streamed run: its events go to the sink as NDJSON, all that is ready in one write.
 
     The status goes out with the first line, not before: until then the endpoints are being asked.
     """
-    events = run.events()
-    run.begin()
-    client = ClientWatch(receive, run.stop)
-    started = False
-    try:
-        async for batch in events:
-            chunk = lines.encoded(batch)
-            if client.left:
-                break
+
+    __slots__ = ("_lines", "_run", "_sink", "_started")
+
+    def __init__(self, run: Run, lines: Lines, sink: Sink) -> None:
+        self._run = run
+        self._lines = lines
+        self._sink = sink
+        self._started = False
+
+    def begin(self) -> LineStream:
+        """Send the requests."""
+        self._run.push(self._write)
+        return self
+
+    def pause(self) -> None:
+        """The client is slow."""
+        self._run.pause()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        self._run.resume()
+
+    def left(self) -> None:
+        """The client has hung up: every endpoint is freed."""
+        self._run.cancel()
+
+    def _write(self, batch: Batch) -> None:
+        sound = False
+        try:
+            chunk = self._lines.encoded(batch)
             if chunk:
-                if not started:
-                    started = True
-                    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-                await send({"type": "http.response.body", "body": chunk, "more_body": lines.open > 0})
-            del batch, chunk  # a stream that waits holds no text
-    finally:
-        await events.aclose()
-        await client.aclose()
+                if not self._started:
+                    self._started = True
+                    self._sink.start(200, _HEADERS)
+                self._sink.write(chunk)
+            if not self._lines.open:
+                self._sink.end()
+            sound = True
+        finally:
+            if not sound:  # a fault of ours must not leave the client waiting
+                self._run.cancel()
+                self._sink.abort()
 
 
 class ClientWatch:

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from arena.errors import ArenaError
+from arena.exchange import Headers
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
 
 class Refused(Exception):
@@ -30,13 +30,14 @@ def error_body(error: ArenaError) -> bytes:
     return json.dumps({"error": error.message, "code": error.code}).encode()
 
 
-async def answer(send: Send, status: int, body: bytes, content_type: bytes, headers: Headers) -> None:
-    """Send one complete answer."""
-    start: Headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
+async def answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Send one complete answer; its length is added to `headers`."""
+    start: Headers = [(b"content-length", b"%d" % len(body)), *headers]
     await send({"type": "http.response.start", "status": status, "headers": start})
     await send({"type": "http.response.body", "body": body})
 
 
-async def answer_refused(send: Send, refused: Refused, headers: Headers) -> None:
-    """Send a refusal as JSON, with `headers` beside its own."""
-    await answer(send, refused.error.status, error_body(refused.error), b"application/json", refused.headers + headers)
+def refusal(refused: Refused, headers: Headers) -> tuple[int, Headers, bytes]:
+    """Status, headers and JSON body of a refusal; `headers` stand beside its own."""
+    error = refused.error
+    return error.status, [(b"content-type", b"application/json"), *refused.headers, *headers], error_body(error)

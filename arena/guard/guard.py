@@ -11,10 +11,12 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from arena.errors import BadRequest, Forbidden, PayloadTooLarge, ShuttingDown, Unauthorized, UnsupportedMedia
-from arena.guard.asgi import App, Message, Receive, Refused, Scope, Send, answer_refused
+from arena.exchange import Begin, Connection, Inbound, Session
+from arena.guard.asgi import App, Message, Receive, Refused, Scope, Send, answer, refusal
 from arena.guard.body import BoundedBody
 from arena.guard.credentials import Credentials, bearer
 from arena.guard.headers import API_PREFIXES, SafetyHeaders, preflight
@@ -44,6 +46,7 @@ SHORT_TOKEN: Final = 16
 class Guard:
     """Wraps `app`. Before it: host, framing, origin, token, limits. After it: the headers of safety.
 
+    `direct` tells of a method and a path what answers them straight on a connection, past ASGI, if anything does.
     `on_drain` is called once when the server stops: it has every running answer end. `clock` tells seconds.
     Raises SettingsError for a wrong ARENA_CORS_ORIGINS or ARENA_TRUSTED_PROXIES.
     """
@@ -53,6 +56,7 @@ class Guard:
         app: App,
         settings: Settings,
         *,
+        direct: Callable[[str, str], Begin | None] = lambda method, path: None,
         on_drain: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,6 +66,7 @@ class Guard:
             log.warning("WEB_CHAT_TOKEN has fewer than %d characters: it can be guessed", SHORT_TOKEN)
         self.app = app
         self.draining = False
+        self._direct = direct
         self._on_drain = on_drain
         # request ids need only tell lines of a log apart, so they may be cheap
         self._process, self._numbers = secrets.token_hex(4), itertools.count(1)
@@ -100,10 +105,36 @@ class Guard:
         elif kind == "lifespan":
             await self.app(scope, receive, send)
 
+    def takes(self, method: str, path: str) -> bool:
+        """Is this a request that is answered straight on its connection?"""
+        return self._direct(method, self._inner(path)) is not None
+
+    def carry(self, scope: dict[str, Any], body: bytes, connection: Connection) -> Session | None:
+        """Check a whole request, as on the way through ASGI, and have it answered on its `connection`."""
+        request = self._read(scope)
+        try:
+            self._check_shape(request)
+            self._check_caller(request, scope)
+            if len(body) > self._body_limit(request):
+                raise self._too_large(request)
+            connection.over = self._count(request)
+        except Refused as refused:
+            self._note(request, refused)
+            status, headers, text = refusal(refused, self._headers.own(request))
+            connection.start(status, [(b"content-length", b"%d" % len(text)), *headers])
+            connection.write(text)
+            connection.end()
+            return None
+        connection.dress = partial(self._headers.dress, request)
+        begin = self._direct(request.method, request.path)
+        assert begin is not None, "asked for a request that it does not take"
+        inbound = Inbound(request.method, request.path, request.query, scope["headers"], request.as_caller())
+        return begin(inbound, body, connection)
+
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, self._root_path, f"{self._process}{next(self._numbers):08x}")
-        request_id.set(request.id)
+        request = self._read(scope)
         scope["path"] = request.path  # what was judged is what is served
+        over: Callable[[], object] | None = None
         try:
             self._check_shape(request)
             if self._is_preflight(request):
@@ -114,22 +145,37 @@ class Guard:
                 await self._pages.serve(request, receive, send)
                 return
             body = self._bounded(request, receive, send)
-            counted = self._rated and request.method == "POST" and request.path.startswith(API_PREFIXES)
-            if counted:
-                self._answers.begin(request.caller)
+            over = self._count(request)
         except Refused as refused:
             await self._refuse(request, refused, send)
             return
+        scope["arena.caller"] = request.as_caller()
         dressed = self._dressing(request, body.send if body else send)
         try:
             await self.app(scope, body.receive if body else receive, dressed)
         finally:
-            if counted:
-                self._answers.end(request.caller)
+            if over is not None:
+                over()
+
+    def _read(self, scope: Scope) -> Request:
+        request = Request(scope, self._inner(scope["path"]), f"{self._process}{next(self._numbers):08x}")
+        request_id.set(request.id)
+        return request
+
+    def _inner(self, path: str) -> str:
+        """`path` without the prefix that a reverse proxy may have left on it."""
+        root = self._root_path
+        return (path[len(root) :] or "/") if root and f"{path}/".startswith(f"{root}/") else path
+
+    def _count(self, request: Request) -> Callable[[], object] | None:
+        """Count an answer that begins; what is returned is called at its end. Raises Refused (429, 503)."""
+        if not (self._rated and request.method == "POST" and request.path.startswith(API_PREFIXES)):
+            return None
+        self._answers.begin(request.caller)
+        return partial(self._answers.end, request.caller)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, self._root_path, f"{self._process}{next(self._numbers):08x}")
-        request_id.set(request.id)
+        request = self._read(scope)
         try:
             self._check_shape(request)
             self._check_caller(request, scope)
@@ -200,13 +246,19 @@ class Guard:
         length = request.one(b"content-length")
         if length is None and b"transfer-encoding" not in request.found:
             return None
-        limit = next(size for prefix, size in self._body_limits if request.path.startswith(prefix))
+        limit = self._body_limit(request)
         if length is not None and int(length) <= limit:
             return None  # the server itself holds a body to its declared length
-        too_large = Refused(PayloadTooLarge(f"The request body is larger than {limit} bytes"))
+        too_large = self._too_large(request)
         if length is not None:
             raise too_large
         return BoundedBody(receive, send, limit, lambda: self._refuse(request, too_large, send))
+
+    def _body_limit(self, request: Request) -> int:
+        return next(size for prefix, size in self._body_limits if request.path.startswith(prefix))
+
+    def _too_large(self, request: Request) -> Refused:
+        return Refused(PayloadTooLarge(f"The request body is larger than {self._body_limit(request)} bytes"))
 
     def _dressing(self, request: Request, send: Send) -> Send:
         """`send` with our headers on the first message."""
@@ -229,7 +281,7 @@ class Guard:
             await self._pages.ask(request, send)
             return
         self._note(request, refused)
-        await answer_refused(send, refused, self._headers.own(request))
+        await answer(send, *refusal(refused, self._headers.own(request)))
 
     @staticmethod
     def _note(request: Request, refused: Refused) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from arena.guard.asgi import Headers
+from arena.exchange import Headers
 from arena.guard.request import Request
 
 # Gradio's start-up scripts are inline and its js= handlers are compiled from text: hence both unsafe words.

@@ -13,7 +13,8 @@ from typing import Final
 from urllib.parse import parse_qs, quote
 
 from arena.errors import BadRequest, MethodNotAllowed, PayloadTooLarge
-from arena.guard.asgi import Headers, Receive, Refused, Send, answer
+from arena.exchange import Headers
+from arena.guard.asgi import Receive, Refused, Send, answer
 from arena.guard.credentials import COOKIE, SESSION_S, Credentials
 from arena.guard.headers import SafetyHeaders
 from arena.guard.request import Request
@@ -23,8 +24,8 @@ log = logging.getLogger(__name__)
 FORM_BYTES: Final = 8 * 1024
 FORM_FIELDS: Final = 8
 NO_ROBOTS: Final = b"User-agent: *\nDisallow: /\n"
-TEXT: Final = b"text/plain; charset=utf-8"
-HTML: Final = b"text/html; charset=utf-8"
+TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
+HTML: Final = (b"content-type", b"text/html; charset=utf-8")
 
 Page = Callable[[Request, Receive, Send], Awaitable[None]]
 
@@ -94,7 +95,7 @@ class OwnPages:
         await self._redirect(request, send, "/signin", self._cookie(request, ""))
 
     async def _robots(self, request: Request, _receive: Receive, send: Send) -> None:
-        await answer(send, 200, NO_ROBOTS, TEXT, self._headers.own(request))
+        await answer(send, 200, [TEXT, *self._headers.own(request)], NO_ROBOTS)
 
     def _cookie(self, request: Request, session: str) -> Headers:
         """Set the session cookie, or remove it when `session` is empty.
@@ -113,11 +114,11 @@ class OwnPages:
     ) -> None:
         note = f'<p class="error" id="error" role="alert">{escape(error)}</p>' if error else ""
         page = self._template.substitute(error=note, action=escape(f"{self._root_path}/signin"), next=escape(target))
-        await answer(send, status, page.encode(), HTML, self._headers.form(request, self._style) + headers)
+        await answer(send, status, [HTML, *self._headers.form(request, self._style), *headers], page.encode())
 
     async def _redirect(self, request: Request, send: Send, target: str, headers: Headers | None = None) -> None:
         location = (b"location", (self._root_path + target).encode("ascii"))
-        await answer(send, 303, b"", TEXT, [location, *self._headers.own(request), *(headers or [])])
+        await answer(send, 303, [TEXT, location, *self._headers.own(request), *(headers or [])], b"")
 
 
 def local_target(target: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from arena.errors import BadRequest
+from arena.exchange import Caller
 from arena.guard.asgi import Refused, Scope
 
 READ_HEADERS: Final = frozenset(
@@ -27,7 +28,7 @@ LENGTH_DIGITS: Final = 18
 
 
 class Request:
-    """One request as the guard sees it. `path` is without the prefix a reverse proxy may have left on it.
+    """One request as the guard sees it, with the `path` that is judged.
 
     `address` is where the caller sits, `caller` under which key it is counted, `allowed_origin` the configured web
     origin it comes from; the guard fills them in as it finds out.
@@ -35,10 +36,8 @@ class Request:
 
     __slots__ = ("address", "allowed_origin", "caller", "found", "https", "id", "method", "path", "query")
 
-    def __init__(self, scope: Scope, root_path: str, request_id: str) -> None:
-        path: str = scope["path"]
-        under_it = bool(root_path) and f"{path}/".startswith(f"{root_path}/")
-        self.path = (path[len(root_path) :] or "/") if under_it else path
+    def __init__(self, scope: Scope, path: str, request_id: str) -> None:
+        self.path = path
         self.method: str = scope.get("method", "WEBSOCKET")
         self.query: bytes = scope.get("query_string", b"")
         self.https = scope.get("scheme") in ("https", "wss")
@@ -50,6 +49,10 @@ class Request:
         for name, value in scope["headers"]:
             if name in READ_HEADERS:
                 self.found.setdefault(name, []).append(value)
+
+    def as_caller(self) -> Caller:
+        """Who asks, for those who answer."""
+        return Caller(self.address, self.caller, self.id, self.https)
 
     def one(self, name: bytes) -> bytes | None:
         """The header's value: the last one, should it have come twice."""

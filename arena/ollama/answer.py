@@ -111,6 +111,24 @@ class ChatAnswer:
         if self._bytes > self._budget.size_bytes and not self.finished:
             self._over(f"{self._budget.size_bytes} bytes")
 
+    async def result(self) -> None:
+        """Wait until the answer is complete. Raises what else its end was, BudgetExceeded included."""
+        assert self.call is not None
+        try:
+            await self.call.done
+            self.ended()
+        except UpstreamTimeout as error:
+            if error.code == "total_timeout":
+                raise BudgetExceeded(f"The answer was cut: {error.message}.", endpoint=self._lines.endpoint) from error
+            self.ended(error)
+        except UpstreamBroken as error:
+            self.ended(error)
+
+    def close(self) -> None:
+        """Hang up at once, unless the answer is complete."""
+        if self.call is not None:
+            self.call.cancel()
+
     def ended(self, error: UpstreamBroken | UpstreamTimeout | None = None) -> None:
         """The call has ended. Only `done:true` is success: raises what else it was."""
         if self.finished:

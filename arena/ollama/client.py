@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from arena.errors import BadRequest, BudgetExceeded, UpstreamBroken, UpstreamTimeout
+from arena.errors import BadRequest, UpstreamBroken
 from arena.ollama.answer import Budget, ChatAnswer, Stopwatch
 from arena.ollama.failures import refusal
 from arena.ollama.lines import read_object
@@ -129,38 +129,28 @@ class OllamaClient:
         item = _Model(name=model, capabilities=shown.capabilities, modified_at=shown.modified_at)
         return self._info(item, details)
 
-    async def chat(
-        self,
-        request: ChatRequest,
-        outlet: Outlet,
-        *,
-        contended: Callable[[], bool] | None = None,
-        on_sent: Callable[[], object] | None = None,
-    ) -> None:
-        """Ask for an answer and push its deltas and its Finished into `outlet`; returns when it is complete.
+    def ask(self, request: ChatRequest, outlet: Outlet, *, contended: Callable[[], bool] | None = None) -> ChatAnswer:
+        """Send a chat request now; its deltas and its Finished go into `outlet` as they come.
 
-        Anything but `done:true` raises, BudgetExceeded included; text that came before stays put. Cancelling hangs up
-        at once, which stops the generation. `contended` is asked at the end whether another one ran meanwhile;
-        `on_sent` is called when the request is on its way: what it does costs the first token no time.
+        The answer's `result()` tells how it ended, its `close()` hangs up at once, which stops the generation.
+        `contended` is asked at the end whether another one ran meanwhile.
         """
         body = chat_body(request)
         watch = Stopwatch(self._clock)
         answer = ChatAnswer(self.name, outlet, watch, self._budget, contended)
         outlet.metrics_so_far = watch.metrics
-        outlet.tap = answer.call = call = self._pool.call("POST", "/api/chat", body, on_data=answer.on_data)
+        outlet.tap = answer.call = self._pool.call("POST", "/api/chat", body, on_data=answer.on_data)
+        return answer
+
+    async def chat(
+        self, request: ChatRequest, outlet: Outlet, *, contended: Callable[[], bool] | None = None
+    ) -> None:
+        """Ask for an answer and wait until it is complete; anything but `done:true` raises, text stays put."""
+        answer = self.ask(request, outlet, contended=contended)
         try:
-            if on_sent is not None:
-                on_sent()
-            await call.done
-            answer.ended()
-        except UpstreamTimeout as error:
-            if error.code == "total_timeout":
-                raise BudgetExceeded(f"The answer was cut: {error.message}.", endpoint=self.name) from error
-            answer.ended(error)
-        except UpstreamBroken as error:
-            answer.ended(error)
+            await answer.result()
         finally:
-            call.cancel()
+            answer.close()
 
     async def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
         """Download `model`, yielding progress summed over its layers, to the end "success". Closing it hangs up."""

@@ -20,12 +20,17 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from arena.exchange import Direct
+from arena.server.direct import Exchange
 from arena.server.head import END, Flaw, flaw, partial_flaw, without_upgrade
 from arena.server.limits import Limits
 
 NOT_HTTP: Final = Flaw(400, "The request is not valid HTTP")
 TOO_SLOW: Final = Flaw(HTTPStatus.REQUEST_TIMEOUT, "The request took too long to arrive", "timeout")
 CROWDED: Final = Flaw(HTTPStatus.SERVICE_UNAVAILABLE, "The server has too many connections; try again", "busy")
+
+DIRECT_BODY_BYTES: Final = 256 * 1024
+"""A larger request takes the way through ASGI, where its body is counted as it comes."""
 
 # close at once, and throw away what is not delivered
 RESET: Final = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
@@ -43,11 +48,15 @@ class Stage(Enum):
 
 
 class State(ServerState):
-    """What all connections share: the limits, and how many descriptors are left."""
+    """What all connections share: the limits, how many descriptors are left, and what answers past ASGI, if anything.
 
-    def __init__(self, limits: Limits) -> None:
+    `common_headers` are the lines of the headers that every answer has.
+    """
+
+    def __init__(self, limits: Limits, direct: Direct | None = None) -> None:
         super().__init__()
         self.limits = limits
+        self.direct = direct
         self.max_connections: float = float("inf")
 
     @property
@@ -81,6 +90,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._turned_away = False
         self._write_paused_at: float | None = None
         self._closing_at: float | None = None
+        self._ready: Exchange | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; beyond the last descriptors we can spare, only to say so."""
@@ -185,13 +195,18 @@ class LimitedProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(NOT_HTTP)
+        ready, self._ready = self._ready, None
+        if ready is not None and self._state.direct is not None and not ready.disconnected:
+            ready.begin(self._state.direct)
 
     # what the parser says
 
     def on_message_begin(self) -> None:
         """A request begins; one that hides behind a chunked body is dropped with all that follows."""
         if self._in_head:
-            super().on_message_begin()
+            self.url = b""
+            self.headers = []
+            self.expect_100_continue = False
         else:
             self._deaf = True
             self.cycle.keep_alive = False
@@ -208,22 +223,58 @@ class LimitedProtocol(HttpToolsProtocol):
             self._chunked = True
 
     def on_headers_complete(self) -> None:
-        """The head is complete: the application starts."""
-        if self._in_head:
-            super().on_headers_complete()
-            self._in_head = False
+        """The head is complete: the application starts, or waits for the body of a request that it takes directly."""
+        if not self._in_head:
+            return
+        self._in_head = False
+        if (scope := self._direct_scope()) is not None:
+            self.cycle = Exchange(self, scope, keep_alive=self.parser.should_keep_alive())  # type: ignore[assignment]
+            return
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
+        super().on_headers_complete()
+
+    def _direct_scope(self) -> dict[str, Any] | None:
+        """What the application reads of a plain request that it answers past ASGI; None for every other."""
+        direct = self._state.direct
+        if direct is None or self._chunked or self._unread > DIRECT_BODY_BYTES or self.expect_100_continue:
+            return None
+        raw_path, _, query = self.url.partition(b"?")
+        if b"%" in raw_path or b"#" in self.url or self.parser.get_http_version() != "1.1":
+            return None
+        method, path = self.parser.get_method().decode("ascii"), raw_path.decode("latin-1")
+        if not direct.takes(method, path):
+            return None
+        return {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "query_string": query,
+            "headers": self.headers,
+            "client": self.client,
+            "scheme": self.scheme,
+        }
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
-        if not self._deaf:
-            self._framing = 0
+        if self._deaf:
+            return
+        self._framing = 0
+        if isinstance(self.cycle, Exchange):
+            self.cycle.body += body
+        else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request has arrived."""
         if self._deaf:
             return
-        super().on_message_complete()
+        if isinstance(self.cycle, Exchange):
+            self._ready = self.cycle  # it begins when the parser is out of the way
+        else:
+            super().on_message_complete()
         if self._stage is Stage.DISCARD:
             self._enter(Stage.IDLE)
         elif self._stage is Stage.BODY:
@@ -248,6 +299,22 @@ class LimitedProtocol(HttpToolsProtocol):
             early = bytes(self._waiting)
             self._waiting.clear()
             self._take_head(early)
+
+    @property
+    def common_headers(self) -> list[bytes]:
+        """The lines of the headers that every answer has."""
+        return [b"%b: %b\r\n" % pair for pair in self.server_state.default_headers]
+
+    def direct_answer_complete(self, exchange: Exchange) -> None:
+        """An answer past ASGI is out."""
+        if self.access_log:
+            scope = exchange.scope
+            address = ":".join(map(str, self.client or ("-",)))
+            target = f"{scope['path']}?{scope['query_string'].decode('latin-1')}".removesuffix("?")
+            self.access_logger.info('%s - "%s %s HTTP/%s" %d', address, scope["method"], target, "1.1", exchange.status)
+        if not exchange.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def _refuse(self, wrong: Flaw) -> None:
         """Answer in the application's place and hang up; an application already at work sees the client leave."""
@@ -282,11 +349,15 @@ class LimitedProtocol(HttpToolsProtocol):
         """The client does not take what we send."""
         super().pause_writing()
         self._write_paused_at = self.loop.time()
+        if isinstance(self.cycle, Exchange):
+            self.cycle.pause()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         super().resume_writing()
         self._write_paused_at = None
+        if isinstance(self.cycle, Exchange):
+            self.cycle.resume()
 
     def _enter(self, stage: Stage) -> None:
         self._stage = stage

@@ -19,6 +19,7 @@ import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
 
 from arena.errors import SettingsError
+from arena.exchange import Direct
 from arena.server.limits import DEFAULT_LIMITS, Limits
 from arena.server.protocol import LimitedProtocol, State
 from arena.settings import Settings
@@ -70,7 +71,7 @@ class Server(uvicorn.Server):
                 backlog=limits.backlog,
             )
         )
-        self.server_state: State = State(limits)
+        self.server_state: State = State(limits, app if isinstance(app, Direct) else None)
         self.url = address_of(settings, sockets)
         self._app = app
         self._drain_s = settings.drain_s

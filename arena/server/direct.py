@@ -1,0 +1,161 @@
+"""An answer written straight to its connection, past ASGI."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from arena.exchange import Direct, Headers, Session
+
+if TYPE_CHECKING:
+    from arena.server.protocol import LimitedProtocol
+
+log = logging.getLogger(__name__)
+
+LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class Exchange:
+    """One request and its answer, in the place where uvicorn keeps its cycle: it has those attributes of it that
+    uvicorn's protocol and ours look at. To the application it is the connection that an answer is written to.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_head",
+        "_session",
+        "body",
+        "disconnected",
+        "dress",
+        "keep_alive",
+        "over",
+        "response_complete",
+        "response_started",
+        "scope",
+        "status",
+    )
+
+    def __init__(self, connection: LimitedProtocol, scope: dict[str, Any], *, keep_alive: bool) -> None:
+        self.scope = scope
+        self.body = b""
+        self.keep_alive = keep_alive
+        self.disconnected = self.response_started = self.response_complete = False
+        self.dress: Callable[[Headers], Headers] | None = None
+        self.over: Callable[[], object] | None = None
+        self.status = 0
+        self._connection = connection
+        self._session: Session | None = None
+        self._head = b""
+        self._chunked = False
+
+    # what the connection tells
+
+    def begin(self, application: Direct) -> None:
+        """The request is here: have it answered. A fault of the application is logged and answered with 500."""
+        try:
+            session = application.carry(self.scope, self.body, self)
+        except Exception:  # the border: whatever it was, this client gets an answer and the others are not disturbed
+            log.exception("a request failed")
+            self._fail()
+            return
+        self.body = b""  # whoever still needs it keeps it
+        if not self.response_complete:
+            self._session = session
+
+    @property
+    def message_event(self) -> Exchange:
+        """What uvicorn sets when there is news for its cycle."""
+        return self
+
+    def set(self) -> None:
+        """There is news: the only one that matters is that the client has hung up."""
+        if self.disconnected:
+            self._leave()
+
+    def pause(self) -> None:
+        """The client does not keep up."""
+        if self._session is not None:
+            self._session.pause()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        if self._session is not None:
+            self._session.resume()
+
+    # what the application writes
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Begin the answer; it goes out with the first piece of its body."""
+        self.response_started = True
+        self.status = status
+        if self.dress is not None:
+            headers = self.dress(headers)
+        parts = [LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, *self._connection.common_headers]
+        self._chunked = True
+        for name, value in headers:
+            if name == b"content-length":
+                self._chunked = False
+            parts += (name, b": ", value, b"\r\n")
+        if self._chunked:
+            parts.append(b"transfer-encoding: chunked\r\n")
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts.append(b"\r\n")
+        self._head = b"".join(parts)
+
+    def write(self, data: bytes) -> None:
+        """A piece of the body."""
+        if self.response_complete or self.disconnected or not data:
+            return
+        head = self._head
+        if head:
+            self._head = b""
+        self._connection.transport.write(b"%b%x\r\n%b\r\n" % (head, len(data), data) if self._chunked else head + data)
+
+    def end(self, trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """The answer is whole."""
+        if self.response_complete or self.disconnected:
+            return
+        last = self._head
+        if self._chunked:
+            last += b"0\r\n" + b"".join(b"%b: %b\r\n" % pair for pair in trailers) + b"\r\n"
+        if last:
+            self._connection.transport.write(last)
+        self._close()
+        self._connection.direct_answer_complete(self)
+
+    def abort(self) -> None:
+        """Cut the connection once all that was written is out: the client sees that the answer is not whole."""
+        if not self.response_complete:
+            if self._head:
+                self._connection.transport.write(self._head)
+            self.keep_alive = False
+            self._close()
+            self._connection.direct_answer_complete(self)
+
+    def _fail(self) -> None:
+        if self.response_started:
+            self.abort()
+            return
+        text = b'{"error":"An unexpected error occurred","code":"internal"}'
+        self.keep_alive = False
+        self.start(500, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(text))])
+        self.write(text)
+        self.end()
+
+    def _leave(self) -> None:
+        session = self._session
+        if not self.response_complete:
+            self._close()
+            if session is not None:
+                session.left()
+
+    def _close(self) -> None:
+        self.response_complete = True
+        self._session, self._head = None, b""
+        over, self.over = self.over, None
+        if over is not None:
+            over()
