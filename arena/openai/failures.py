@@ -1,0 +1,93 @@
+"""What went wrong at an OpenAI-compatible server, told in its own words where it has any."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from arena.errors import ArenaError, Busy, ModelNotFound, UpstreamBroken, UpstreamError
+from arena.ollama.failures import MAX_TEXT, error_text
+from arena.ollama.lines import clean
+from arena.wire import Headers
+
+
+class Unsupported(ArenaError):
+    """This kind of server cannot do that."""
+
+    status = 501
+    default_code = "not_supported"
+
+
+def unsupported(endpoint: str, action: str) -> Unsupported:
+    """The error for what OpenAI's API has no words for; `action` reads "load a model"."""
+    return Unsupported(f"{endpoint} is an OpenAI-compatible server: it cannot be told to {action} from here")
+
+
+def read_object(text: bytes, endpoint: str) -> dict[str, Any]:
+    """The JSON object in `text`; bytes that are not UTF-8 become U+FFFD. Raises UpstreamBroken "malformed"."""
+    value = _json(text)
+    if isinstance(value, dict):
+        return value
+    if text.lstrip()[:1] == b"<":
+        raise _web_page(endpoint)
+    message = f"{endpoint} sent something that is not the JSON of OpenAI's API"
+    raise UpstreamBroken(message, endpoint=endpoint, code="malformed")
+
+
+def failed(value: Any, endpoint: str) -> UpstreamError:
+    """The failure that an error object tells of, in the middle of an answer."""
+    return UpstreamError(_text({"error": value}) or f"{endpoint} failed without saying why", endpoint=endpoint)
+
+
+def refusal(status: int, headers: Headers, body: bytes, endpoint: str) -> ArenaError:
+    """The error for an answer with `status` other than 200. The endpoint's 401 is never the caller's."""
+    text = _text(_json(body))
+    known = _known_status(status, headers, text, endpoint)
+    if known is not None:
+        return known
+    if body.lstrip()[:1] == b"<":
+        return _web_page(endpoint, status)
+    if status == 404 and (text is None or "model" not in text.lower()):
+        message = f"{endpoint} does not know this address: is the path in its URL right?"
+        return UpstreamBroken(message, endpoint=endpoint, upstream_status=status, code="not_openai", details=text)
+    if status == 404 and text is not None:
+        return ModelNotFound(text)
+    plain = clean(body[:200].decode("utf-8", "replace")).strip()
+    message = text or f"{endpoint} answered with status {status}" + (f": {plain}" if plain else "")
+    return UpstreamError(message, endpoint=endpoint, upstream_status=status)
+
+
+def _known_status(status: int, headers: Headers, text: str | None, endpoint: str) -> ArenaError | None:
+    """The error for a status that says enough by itself."""
+    if status in (401, 403):
+        message = f"{endpoint} refuses our credentials"
+        return UpstreamError(message, endpoint=endpoint, upstream_status=status, code="upstream_refused", details=text)
+    if status == 429:
+        wait = dict(headers).get("retry-after", "").strip()
+        message = f"{endpoint} limits requests" + (f"; retry in {wait} s" if wait.isdecimal() else "")
+        return UpstreamError(message, endpoint=endpoint, upstream_status=status, code="rate_limited", details=text)
+    if status == 503:
+        return Busy(f"{endpoint}: server busy", details=text)
+    if 300 <= status < 400:
+        message = f"{endpoint} redirects elsewhere, which is not followed"
+        return UpstreamBroken(message, endpoint=endpoint, upstream_status=status)
+    return None
+
+
+def _text(value: Any) -> str | None:
+    """The words of an error, as OpenAI, vLLM and FastAPI wrap them."""
+    if isinstance(value, dict) and isinstance(detail := value.get("detail"), str):
+        return clean(detail)[:MAX_TEXT] or None
+    return error_text(value)
+
+
+def _web_page(endpoint: str, status: int | None = None) -> UpstreamBroken:
+    message = f"{endpoint} is not an OpenAI-compatible server: it answered with a web page"
+    return UpstreamBroken(message, endpoint=endpoint, upstream_status=status, code="not_openai")
+
+
+def _json(text: bytes) -> Any:
+    try:
+        return json.loads(text.decode("utf-8", "replace"), strict=False)
+    except (ValueError, RecursionError):
+        return None
