@@ -58,6 +58,7 @@ class Call:
         "resend",
         "status",
         "timeouts",
+        "whole",
     )
 
     def __init__(
@@ -76,6 +77,7 @@ class Call:
         self.on_data: Callable[[bytes], None] | None = on_data
         self.resend = resend
         self.timeouts = timeouts
+        self.whole = True  # the request was sent to its end: only then may its connection serve another
         self.status = 0
         self.headers: Headers = ()
         self._loop = loop = asyncio.get_running_loop()

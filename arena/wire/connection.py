@@ -25,7 +25,7 @@ class Home(Protocol):
 class Connection(asyncio.Protocol):
     """The transport's callbacks. Everything about the current answer lives in `_answer` and is dropped with it."""
 
-    __slots__ = ("_answer", "_call", "_first", "_home", "_rest", "_time", "_transport", "idle_since_s")
+    __slots__ = ("_answer", "_call", "_first", "_home", "_rest", "_room", "_time", "_transport", "idle_since_s")
 
     def __init__(self, home: Home, call: Call) -> None:
         self._home = home
@@ -34,6 +34,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._first = True
         self._rest = REST_BYTES
+        self._room: asyncio.Future[None] | None = None
         self._time = asyncio.get_running_loop().time
         self.idle_since_s = 0.0
 
@@ -72,6 +73,22 @@ class Connection(asyncio.Protocol):
             self._transport.write(head)
             self._transport.write(body)
 
+    def write(self, data: bytes) -> asyncio.Future[None] | None:
+        """Send a piece of a request's body; what is returned, if anything, ends when there is room for the next."""
+        if self.usable and self._transport is not None:
+            self._transport.write(data)
+        return self._room
+
+    def pause_writing(self) -> None:
+        """The endpoint does not keep up."""
+        self._room = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """It has caught up, or the connection is gone."""
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
+
     def data_received(self, data: bytes) -> None:
         """Parse what came and hand it over: one call of `on_data` a read, however many chunks it held."""
         answer, call = self._answer, self._call
@@ -102,6 +119,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._lost(exc)
+        self.resume_writing()
         self._transport = None
         self._home.closed(self)
 
@@ -137,7 +155,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._call = self._answer = None
         self._first = False
-        sent = self._transport.get_write_buffer_size() == 0
+        sent = call.whole and self._transport.get_write_buffer_size() == 0
         if answer.keep_alive and not answer.surplus and sent and self.usable:
             self.resume_reading()  # a paused connection would starve its next answer
             self._home.idle(self)

@@ -18,6 +18,7 @@ from arena.wire.connection import Connection
 from arena.wire.raw import RawCall, Receiver
 from arena.wire.resolve import NameNotFound, Resolver
 from arena.wire.stream import Stream
+from arena.wire.upload import Upload
 
 MIB = 1024 * 1024
 MAX_FETCH_BYTES = 64 * MIB
@@ -28,6 +29,7 @@ IDLE_S = 30.0
 """A kept-alive connection is closed after this many seconds without a call."""
 
 _TARGET = re.compile(r"/[!-~]*")
+_FRAMED = re.compile(rb"(?im)^(?:content-length|transfer-encoding):")
 _FIELD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*")
 
 
@@ -195,6 +197,25 @@ class Pool:
         finally:
             call.cancel()
 
+    @asynccontextmanager
+    async def upload(
+        self,
+        path: str,
+        size_bytes: int | None,
+        *,
+        headers: Iterable[tuple[str, str]] = (),
+        timeouts: Timeouts | None = None,
+    ) -> AsyncIterator[Upload]:
+        """POST a body that is written piece by piece (None: of unknown size), on a connection of its own."""
+        framing = ("Transfer-Encoding", "chunked") if size_bytes is None else ("Content-Length", str(size_bytes))
+        head = self._head("POST", path, None, [*headers, framing])
+        call = Upload(self.name, head, chunked=size_bytes is None, timeouts=timeouts or self.timeouts)
+        self._dispatch(call)
+        try:
+            yield call
+        finally:
+            call.cancel()
+
     async def aclose(self) -> None:
         """End all calls with ShuttingDown and wait until every connection is closed."""
         self._closed = True
@@ -323,7 +344,7 @@ class Pool:
             if b"content-type:" not in own.lower():
                 own += b"Content-Type: application/json\r\n"
             own += b"Content-Length: %d\r\n" % len(body)
-        elif method not in ("GET", "HEAD"):
+        elif method not in ("GET", "HEAD") and not _FRAMED.search(own):
             own += b"Content-Length: 0\r\n"
         return f"{method} {self._prefix}{path} HTTP/1.1\r\n".encode("ascii") + self._common + own + b"\r\n"
 
