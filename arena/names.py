@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from arena.errors import BadRequest
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
-_NAME = re.compile(
-    rf"(?:(?P<host>{_PART}(?::[0-9]{{1,5}})?)/)?(?:(?P<namespace>{_PART})/)?(?P<model>{_PART})(?::(?P<tag>{_PART}))?"
-)
+PATTERN = rf"\A(?:{_PART}(?::[0-9]{{1,5}})?/)?(?:{_PART}/)?{_PART}(?::{_PART})?\Z"
+"""`[host[:port]/][namespace/]model[:tag]` as a regular expression."""
+_NAME = re.compile(PATTERN)
 MAX_BYTES = 255
 
 
@@ -19,7 +19,7 @@ def checked(name: object, *, field: str = "model") -> str:
     """Return `name` if it is a legal model name; raise BadRequest naming `field` if it is not."""
     if not isinstance(name, str) or not name:
         raise BadRequest(f"{field} must be a model name such as llama3.2:3b")
-    if len(name.encode("utf-8", "replace")) > MAX_BYTES or not _NAME.fullmatch(name):
+    if len(name.encode("utf-8", "replace")) > MAX_BYTES or not _NAME.match(name):
         raise BadRequest(
             f"{field} is not a valid model name: use letters, digits, '_', '.', '-', "
             "one optional namespace before '/' and one optional tag after ':'"

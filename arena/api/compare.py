@@ -10,10 +10,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from arena.api import answers, errors, samples
-from arena.api.body import ClientLeft, check_type, decoded, json_object, read
+from arena.api.body import ClientLeft, check_type, read
 from arena.api.carrier import carry, inbound_of, respond
 from arena.api.operation import Operation, json_response
-from arena.api.requests import Asked, Limits, asked
+from arena.api.requests import Asked, Limits, asked_in
 from arena.api.stream import LineStream, while_client_stays
 from arena.arena import Arena
 from arena.errors import ArenaError
@@ -33,7 +33,8 @@ class Chat:
 
     async def chat(self, request: Request) -> Response:
         """The whole answer of every instance, as JSON."""
-        body = await json_object(request.scope, request.receive)
+        check_type(request.scope["headers"])
+        body = await read(request.receive)
         await self._settled(request.receive)
         wanted = self._wanted(body)
         run = self._arena.compare.start(wanted.requests, order=wanted.order)
@@ -44,7 +45,7 @@ class Chat:
         """Check a stream's request and start it; nothing of the request itself is kept here."""
         try:
             check_type(inbound.headers)
-            wanted = self._wanted(decoded(body))
+            wanted = self._wanted(body)
             run = self._arena.compare.start(wanted.requests, order=wanted.order)
         except ArenaError as error:
             respond(sink, errors.of_arena_error(error))
@@ -71,8 +72,8 @@ class Chat:
         if not self._arena.fleet.endpoints:
             await while_client_stays(receive, self._arena.started())
 
-    def _wanted(self, body: dict[str, Any]) -> Asked:
-        return asked(body, self._limits, [endpoint.name for endpoint in self._arena.fleet.endpoints])
+    def _wanted(self, body: bytes) -> Asked:
+        return asked_in(body, self._limits, [endpoint.name for endpoint in self._arena.fleet.endpoints])
 
 
 class StreamRoute:

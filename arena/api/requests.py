@@ -10,6 +10,8 @@ from msgspec import Struct
 
 from arena import names
 from arena.api import fields
+from arena.api.body import decoded
+from arena.api.plain import plain_requests
 from arena.errors import BadRequest
 from arena.types import ChatMessage, ChatRequest, ModelInstance, Order
 
@@ -32,6 +34,14 @@ class Asked(Struct, frozen=True):
     flat: bool
     order: Order
     history_truncated: bool
+
+
+def asked_in(body: bytes, limits: Limits, endpoints: Sequence[str]) -> Asked:
+    """Check the chat request in `body`. Raises BadRequest."""
+    plain = plain_requests(body, limits.instances, limits.history)
+    if plain is not None:
+        return Asked(plain, flat=len(plain) == 1, order="together", history_truncated=False)
+    return asked(decoded(body), limits, endpoints)
 
 
 def asked(body: dict[str, Any], limits: Limits, endpoints: Sequence[str]) -> Asked:

@@ -339,7 +339,7 @@ async def test_a_bug_is_a_500_without_its_story(api: Client, monkeypatch: pytest
     def broken(*_: object) -> None:
         raise RuntimeError(CANARY)
 
-    monkeypatch.setattr("arena.api.compare.asked", broken)
+    monkeypatch.setattr("arena.api.compare.asked_in", broken)
     with pytest.raises(RuntimeError, match=CANARY):
         async with api.open("/api/chat", {}) as exchange:
             told = await exchange.answer()
