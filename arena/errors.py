@@ -119,10 +119,21 @@ class TooManyRequests(ArenaError):
 
 
 class Busy(ArenaError):
-    """The server cannot take more now; try again."""
+    """The server cannot take more now; try again, after `retry_after_s` where that is known."""
 
     status = 503
     default_code = "busy"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        details: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, code=code, details=details)
+        self.retry_after_s = retry_after_s
 
 
 class ShuttingDown(Busy):

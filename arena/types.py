@@ -10,7 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct, to_builtins
 
 Order = Literal["together", "one_after_another"]
-EndpointKind = Literal["ollama", "engine"]
+EndpointKind = Literal["ollama", "engine", "openai"]
 
 
 class ChatMessage(Struct, frozen=True, omit_defaults=True):

@@ -1,0 +1,82 @@
+"""Names: which models a request's name may stand for, and which endpoints are asked when nobody seems to have one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from arena.errors import ArenaError
+from arena.fleet.endpoint import Endpoint
+from arena.names import canonical
+from arena.types import ModelInfo
+
+ASK_S = 2.0
+"""How long a missed name keeps its caller waiting while the endpoints are asked."""
+FIRST_ASK_S = 10.0
+"""The same while there are endpoints that have never answered."""
+
+Chain = tuple[tuple[str, str], ...]
+"""Models to try in order, each as (canonical name, name as written)."""
+
+
+class Catalogue:
+    """Resolves names: implied `:latest`, any case, aliases."""
+
+    def __init__(self, aliases: Mapping[str, Sequence[str]]) -> None:
+        self.aliases = dict(aliases)
+        self._chains: dict[str, Chain] = {
+            canonical(alias): tuple((canonical(model), model) for model in models) for alias, models in aliases.items()
+        }
+
+    def chain(self, model: str) -> Chain:
+        """What `model` stands for: the models of an alias in order, or itself."""
+        key = canonical(model)
+        return self._chains.get(key) or ((key, model),)
+
+    def is_alias(self, model: str) -> bool:
+        """Is it the name of an alias?"""
+        return canonical(model) in self._chains
+
+    def listed(self, models: Iterable[ModelInfo]) -> dict[str, ModelInfo]:
+        """`models` of all endpoints merged by name, with every alias that stands for one of them; ordered by name."""
+        merged: dict[str, ModelInfo] = {}
+        for info in models:
+            key = canonical(info.name)
+            merged[key] = info if (first := merged.get(key)) is None else _both(first, info)
+        for alias, names in self.aliases.items():
+            real = [merged[canonical(name)] for name in names if canonical(name) in merged]
+            if real:
+                merged[canonical(alias)] = msgspec.structs.replace(real[0], name=alias)
+        return {key: merged[key] for key in sorted(merged)}
+
+
+def _both(first: ModelInfo, other: ModelInfo) -> ModelInfo:
+    return msgspec.structs.replace(
+        first, endpoints=first.endpoints + other.endpoints, loaded_on=first.loaded_on + other.loaded_on
+    )
+
+
+async def ask(endpoints: Sequence[Endpoint]) -> list[ArenaError]:
+    """Have all `endpoints` asked which models they have, for ASK_S at most; returns the errors of those that failed.
+
+    However many callers miss a name at once, each endpoint is asked once. Late answers are taken in when they come.
+    """
+    if not endpoints:
+        return []
+    tasks = [asyncio.create_task(endpoint.models(0.0), name=f"ask {endpoint.name}") for endpoint in endpoints]
+    limit_s = ASK_S if all(endpoint.heard for endpoint in endpoints) else FIRST_ASK_S
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=limit_s)
+    finally:
+        for task in tasks:
+            task.cancel()
+    errors: list[ArenaError] = []
+    for task in done:
+        error = task.exception()
+        if isinstance(error, ArenaError):
+            errors.append(error)
+        elif error is not None:
+            raise error
+    return errors

@@ -1,0 +1,372 @@
+"""One server of the fleet, with what it last said about itself and what runs on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+import msgspec
+
+from arena.errors import ArenaError, ModelNotFound, Unreachable
+from arena.fleet.breaker import Breaker, is_failure
+from arena.fleet.health import DOWN_CHECK_S, Health, HealthState, Prober
+from arena.fleet.lease import Lease, Routing, Wanted
+from arena.fleet.spec import EndpointSpec
+from arena.names import canonical
+from arena.ollama import OllamaClient
+from arena.types import EndpointKind, EndpointStatus, LoadedModel, ModelInfo
+from arena.wire import Pool
+
+log = logging.getLogger("arena.fleet")
+
+FRESH_S = 5.0
+"""Age in seconds at which a remembered list of models is asked for again."""
+DESCRIBED_S = 60.0
+"""The same where only a model's fixed properties are wanted."""
+LISTED_S = 30.0
+"""The same for the prober: what has changed unseen is noticed after this long, or when somebody misses it."""
+MAX_REST_S = 300.0
+"""Longest time for which an endpoint's own Retry-After is believed."""
+
+_STAY = Routing("", "routed", "")
+
+
+class Endpoint:
+    """One server. `client` speaks its API; `pool` carries bytes to it that somebody else has made."""
+
+    def __init__(
+        self,
+        name: str,
+        client: OllamaClient,
+        kind: EndpointKind = "ollama",
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        spec: EndpointSpec | None = None,
+    ) -> None:
+        self.name = name
+        self.client = client
+        self.kind = kind
+        self.version: str | None = None
+        self.error: str | None = None
+        self.spec = spec or EndpointSpec(name=name, url=client.url, type=kind)
+        self.weight = self.spec.weight
+        self.draining = False
+        self.health = Health(clock, self.spec.up_after, self.spec.down_after)
+        self.breaker = Breaker(clock)
+        self.rests_until_s = 0.0
+        self.holds: dict[str, ModelInfo] = {}
+        self.heard = False
+        self._clock = clock
+        self._leases: set[Lease] = set()
+        self._per_model: dict[str, int] = {}
+        self._models: tuple[ModelInfo, ...] = ()
+        self._contexts: dict[str, int | None] = {}
+        self._loaded: tuple[LoadedModel, ...] = ()
+        self._answered: dict[str, float] = {}
+        self._shown: dict[str, tuple[str, ...]] = {}
+        self._asked_s: float | None = None
+        self._listed_s: float | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Task[None]] = set()
+        self._prober: Prober | None = None
+
+    @property
+    def url(self) -> str:
+        """The base url, without credentials."""
+        return self.client.url
+
+    @cached_property
+    def pool(self) -> Pool:
+        """Connections for requests that are handed on as they came, with the endpoint's own credentials."""
+        spec = self.spec
+        auth = ((spec.auth.header, spec.auth.value.reveal()),) if spec.auth else ()
+        return Pool(
+            self.url,
+            name=self.name,
+            timeouts=spec.timeouts,
+            headers=(*spec.headers, *auth),
+            verify=spec.tls_verify,
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Requests running now."""
+        return len(self._leases)
+
+    def in_flight_of(self, key: str) -> int:
+        """Requests running now for the model with this canonical name."""
+        return self._per_model.get(key, 0)
+
+    @property
+    def in_flight_per_model(self) -> dict[str, int]:
+        """Requests running now, by canonical name."""
+        return dict(self._per_model)
+
+    @property
+    def state(self) -> HealthState:
+        """Its state of health; "draining" for as long as it is being emptied."""
+        return "draining" if self.draining else self.health.state
+
+    @property
+    def has_room(self) -> bool:
+        """Is it below its limit of requests at a time?"""
+        limit = self.spec.max_in_flight
+        return limit is None or len(self._leases) < limit
+
+    def ready(self, now_s: float) -> bool:
+        """May it get work: up, not draining, not resting, its breaker not open?"""
+        return self.health.up and not self.draining and now_s >= self.rests_until_s and self.breaker.admits(now_s)
+
+    def resident(self, key: str) -> bool:
+        """Is the model in its memory, by its own word or because it has just answered?"""
+        return key in self._contexts or key in self._answered
+
+    # what runs on it
+
+    def enter(self, lease: Lease) -> int:
+        """Count a lease in, and notice overlap; returns the breaker's ticket."""
+        leases = self._leases
+        if leases:
+            lease.contended = True
+            if len(leases) == 1:  # where there are more, they have disturbed each other already
+                next(iter(leases)).contended = True
+        leases.add(lease)
+        if lease.key:
+            self._per_model[lease.key] = self._per_model.get(lease.key, 0) + 1
+        return self.breaker.enter(lease.began_s)
+
+    def began(self, lease: Lease) -> float:
+        """A good answer has begun: its model is in memory. Returns the time."""
+        now_s = self._clock()
+        if lease.key:
+            self._answered[lease.key] = now_s
+        self.breaker.began(lease.ticket)
+        return now_s
+
+    def leave(self, lease: Lease) -> float:
+        """Count a lease out and draw the conclusions from how it went; returns the time."""
+        self._leases.discard(lease)
+        if key := lease.key:
+            left = self._per_model[key] - 1
+            if left:
+                self._per_model[key] = left
+            else:
+                del self._per_model[key]
+        now_s = self._clock()
+        if lease.outcome == "succeeded":
+            self.breaker.good(lease.ticket)
+            if key:
+                self._answered[key] = now_s
+            if self.health.state != "healthy":
+                self.health.alive()
+        elif lease.outcome == "left":
+            self.breaker.left(lease.ticket)
+        else:
+            self._failed(lease, now_s)
+        return now_s
+
+    def _failed(self, lease: Lease, now_s: float) -> None:
+        status, error = lease.status, lease.error
+        if status is None and isinstance(error, ArenaError):
+            status = getattr(error, "upstream_status", None)
+        if (status == 404 or isinstance(error, ModelNotFound)) and lease.key in self.holds:
+            self.forget()
+            self.freshen()
+        if lease.retry_after_s is not None and (status in (429, 503) or status is None):
+            self.rests_until_s = max(self.rests_until_s, now_s + min(lease.retry_after_s, MAX_REST_S))
+        if is_failure(error, status):
+            self.breaker.bad(lease.ticket)
+        elif status is not None and status < 500:
+            self.breaker.good(lease.ticket)
+        else:
+            self.breaker.left(lease.ticket)
+        if isinstance(error, Unreachable):
+            self._answered.clear()
+            self.health.refused()
+            self.hurry()
+
+    @contextmanager
+    def lease(self) -> Iterator[Lease]:
+        """Count a generation in and out, and notice overlap: figures taken under contention are not comparable."""
+        with Lease(self, "", "", Wanted(), frozenset(), _STAY, self._clock(), self.leave) as lease:
+            yield lease
+
+    # what it says about itself
+
+    async def models(self, max_age_s: float = FRESH_S) -> tuple[ModelInfo, ...]:
+        """The installed models, remembered for `max_age_s` seconds. Raises UpstreamError for a silent endpoint."""
+        await self._refresh(max_age_s)
+        return self._models
+
+    async def loaded(self, max_age_s: float = FRESH_S) -> tuple[LoadedModel, ...]:
+        """The models in memory, remembered for `max_age_s` seconds."""
+        await self._refresh(max_age_s)
+        return self._loaded
+
+    def known(self, model: str) -> ModelInfo | None:
+        """What is remembered of `model`; never asks."""
+        return self.holds.get(canonical(model))
+
+    def context_length(self, model: str) -> int | None:
+        """The context `model` really runs with, if it is remembered as loaded."""
+        return self._contexts.get(canonical(model))
+
+    async def describe(self, model: str) -> ModelInfo:
+        """`model` with its capabilities, which older servers tell one model at a time. Raises ModelNotFound."""
+        await self._refresh(DESCRIBED_S)
+        info = self.known(model)
+        if info is None:
+            raise ModelNotFound(f"model '{model}' not found, try pulling it first")
+        if info.capabilities is not None:
+            return info
+        key = info.digest or info.name
+        if key not in self._shown:
+            self._shown[key] = (await self.client.show(info.name)).capabilities or ()
+        return msgspec.structs.replace(info, capabilities=self._shown[key])
+
+    def freshen(self) -> None:
+        """Have what is remembered renewed in the background if it is old; nobody waits for it."""
+        if self._old(FRESH_S):
+            self._ask_once().add_done_callback(_seen)
+
+    def forget(self) -> None:
+        """The next question asks anew (after a pull, a delete, a load); an answer on its way counts no more."""
+        self._asked_s = self._refreshing = None
+
+    async def status(self) -> EndpointStatus:
+        """Does it answer, and as what? Never raises for a silent endpoint."""
+        try:
+            await self._refresh(FRESH_S)
+        except ArenaError as error:
+            return EndpointStatus(self.name, self.url, self.kind, reachable=False, error=error.message)
+        return EndpointStatus(self.name, self.url, self.kind, True, self.version, len(self._models))
+
+    async def _refresh(self, max_age_s: float) -> None:
+        """Ask once for all who want to know at this moment; a caller who leaves does not cancel the others' answer."""
+        if self._old(max_age_s):
+            await asyncio.shield(self._ask_once())
+
+    def _old(self, max_age_s: float) -> bool:
+        return self._asked_s is None or self._clock() - self._asked_s >= max_age_s
+
+    def _ask_once(self) -> asyncio.Task[None]:
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._ask(), name=f"refresh {self.name}")
+            self._asking.add(self._refreshing)
+            self._refreshing.add_done_callback(self._asking.discard)
+        return self._refreshing
+
+    async def _ask(self) -> None:
+        self._asked_s = None
+        began_s = self._clock()
+        try:
+            models = await self.client.tags()
+            loaded = await self._loaded_now()
+            self.version = await self._version_now()  # each time: a server may be updated between two answers
+        except ArenaError as error:
+            self._note(error)
+            raise
+        self._note(None)
+        outdated = asyncio.current_task() is not self._refreshing
+        if outdated and self._asked_s is not None:
+            return  # a later question has been answered meanwhile
+        self._take_loaded(loaded, began_s)
+        self._take_models(models)
+        self._asked_s = None if outdated else self._clock()
+
+    def _take_models(self, models: tuple[ModelInfo, ...]) -> None:
+        shown = [info for info in models if self.spec.shows(canonical(info.name))]
+        self._models = tuple(
+            msgspec.structs.replace(
+                info, endpoints=(self.name,), loaded_on=(self.name,) if canonical(info.name) in self._contexts else ()
+            )
+            for info in shown
+        )
+        self.holds = {canonical(info.name): info for info in self._models}
+        self._listed_s = self._clock()
+        self.heard = True
+
+    def _take_loaded(self, loaded: tuple[LoadedModel, ...], asked_s: float) -> None:
+        """What is in memory by its own word, as of `asked_s`; what has answered since then is there too."""
+        self._loaded = loaded
+        self._contexts = {canonical(item.name): item.context_length for item in loaded}
+        self._answered = {key: at_s for key, at_s in self._answered.items() if at_s >= asked_s}
+
+    def _note(self, error: ArenaError | None) -> None:
+        """Keep what is wrong with the endpoint; the log tells of each change once, however often it is asked."""
+        before, self.error = self.error, None if error is None else error.message
+        if error is None:
+            if self.health.good():
+                self._is_back()
+        else:
+            self.health.bad(error)
+        if error is not None and error.message != before:
+            fields = {"endpoint": self.name, "code": error.code}
+            log.warning("an endpoint does not answer: %s", error.message, extra=fields)
+        elif error is None and before is not None:
+            log.info("an endpoint answers again", extra={"endpoint": self.name})
+
+    def _is_back(self) -> None:
+        """It was down and answers: it was restarted, so nothing of what it held against itself counts any more."""
+        self.breaker.reset()
+        self.rests_until_s = 0.0
+
+    async def _loaded_now(self) -> tuple[LoadedModel, ...]:
+        try:
+            items = await self.client.ps()
+        except ArenaError:
+            return ()  # very old servers have no /api/ps; not knowing is not an error
+        return tuple(msgspec.structs.replace(item, endpoint=self.name) for item in items)
+
+    async def _version_now(self) -> str | None:
+        try:
+            return await self.client.version()
+        except ArenaError:
+            return None
+
+    # probing
+
+    def watch(self) -> None:
+        """Begin to probe it at its interval, until `aclose()`."""
+        if self._prober is None and self.spec.check_interval_s > 0:
+            self._prober = Prober(self.name, self.probe, self._delay_s)
+
+    def hurry(self) -> None:
+        """Probe it now, where it is probed at all."""
+        if self._prober is not None:
+            self._prober.hurry()
+
+    async def probe(self) -> None:
+        """Is it up, and what is in its memory? Every LISTED_S, and when it has come back, also which models it has."""
+        try:
+            async with asyncio.timeout(self.spec.check_timeout_s):
+                await self._refresh(0.0)
+        except (ArenaError, TimeoutError):
+            pass
+
+    def _delay_s(self) -> float:
+        interval_s = self.spec.check_interval_s
+        return interval_s if self.health.up else min(interval_s, DOWN_CHECK_S)
+
+    async def aclose(self) -> None:
+        """End its connections."""
+        if self._prober is not None:
+            await self._prober.aclose()
+        asking = tuple(self._asking)
+        for task in asking:
+            task.cancel()
+        if asking:
+            await asyncio.wait(asking)
+        if "pool" in self.__dict__:
+            await self.pool.aclose()
+        await self.client.aclose()
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """A background question may fail unheard: the endpoint's status keeps the reason."""
+    if not task.cancelled():
+        task.exception()

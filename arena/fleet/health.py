@@ -1,0 +1,128 @@
+"""Is an endpoint up? Marks from probes and from traffic, and the prober that asks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+from arena.errors import ArenaError, Unreachable
+
+HealthState = Literal["healthy", "unhealthy", "offline", "draining", "unknown"]
+
+DOWN_CHECK_S = 1.0
+"""An endpoint that is down is probed at least this often."""
+
+
+class Health:
+    """What is known about an endpoint's being up. Probes count in rows, traffic counts at once.
+
+    `offline`: it takes no connections. `unhealthy`: it does, but does not answer as it should.
+    """
+
+    __slots__ = (
+        "_bad",
+        "_clock",
+        "_down_after",
+        "_good",
+        "_up_after",
+        "checked_s",
+        "checks",
+        "latency_s",
+        "next_check_s",
+        "since_s",
+        "state",
+        "up",
+    )
+
+    def __init__(self, clock: Callable[[], float], up_after: int = 1, down_after: int = 2) -> None:
+        self.state: Literal["healthy", "unhealthy", "offline", "unknown"] = "unknown"
+        self.up = True
+        self.since_s = clock()
+        self.checks = 0
+        self.checked_s: float | None = None
+        self.next_check_s: float | None = None
+        self.latency_s: float | None = None
+        self._clock = clock
+        self._good = self._bad = 0
+        self.limits(up_after, down_after)
+
+    def limits(self, up_after: int, down_after: int) -> None:
+        """So many good (bad) probes in a row bring it up (down)."""
+        self._up_after, self._down_after = up_after, down_after
+
+    def good(self) -> bool:
+        """It has answered a probe; was that what brought it back?"""
+        self._good, self._bad = self._good + 1, 0
+        if self.state == "healthy" or (not self.up and self._good < self._up_after):
+            return False
+        return self._become("healthy")
+
+    def bad(self, error: ArenaError) -> None:
+        """It has not answered a probe."""
+        self._good, self._bad = 0, self._bad + 1
+        if self._bad >= self._down_after or self.state == "unknown":
+            self._become(_kind_of(error))
+
+    def alive(self) -> None:
+        """A request was answered."""
+        self._bad = 0
+        if self.state != "healthy":
+            self._become("healthy")
+
+    def refused(self) -> None:
+        """A request got no connection: no need to wait for a probe."""
+        self._good = 0
+        self._bad = max(self._bad, self._down_after)
+        self._become("offline")
+
+    def _become(self, state: Literal["healthy", "unhealthy", "offline"]) -> bool:
+        """Change the state; True if it is up now and was not."""
+        was_up = self.up
+        if state != self.state:
+            self.state, self.since_s = state, self._clock()
+        self.up = state == "healthy"
+        return self.up and not was_up
+
+
+def _kind_of(error: ArenaError) -> Literal["unhealthy", "offline"]:
+    return "offline" if isinstance(error, Unreachable) else "unhealthy"
+
+
+class Prober:
+    """Asks one endpoint at its own interval until it is closed; `hurry()` asks soon."""
+
+    def __init__(
+        self,
+        name: str,
+        probe: Callable[[], Awaitable[object]],
+        delay_s: Callable[[], float],
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._probe = probe
+        self._delay_s = delay_s
+        self._jitter = jitter
+        self._hurry = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name=f"probe {name}")
+
+    def hurry(self) -> None:
+        """Something has changed: ask now."""
+        self._hurry.set()
+
+    async def aclose(self) -> None:
+        """Stop asking."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        """Probe, then rest for the interval, a little more or less, so that many endpoints do not march in step."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._probe()
+            timer = loop.call_later(self._delay_s() * (0.9 + 0.1 * self._jitter()), self._hurry.set)
+            try:
+                await self._hurry.wait()
+            finally:
+                timer.cancel()
+            self._hurry.clear()
