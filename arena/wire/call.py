@@ -171,8 +171,10 @@ class Call:
         """The request goes out on `connection` now."""
         self._dialing = None
         self._connection = connection
-        if self._paused:
-            self._loop.call_soon(self._pause_again)  # uvloop begins to read only after this
+
+    def sent(self) -> None:
+        """It is on its way: from now on the endpoint's time runs."""
+        self._pause_again()  # not before: uvloop begins to read only after the connection's own callback
         self.watch("head", self.timeouts.first_byte_s)
 
     def detached(self) -> None:

@@ -25,7 +25,18 @@ class Home(Protocol):
 class Connection(asyncio.Protocol):
     """The transport's callbacks. Everything about the current answer lives in `_answer` and is dropped with it."""
 
-    __slots__ = ("_answer", "_call", "_first", "_home", "_rest", "_room", "_time", "_transport", "idle_since_s")
+    __slots__ = (
+        "_answer",
+        "_call",
+        "_call_soon",
+        "_first",
+        "_home",
+        "_rest",
+        "_room",
+        "_time",
+        "_transport",
+        "idle_since_s",
+    )
 
     def __init__(self, home: Home, call: Call) -> None:
         self._home = home
@@ -35,7 +46,9 @@ class Connection(asyncio.Protocol):
         self._first = True
         self._rest = REST_BYTES
         self._room: asyncio.Future[None] | None = None
-        self._time = asyncio.get_running_loop().time
+        loop = asyncio.get_running_loop()
+        self._time = loop.time
+        self._call_soon = loop.call_soon
         self.idle_since_s = 0.0
 
     @property
@@ -63,15 +76,26 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         assert call.request is not None
         self._call = call
-        self._answer = call.answer()
+        self._answer = None
         self._rest = REST_BYTES
         call.attached(self)
+        # the request leaves at the end of this turn: what is only needed for its answer can wait until then
+        self._call_soon(self._sent, call)
         head, body = call.request
         if len(body) < REST_BYTES:
             self._transport.write(head + body)
         else:
             self._transport.write(head)
             self._transport.write(body)
+
+    def _sent(self, call: Call) -> None:
+        if self._call is call and self._answer is None:
+            self._expect(call)
+
+    def _expect(self, call: Call) -> Answer:
+        answer = self._answer = call.answer()
+        call.sent()
+        return answer
 
     def write(self, data: bytes) -> asyncio.Future[None] | None:
         """Send a piece of a request's body; what is returned, if anything, ends when there is room for the next."""
@@ -91,10 +115,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came and hand it over: one call of `on_data` a read, however many chunks it held."""
-        answer, call = self._answer, self._call
-        if answer is None or call is None:
+        call = self._call
+        if call is None:
             self.drop()  # nobody asked for anything
             return
+        answer = self._answer or self._expect(call)
         if call.done.cancelled():
             call.hang_up()  # its task cleans up in the loop's next turn; a fast endpoint says megabytes until then
             return
@@ -165,10 +190,12 @@ class Connection(asyncio.Protocol):
 
     def _lost(self, exc: Exception | None) -> None:
         """The endpoint hung up: was the answer complete, may the request be sent once more, or is it broken?"""
-        call, answer = self._call, self._answer
-        if call is None or answer is None:
+        call = self._call
+        if call is None:
             self.drop()
-        elif exc is None and answer.until_eof:
+            return
+        answer = self._answer or self._expect(call)
+        if exc is None and answer.until_eof:
             self._completed(call, answer)
         elif not self._first and call.resend and answer.untouched and not call.done.done():
             self.drop()
