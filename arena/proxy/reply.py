@@ -13,6 +13,7 @@ from arena.fleet import Fleet
 from arena.settings import Settings
 
 JSON = b"application/json; charset=utf-8"
+TEXT = b"text/plain; charset=utf-8"
 NDJSON = b"application/x-ndjson"
 
 

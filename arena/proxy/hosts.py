@@ -1,0 +1,78 @@
+"""Which hosts a route that we answer ourselves speaks to, and which models its caller may see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from arena import names
+from arena.errors import BadRequest, ModelNotFound
+from arena.exchange import Inbound
+from arena.fleet import Endpoint
+from arena.fleet.catalogue import ask
+from arena.names import canonical
+from arena.proxy.reply import Surroundings
+
+NATIVE = frozenset({"ollama", "engine"})
+"""The kinds of endpoints that speak Ollama's own API."""
+
+
+def of_kind(proxy: Surroundings, kinds: frozenset[str] | None) -> tuple[Endpoint, ...]:
+    """All endpoints of `kinds` (None: any), in the order of the settings."""
+    return tuple(one for one in proxy.fleet.endpoints if kinds is None or one.kind in kinds)
+
+
+def kinds_of(inbound: Inbound) -> frozenset[str] | None:
+    """The kinds of endpoints that stand behind the path: Ollama's own prefix is strict, the others take any."""
+    return NATIVE if inbound.path.startswith("/olla/ollama/") else None
+
+
+def asked(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    """Whom to ask: those that are believed to answer, or all, where that is said of none."""
+    return tuple(one for one in endpoints if one.health.up) or endpoints
+
+
+def seen(endpoint: Endpoint, inbound: Inbound, model: str) -> bool:
+    """May the caller see `model` on `endpoint`: neither hidden by the operator nor outside the caller's own list?"""
+    return endpoint.spec.shows(canonical(model)) and allowed(inbound, model)
+
+
+def allowed(inbound: Inbound, model: str) -> bool:
+    """May the caller's key use `model`?"""
+    return inbound.caller.models is None or names.matches(model, inbound.caller.models)
+
+
+async def holders(proxy: Surroundings, inbound: Inbound, model: str) -> list[tuple[Endpoint, str]]:
+    """The hosts that have `model`, each with its own spelling, those that answer first; an alias tries its models.
+
+    A name that nobody knows has the hosts asked once more. Raises ModelNotFound.
+    """
+    if allowed(inbound, model):
+        native = of_kind(proxy, NATIVE)
+        chain = proxy.fleet.catalogue.chain(model)
+        for miss in (False, True):
+            if miss:
+                await ask(asked(native))
+            for key, _ in chain:
+                if known := [(one, one.holds[key].name) for one in native if key in one.holds]:
+                    return sorted(known, key=lambda pair: not pair[0].health.up)
+    raise ModelNotFound(f"model '{model}' not found")
+
+
+def object_in(body: bytes) -> dict[str, Any]:
+    """The JSON object in a request's body. Raises BadRequest, in Ollama's words where it has any."""
+    if not body.strip():
+        raise BadRequest("missing request body")
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (ValueError, RecursionError):
+        raise BadRequest("The request body must be a JSON object") from None
+
+
+def model_in(asked_for: dict[str, Any]) -> str:
+    """The model that a body names (`model`, or its older name `name`). Raises BadRequest."""
+    model = asked_for.get("model") or asked_for.get("name")
+    if not model:
+        raise BadRequest("model is required")
+    return names.checked(model)
