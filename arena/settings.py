@@ -59,6 +59,12 @@ class Settings(BaseSettings):
         description="Ollama servers, separated by commas: url or name=url. "
         "Default: the local Ollama, or the embedded engine if none answers.",
     )
+    fleet: Path | None = Field(
+        None,
+        validation_alias=_names("ARENA_FLEET"),
+        description="YAML file that describes the servers in full (docs/fleet.md). "
+        "Default: fleet.yaml in ARENA_DATA, if there is one.",
+    )
     engine: Literal["auto", "on", "off"] = Field(
         "auto",
         validation_alias=_names("ARENA_ENGINE"),

@@ -36,7 +36,7 @@ FLOORS: dict[str, set[str]] = {
     "streaming": {"types", "errors"},
     "ollama": {"wire", "streaming", "names", "types", "errors"},
     "openai": {"ollama", "wire", "streaming", "types", "errors"},
-    "fleet": {"ollama", "wire", "streaming", "names", "types", "errors"},
+    "fleet": {"ollama", "openai", "wire", "streaming", *CORE},
     "proxy": {"exchange", "fleet", "ollama", "wire", "streaming", *CORE},
     "compare": {"fleet", "ollama", "streaming", "log", "types", "errors"},
     "catalog": {"fleet", "streaming", "log", *CORE},
@@ -63,7 +63,8 @@ LIBRARIES: dict[str, set[str]] = {
     "huggingface_hub": {"engine"},
     "msgspec": set(FLOORS),
     "numpy": {"engine"},
-    "pydantic": {"settings", "api"},
+    "pydantic": {"settings", "api", "fleet.config", "fleet.schema"},
+    "pydantic_core": {"fleet.config"},
     "pydantic_settings": {"settings"},
     "requests": {"cli"},
     "rich": {"cli"},
@@ -73,6 +74,7 @@ LIBRARIES: dict[str, set[str]] = {
     "uvicorn": {"server", "engine"},
     "uvloop": {"server", "engine"},
     "xllamacpp": {"engine.runner"},
+    "yaml": {"fleet.document"},
 }
 
 MODULE_LINES = 500
