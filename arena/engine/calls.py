@@ -90,7 +90,10 @@ class EmbedBody(Struct, frozen=True):
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """One answer that is wanted. Without messages and prompt it only loads (or unloads) the model."""
+    """One answer that is wanted. Without messages and prompt it only loads (or unloads) the model.
+
+    `count_each`: every piece says what the answer has cost so far.
+    """
 
     model: str
     messages: list[Message] = field(default_factory=list)
@@ -104,6 +107,7 @@ class Call(Struct, frozen=True, kw_only=True):
     truncate: bool = True
     shift: bool = True
     top_logprobs: int | None = None
+    count_each: bool = False
 
     @property
     def empty(self) -> bool:

@@ -110,6 +110,21 @@ class Engine:
             "prompt_eval_count": tokens,
         }
 
+    async def count(self, call: Call) -> int:
+        """How many tokens the prompt has, counted by the model itself. Raises ArenaError."""
+        model = await self.model(call.model)
+        _check_abilities(call, model)
+        call = _with_defaults(call, model)
+        async with self.runners.lease(self._needs(call, model)) as item:
+            _, body = translate.request_body(call, item.child.context)
+            try:
+                status, answer = await _asked(item.child.pool, translate.COUNT_PATH, body)
+            except RUNNER_LOST:
+                raise crashed(await _cause(item)) from None
+        if status != 200:
+            raise _error(translate.trouble_of(status, answer))
+        return int(msgspec.json.decode(answer)["input_tokens"])
+
     def _needs(self, call: Call, model: LocalModel) -> Needs:
         loading = allowed.loading(
             {**allowed.checked(model.found.parameters), **call.options},

@@ -22,8 +22,8 @@ from arena.engine.calls import (
 from arena.engine.core import Engine
 from arena.engine.durations import now, parse_duration
 from arena.engine.http import NDJSON, Reply, decoded
-from arena.engine.translate import Ending, Event, Piece
-from arena.errors import ArenaError, BadRequest, ModelNotFound
+from arena.engine.translate import Ending, Event, Piece, joined
+from arena.errors import BadRequest, ModelNotFound
 
 MOST_INPUTS = 2048
 
@@ -122,7 +122,8 @@ class Native:
         if stream:
             await reply.end()
         else:
-            await reply.json(_together(lines, whole, load_ns, arrived_ns))
+            piece, ending = joined(whole)
+            await reply.json(lines.line(piece, _metrics(ending, load_ns, arrived_ns)))
 
     async def embed(self, request: Request, reply: Reply) -> None:
         """POST /api/embed."""
@@ -154,18 +155,3 @@ class Native:
             return await self._engine.embed(call, inputs, body.dimensions)
         except ModelNotFound:
             raise ModelNotFound(f'model "{call.model}" not found, try pulling it first') from None
-
-
-def _together(lines: _Lines, events: list[Event], load_ns: int, arrived_ns: int) -> dict[str, Any]:
-    """One document of a whole answer."""
-    pieces = [event for event in events if isinstance(event, Piece)]
-    endings = [event for event in events if isinstance(event, Ending)]
-    if not endings:
-        raise ArenaError("an error was encountered while running the model: unexpected EOF")
-    whole = Piece(
-        "".join(piece.text for piece in pieces),
-        "".join(piece.thinking for piece in pieces),
-        tuple(call for piece in pieces for call in piece.tool_calls),
-        tuple(entry for piece in pieces for entry in piece.logprobs),
-    )
-    return lines.line(whole, _metrics(endings[-1], load_ns, arrived_ns))

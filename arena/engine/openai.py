@@ -6,6 +6,7 @@ import base64
 import secrets
 import struct
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,10 +17,12 @@ from arena.engine import options as allowed
 from arena.engine.calls import Call, Message, ToolCall, ToolFunction, check_images, checked_logprobs
 from arena.engine.core import Engine
 from arena.engine.http import EVENTS, Dialect, Reply, decoded
-from arena.engine.translate import Ending, Event, Piece, Timings
+from arena.engine.translate import Ending, Event, Piece, Timings, joined
 from arena.errors import ArenaError, BadRequest
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+EFFORTS: Mapping[str, bool | str] = {
+    "none": False, "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "max", "max": "max",
+}  # fmt: skip
 SYSTEM_FINGERPRINT = "fp_arena"
 _TYPES = {400: "invalid_request_error", 404: "not_found_error", 413: "invalid_request_error"}
 
@@ -140,13 +143,18 @@ def _parts(content: Any) -> tuple[list[str], list[str]]:
             texts.append(part["text"])
         elif part["type"] == "image_url":
             url = part["image_url"]["url"] if isinstance(part["image_url"], dict) else part["image_url"]
-            if not url.startswith("data:image/") or ";base64," not in url:
-                raise BadRequest("invalid image input: only data URLs are taken")
-            images.append(url.split(",", 1)[1])
+            images.append(data_of(url))
         else:
             raise BadRequest(f"invalid message format: part of type {part['type']}")
     check_images(images)
     return texts, images
+
+
+def data_of(url: str) -> str:
+    """The base64 of a picture in a data URL. Raises BadRequest for any other URL: nothing is fetched."""
+    if not url.startswith("data:image/") or ";base64," not in url:
+        raise BadRequest("invalid image input: only data URLs are taken")
+    return url.split(",", 1)[1]
 
 
 def _tool_call(call: dict[str, Any]) -> ToolCall:
@@ -157,21 +165,24 @@ def _tool_call(call: dict[str, Any]) -> ToolCall:
 def _chat_call(body: ChatCompletionBody) -> Call:
     if not body.messages:
         raise BadRequest("[] is too short - 'messages'")
-    if body.reasoning_effort not in (None, *EFFORTS):
-        raise BadRequest(f"invalid reasoning value: {body.reasoning_effort!r} (must be one of {', '.join(EFFORTS)})")
-    levels: dict[str | None, bool | str | None] = {
-        None: None, "none": False, "minimal": "low", "low": "low", "medium": "medium", "high": "high",
-        "xhigh": "max", "max": "max",
-    }  # fmt: skip
     return Call(
         model=_named(body.model),
         messages=[_message(message) for message in body.messages],
         options=_options(body),
         format=_format(body.response_format),
         tools=body.tools or [],
-        think=levels[body.reasoning_effort],
+        think=think_of(body.reasoning_effort),
         top_logprobs=checked_logprobs(body.logprobs, body.top_logprobs),
     )
+
+
+def think_of(effort: str | None) -> bool | str | None:
+    """What an effort of OpenAI's is here; None leaves it to the model. Raises BadRequest."""
+    if effort is None:
+        return None
+    if effort not in EFFORTS:
+        raise BadRequest(f"invalid reasoning value: {effort!r} (must be one of {', '.join(EFFORTS)})")
+    return EFFORTS[effort]
 
 
 def _named(model: str) -> str:
@@ -253,14 +264,7 @@ class _Chunks:
 
     def whole(self, events: list[Event]) -> dict[str, Any]:
         """The whole answer as one document."""
-        pieces = [event for event in events if isinstance(event, Piece)]
-        ending = next(event for event in reversed(events) if isinstance(event, Ending))
-        piece = Piece(
-            "".join(p.text for p in pieces),
-            "".join(p.thinking for p in pieces),
-            tuple(call for p in pieces for call in p.tool_calls),
-            tuple(entry for p in pieces for entry in p.logprobs),
-        )
+        piece, ending = joined(events)
         choice: dict[str, Any] = {"index": 0}
         if self._chat:
             choice["message"] = {"role": "assistant", **self._content(piece)}

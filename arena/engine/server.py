@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from arena import __version__
+from arena.engine.anthropic import Anthropic, AnthropicDialect
 from arena.engine.config import Config
 from arena.engine.core import Engine
 from arena.engine.digests import Digests
@@ -30,6 +31,7 @@ from arena.engine.native import Native
 from arena.engine.openai import OpenAI, OpenAIDialect, listed
 from arena.engine.prepare import first_start
 from arena.engine.pull import Pulls
+from arena.engine.responses import Responses
 from arena.engine.runners import Launch, Runners
 from arena.errors import BadRequest, ModelNotFound
 from arena.names import canonical
@@ -117,35 +119,48 @@ def create_app(config: Config, launch: Launch | None = None) -> ASGIApp:
             await pulls.close()
             await runners.close()
 
-    routes = _routes(Native(engine), OpenAI(engine), Inventory(engine, digests), Management(engine, pulls))
+    routes = [
+        *_ollama_routes(Native(engine), Inventory(engine, digests), Management(engine, pulls)),
+        *_v1_routes(OpenAI(engine), Responses(engine), Anthropic(engine), Inventory(engine, digests)),
+    ]
     refusals = {404: _no_such_path, 405: _no_such_method}
     return Guard(Starlette(routes=routes, lifespan=lifespan, exception_handlers=refusals))
 
 
-def _routes(native: Native, openai: OpenAI, inventory: Inventory, management: Management) -> list[Route]:
-    ollama, v1 = Dialect(), OpenAIDialect()
+def _route(path: str, method: str, work: Work, dialect: Dialect) -> Route:
+    return Route(path, attended(work, dialect), methods=[method])
 
-    def route(path: str, method: str, work: Work, dialect: Dialect = ollama) -> Route:
-        return Route(path, attended(work, dialect), methods=[method])
 
+def _ollama_routes(native: Native, inventory: Inventory, management: Management) -> list[Route]:
+    dialect = Dialect()
+    works: list[tuple[str, str, Work]] = [
+        ("/api/version", "GET", inventory.version),
+        ("/api/tags", "GET", inventory.tags),
+        ("/api/ps", "GET", inventory.ps),
+        ("/api/show", "POST", inventory.show),
+        ("/api/chat", "POST", native.chat),
+        ("/api/generate", "POST", native.generate),
+        ("/api/embed", "POST", native.embed),
+        ("/api/embeddings", "POST", native.embeddings),
+        ("/api/pull", "POST", management.pull),
+        ("/api/delete", "DELETE", management.delete),
+        ("/api/copy", "POST", management.copy),
+    ]
+    routes = [_route(path, method, work, dialect) for path, method, work in works]
+    return [Route("/", _alive, methods=["GET"]), *routes]
+
+
+def _v1_routes(openai: OpenAI, responses: Responses, anthropic: Anthropic, inventory: Inventory) -> list[Route]:
+    dialect, other = OpenAIDialect(), AnthropicDialect()
     return [
-        Route("/", _alive, methods=["GET"]),
-        route("/api/version", "GET", inventory.version),
-        route("/api/tags", "GET", inventory.tags),
-        route("/api/ps", "GET", inventory.ps),
-        route("/api/show", "POST", inventory.show),
-        route("/api/chat", "POST", native.chat),
-        route("/api/generate", "POST", native.generate),
-        route("/api/embed", "POST", native.embed),
-        route("/api/embeddings", "POST", native.embeddings),
-        route("/api/pull", "POST", management.pull),
-        route("/api/delete", "DELETE", management.delete),
-        route("/api/copy", "POST", management.copy),
-        route("/v1/models", "GET", inventory.v1_models, v1),
-        route("/v1/models/{id:path}", "GET", inventory.v1_model, v1),
-        route("/v1/chat/completions", "POST", openai.chat, v1),
-        route("/v1/completions", "POST", openai.completions, v1),
-        route("/v1/embeddings", "POST", openai.embeddings, v1),
+        _route("/v1/models", "GET", inventory.v1_models, dialect),
+        _route("/v1/models/{id:path}", "GET", inventory.v1_model, dialect),
+        _route("/v1/chat/completions", "POST", openai.chat, dialect),
+        _route("/v1/completions", "POST", openai.completions, dialect),
+        _route("/v1/embeddings", "POST", openai.embeddings, dialect),
+        _route("/v1/responses", "POST", responses.create, dialect),
+        _route("/v1/messages", "POST", anthropic.messages, other),
+        _route("/v1/messages/count_tokens", "POST", anthropic.count_tokens, other),
     ]
 
 

@@ -11,9 +11,11 @@ from msgspec import Struct
 
 from arena.engine import options as allowed
 from arena.engine.calls import Call, Message, ToolCall, ToolFunction
+from arena.errors import ArenaError
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETION_PATH = "/completion"
+COUNT_PATH = "/v1/chat/completions/input_tokens"
 _IMAGE_KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
 
 
@@ -28,12 +30,13 @@ class Timings(Struct, frozen=True):
 
 
 class Piece(Struct, frozen=True, gc=False):
-    """A piece of the answer."""
+    """A piece of the answer. `timings` are those so far, for a call that counts each piece."""
 
     text: str = ""
     thinking: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[dict[str, Any], ...] = ()
+    timings: Timings | None = None
 
 
 class Ending(Struct, frozen=True):
@@ -54,6 +57,22 @@ class Trouble(Struct, frozen=True):
 
 
 Event = Piece | Ending | Trouble
+
+
+def joined(events: list[Event]) -> tuple[Piece, Ending]:
+    """A whole answer as one piece and its end. Raises ArenaError when it has none."""
+    pieces = [event for event in events if isinstance(event, Piece)]
+    ending = next((event for event in reversed(events) if isinstance(event, Ending)), None)
+    if ending is None:
+        raise ArenaError("an error was encountered while running the model: unexpected EOF")
+    whole = Piece(
+        "".join(piece.text for piece in pieces),
+        "".join(piece.thinking for piece in pieces),
+        tuple(call for piece in pieces for call in piece.tool_calls),
+        tuple(entry for piece in pieces for entry in piece.logprobs),
+        ending.timings,
+    )
+    return whole, ending
 
 
 def request_body(call: Call, context: int) -> tuple[str, bytes]:
@@ -85,6 +104,8 @@ def _chat(call: Call) -> dict[str, Any]:
         body["tool_choice"] = call.tool_choice or "auto"
     if call.top_logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": call.top_logprobs}
+    if call.count_each:
+        body["timings_per_token"] = True
     if call.think is not None:
         body["chat_template_kwargs"] = {"enable_thinking": bool(call.think)}
         if isinstance(call.think, str):
@@ -177,7 +198,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._rest = b""
-        self._reason = "stop"
+        self._reason: str | None = None
         self._calls: dict[int, _ToolDelta] = {}
         self._chunks = msgspec.json.Decoder(_Chunk)
 
@@ -199,20 +220,22 @@ class Decoder:
             yield from self._completion(chunk)
             return
         for choice in chunk.choices:
-            yield from self._choice(choice)
-        if chunk.timings is not None:
+            yield from self._choice(choice, chunk.timings)
+        if chunk.timings is not None and (self._reason is not None or not chunk.choices):
             if self._calls:
-                yield Piece(tool_calls=tuple(_whole(call) for _, call in sorted(self._calls.items())))
-            yield Ending(self._reason, chunk.timings)
+                calls = tuple(_whole(call) for _, call in sorted(self._calls.items()))
+                yield Piece(tool_calls=calls, timings=chunk.timings)
+            yield Ending(self._reason or "stop", chunk.timings)
 
-    def _choice(self, choice: _Choice) -> Iterator[Event]:
+    def _choice(self, choice: _Choice, timings: Timings | None) -> Iterator[Event]:
         delta = choice.delta
         if delta is not None:
             for part in delta.tool_calls or ():
                 self._add(part)
             if delta.content or delta.reasoning_content:
                 logprobs = (choice.logprobs.content or []) if choice.logprobs else []
-                yield Piece(delta.content or "", delta.reasoning_content or "", (), tuple(map(_probability, logprobs)))
+                text, thinking = delta.content or "", delta.reasoning_content or ""
+                yield Piece(text, thinking, (), tuple(map(_probability, logprobs)), timings)
         if choice.finish_reason is not None:
             self._reason = choice.finish_reason
 

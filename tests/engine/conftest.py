@@ -15,7 +15,11 @@ import pytest
 from arena.engine.config import Config
 from arena.engine.runners import Launch
 from arena.engine.server import create_app, create_server
-from tests.engine.files import smollm2, write_tiny
+from tests.engine.files import gguf_bytes, smollm2, write_tiny
+from tests.engine.scripted import Scripted
+
+TEMPLATE = "{% if tools %}{{ tools }}{% endif %}{% if enable_thinking %}x{% endif %}"
+KEYS = {"general.architecture": "llama", "llama.context_length": 4096, "tokenizer.chat_template": TEMPLATE}
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +74,36 @@ async def serving(config: Config, launch: Launch | None = None) -> AsyncIterator
 async def engine(tiny_data: Path) -> AsyncIterator[httpx.AsyncClient]:
     """One engine with the tiny models for the tests of a module."""
     async with serving(config_for(tiny_data, parallel=2, context_length=512)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+async def actor() -> AsyncIterator[Scripted]:
+    """One script for the tests of a module."""
+    async with Scripted().running() as scripted:
+        yield scripted
+
+
+@pytest.fixture
+def script(actor: Scripted, monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    """The script, begun anew."""
+    monkeypatch.setattr(actor, "port", actor.port)
+    monkeypatch.setattr("arena.engine.core.LAST_WORDS_S", 0.01)  # its last words are scripted, too
+    actor.reset()
+    return actor
+
+
+@pytest.fixture(scope="module")
+async def able(actor: Scripted, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
+    """An engine whose only model thinks, uses tools and sees, and is played by the script."""
+    tmp_path = tmp_path_factory.mktemp("able")
+    folder = tmp_path / "models" / "able"
+    folder.mkdir(parents=True)
+    (folder / "1b.gguf").write_bytes(gguf_bytes(KEYS))
+    (folder / "1b.json").write_bytes(b'{"system": "Be kind.", "parameters": {"top_k": 3}}')
+    (folder / "mmproj.gguf").write_bytes(gguf_bytes())
+    (folder.parent / "vectors.gguf").write_bytes(gguf_bytes({"general.architecture": "bert"}))
+    async with serving(config_for(tmp_path), actor) as client:
         yield client
 
 

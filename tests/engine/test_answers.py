@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +11,12 @@ import httpx
 import pytest
 
 from tests.engine.conftest import config_for, serving
-from tests.engine.files import gguf_bytes
 from tests.engine.scripted import END, Scripted, delta
 
 pytestmark = pytest.mark.anyio
 
-TEMPLATE = "{% if tools %}{{ tools }}{% endif %}{% if enable_thinking %}x{% endif %}"
-KEYS = {"general.architecture": "llama", "llama.context_length": 4096, "tokenizer.chat_template": TEMPLATE}
 CALL = {"index": 0, "id": "c1", "function": {"name": "add", "arguments": '{"a": 1}'}}
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
-
-
-@pytest.fixture(scope="module")
-async def actor() -> AsyncIterator[Scripted]:
-    async with Scripted().running() as scripted:
-        yield scripted
-
-
-@pytest.fixture
-def script(actor: Scripted, monkeypatch: pytest.MonkeyPatch) -> Scripted:
-    monkeypatch.setattr(actor, "port", actor.port)
-    monkeypatch.setattr("arena.engine.core.LAST_WORDS_S", 0.01)  # its last words are scripted, too
-    actor.reset()
-    return actor
-
-
-@pytest.fixture(scope="module")
-async def able(actor: Scripted, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
-    """An engine whose only model thinks, uses tools and sees, and is played by the script."""
-    tmp_path = tmp_path_factory.mktemp("able")
-    folder = tmp_path / "models" / "able"
-    folder.mkdir(parents=True)
-    (folder / "1b.gguf").write_bytes(gguf_bytes(KEYS))
-    (folder / "1b.json").write_bytes(b'{"system": "Be kind.", "parameters": {"top_k": 3}}')
-    (folder / "mmproj.gguf").write_bytes(gguf_bytes())
-    (folder.parent / "vectors.gguf").write_bytes(gguf_bytes({"general.architecture": "bert"}))
-    async with serving(config_for(tmp_path), actor) as client:
-        yield client
 
 
 def ask(**more: Any) -> dict[str, Any]:
