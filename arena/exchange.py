@@ -48,7 +48,7 @@ class Sink(Protocol):
     """
 
     def start(self, status: int, headers: Headers) -> None:
-        """Begin the answer; once."""
+        """Begin the answer; once. It goes out with the first piece of its body."""
 
     def write(self, data: bytes) -> None:
         """A piece of the body, sent with everything else of this turn of the loop."""

@@ -92,7 +92,7 @@ async def carry(begin: Begin, inbound: Inbound, body: bytes, receive: Receive, s
             ready = await sink.news()
             if client.left:
                 return
-            if sink.head is not None and not started:
+            if sink.head is not None and not started and (ready or sink.ended):
                 started = True
                 status, headers = sink.head
                 await send({"type": "http.response.start", "status": status, "headers": headers})

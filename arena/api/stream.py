@@ -38,8 +38,9 @@ class LineStream:
         self._started = False
 
     def begin(self) -> LineStream:
-        """Send the requests."""
+        """Send the requests; while the endpoints think, the head of the answer is made ready."""
         self._run.push(self._write)
+        asyncio.get_running_loop().call_soon(self._start)
         return self
 
     def pause(self) -> None:
@@ -54,14 +55,17 @@ class LineStream:
         """The client has hung up: every endpoint is freed."""
         self._run.cancel()
 
+    def _start(self) -> None:
+        if not self._started:
+            self._started = True
+            self._sink.start(200, _HEADERS)
+
     def _write(self, batch: Batch) -> None:
         sound = False
         try:
             chunk = self._lines.encoded(batch)
             if chunk:
-                if not self._started:
-                    self._started = True
-                    self._sink.start(200, _HEADERS)
+                self._start()
                 self._sink.write(chunk)
             if not self._lines.open:
                 self._sink.end()

@@ -89,7 +89,8 @@ class Exchange:
 
     def start(self, status: int, headers: Headers) -> None:
         """Begin the answer; it goes out with the first piece of its body."""
-        self.response_started = True
+        if self.response_complete:
+            return
         self.status = status
         if self.dress is not None:
             headers = self.dress(headers)
@@ -113,6 +114,7 @@ class Exchange:
         head = self._head
         if head:
             self._head = b""
+            self.response_started = True
         self._connection.transport.write(b"%b%x\r\n%b\r\n" % (head, len(data), data) if self._chunked else head + data)
 
     def end(self, trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
@@ -130,8 +132,6 @@ class Exchange:
     def abort(self) -> None:
         """Cut the connection once all that was written is out: the client sees that the answer is not whole."""
         if not self.response_complete:
-            if self._head:
-                self._connection.transport.write(self._head)
             self.keep_alive = False
             self._close()
             self._connection.direct_answer_complete(self)

@@ -131,8 +131,6 @@ class LimitedProtocol(HttpToolsProtocol):
             self._waiting.clear()
 
     def _take_head(self, data: bytes) -> None:
-        if self._stage is Stage.IDLE:
-            self._enter(Stage.HEAD)
         if self._waiting:
             searched = max(0, len(self._waiting) - len(END) + 1)
             self._waiting += data
@@ -145,6 +143,8 @@ class LimitedProtocol(HttpToolsProtocol):
             if end < 0:
                 self._waiting += data
         if end < 0:
+            if self._stage is Stage.IDLE:
+                self._enter(Stage.HEAD)
             wrong = partial_flaw(self._waiting, self._limits)
             if wrong is not None:
                 self._refuse(wrong)
@@ -215,12 +215,14 @@ class LimitedProtocol(HttpToolsProtocol):
         """One header; what comes after a chunked body (a trailer) must not change the request."""
         if not self._in_head:
             return
-        super().on_header(name, value)
-        lower = self.headers[-1][0]
+        lower = name.lower()
+        self.headers.append((lower, value))
         if lower == b"content-length":
             self._unread = int(value)
         elif lower == b"transfer-encoding":
             self._chunked = True
+        elif lower == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
 
     def on_headers_complete(self) -> None:
         """The head is complete: the application starts, or waits for the body of a request that it takes directly."""
@@ -278,7 +280,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._stage is Stage.DISCARD:
             self._enter(Stage.IDLE)
         elif self._stage is Stage.BODY:
-            self._enter(Stage.BUSY)
+            self._stage = Stage.BUSY  # which nobody times
 
     # what is answered
 
