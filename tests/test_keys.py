@@ -155,7 +155,16 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("", {}), ("a b", {}), ("-a", {}), ("a" * 65, {}), ("a", {"per_minute": 0}), ("a", {"scopes": ("root",)})],
+    [
+        ("", {}),
+        ("a b", {}),
+        ("-a", {}),
+        ("a" * 65, {}),
+        ("a\n", {}),
+        ("a", {"per_minute": 0}),
+        ("a", {"models": ("\x1b[1m",)}),
+        ("a", {"scopes": ("root",)}),
+    ],
 )
 def test_a_key_that_makes_no_sense_is_refused(house: House, name: str, more: dict[str, object]) -> None:
     with pytest.raises(BadRequest, match="cannot be made"):

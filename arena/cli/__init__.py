@@ -1,4 +1,4 @@
-"""The command line: serve, models, chat, pull, engine, setup, version. Commands import what they need when they run."""
+"""The command line: serve, models, chat, pull, engine, setup, fleet, keys, version. Commands import what they use."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from arena import __version__
+from arena.cli import keys
 from arena.errors import ArenaError, SettingsError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(keys.app)
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m arena") -> NoReturn:

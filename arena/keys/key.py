@@ -19,10 +19,10 @@ Limit = Annotated[int, Meta(ge=1, le=10**15)]
 class Key(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A named key as it is kept. `models` are globs (None: all); limits are None where there is none."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     scopes: tuple[Scope, ...]
-    models: tuple[Annotated[str, Meta(min_length=1, max_length=255)], ...] | None = None
+    models: tuple[Annotated[str, Meta(pattern=r"^[!-~]{1,255}\Z")], ...] | None = None
     per_minute: Limit | None = None
     tokens_per_minute: Limit | None = None
     tokens_per_day: Limit | None = None
