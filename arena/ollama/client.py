@@ -78,12 +78,14 @@ class OllamaClient:
         max_bytes: int = 64 * 1024 * 1024,
         headers: Iterable[tuple[str, str]] = (),
         resolver: Resolver | None = None,
+        pool: Pool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """A `pool` to the same server takes the place of `headers` and `resolver`, and is closed with the client."""
         self.url = url
         self.name = name
         self._timeouts = limits = timeouts or Timeouts()
-        self._pool = Pool(url, name=name, timeouts=limits, headers=headers, resolver=resolver)
+        self._pool = pool or Pool(url, name=name, timeouts=limits, headers=headers, resolver=resolver)
         self._budget = Budget(max_deltas, max_bytes)
         self._clock = clock
         self._quick = Timeouts(

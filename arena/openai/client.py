@@ -71,15 +71,17 @@ class OpenAIClient:
         max_bytes: int = 64 * 1024 * 1024,
         headers: Iterable[tuple[str, str]] = (),
         resolver: Resolver | None = None,
+        pool: Pool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """A `pool` to the same server takes the place of `key`, `headers` and `resolver`; it is closed with this."""
         self.url = url
         self.name = name
         limits = timeouts or Timeouts()
         if key:
             headers = [*headers, ("Authorization", f"Bearer {key}")]
         base = url.rstrip("/").removesuffix("/v1")
-        self._pool = Pool(base, name=name, timeouts=limits, headers=headers, resolver=resolver)
+        self._pool = pool or Pool(base, name=name, timeouts=limits, headers=headers, resolver=resolver)
         self._budget = Budget(max_deltas, max_bytes)
         self._clock = clock
         self._quick = Timeouts(
