@@ -4,6 +4,7 @@
 lease tells how it went and closes it. Everything else here serves that choice.
 """
 
+from arena.fleet.connect import connect
 from arena.fleet.endpoint import DESCRIBED_S, FRESH_S, Endpoint
 from arena.fleet.fleet import Fleet
 from arena.fleet.lease import Lease, Usage, Wanted
@@ -23,4 +24,5 @@ __all__ = [
     "StickySpec",
     "Usage",
     "Wanted",
+    "connect",
 ]

@@ -37,11 +37,10 @@ class Balancer:
         self._served[chosen.name] = self._turn
         return chosen
 
-    def forget(self, names: Sequence[str]) -> None:
-        """These endpoints are gone."""
-        for name in names:
-            self._served.pop(name, None)
-            self._credit.pop(name, None)
+    def forget(self, name: str) -> None:
+        """This endpoint is gone."""
+        self._served.pop(name, None)
+        self._credit.pop(name, None)
 
     def _last(self, endpoint: Endpoint) -> int:
         return self._served.get(endpoint.name, 0)

@@ -7,17 +7,18 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from typing import TypeAlias
 
 import msgspec
 
-from arena.errors import ArenaError, ModelNotFound, Unreachable
+from arena.errors import ArenaError, Busy, ModelNotFound, Unreachable, UpstreamTimeout
 from arena.fleet.breaker import Breaker, is_failure
 from arena.fleet.health import DOWN_CHECK_S, Health, HealthState, Prober
 from arena.fleet.lease import Lease, Routing, Wanted
 from arena.fleet.spec import EndpointSpec
 from arena.names import canonical
 from arena.ollama import OllamaClient
+from arena.openai import OpenAIClient
 from arena.types import EndpointKind, EndpointStatus, LoadedModel, ModelInfo
 from arena.wire import Pool
 
@@ -32,6 +33,8 @@ LISTED_S = 30.0
 MAX_REST_S = 300.0
 """Longest time for which an endpoint's own Retry-After is believed."""
 
+Client: TypeAlias = OllamaClient | OpenAIClient
+
 _STAY = Routing("", "routed", "")
 
 
@@ -41,12 +44,14 @@ class Endpoint:
     def __init__(
         self,
         name: str,
-        client: OllamaClient,
+        client: Client,
         kind: EndpointKind = "ollama",
         clock: Callable[[], float] = time.monotonic,
         *,
         spec: EndpointSpec | None = None,
+        pool: Pool | None = None,
     ) -> None:
+        """`pool` is the client's own, where it shares it; otherwise one is made when it is needed."""
         self.name = name
         self.client = client
         self.kind = kind
@@ -58,11 +63,16 @@ class Endpoint:
         self.health = Health(clock, self.spec.up_after, self.spec.down_after)
         self.breaker = Breaker(clock)
         self.rests_until_s = 0.0
+        self.on_ready: Callable[[], object] = lambda: None
+        """Called when work may come again, after there was none to be had."""
         self.holds: dict[str, ModelInfo] = {}
         self.heard = False
         self._clock = clock
+        self._pool = pool
+        self._own_pool: Pool | None = None
         self._leases: set[Lease] = set()
         self._per_model: dict[str, int] = {}
+        self._listed: tuple[ModelInfo, ...] = ()
         self._models: tuple[ModelInfo, ...] = ()
         self._contexts: dict[str, int | None] = {}
         self._loaded: tuple[LoadedModel, ...] = ()
@@ -79,18 +89,22 @@ class Endpoint:
         """The base url, without credentials."""
         return self.client.url
 
-    @cached_property
+    @property
     def pool(self) -> Pool:
-        """Connections for requests that are handed on as they came, with the endpoint's own credentials."""
-        spec = self.spec
-        auth = ((spec.auth.header, spec.auth.value.reveal()),) if spec.auth else ()
-        return Pool(
-            self.url,
-            name=self.name,
-            timeouts=spec.timeouts,
-            headers=(*spec.headers, *auth),
-            verify=spec.tls_verify,
-        )
+        """The connections, for requests that are handed on as they came; they carry the endpoint's credentials."""
+        if self._pool is None:
+            self._pool = self._own_pool = Pool(self.url, name=self.name, timeouts=self.spec.timeouts)
+        return self._pool
+
+    def adopt(self, spec: EndpointSpec) -> None:
+        """Go on under a changed specification of the same server."""
+        if spec.weight != self.spec.weight:
+            self.weight = spec.weight
+        self.spec = spec
+        self.health.limits(spec.up_after, spec.down_after)
+        if self.heard:
+            self._take_models(self._listed)
+        self.hurry()
 
     @property
     def in_flight(self) -> int:
@@ -161,8 +175,9 @@ class Endpoint:
             self.breaker.good(lease.ticket)
             if key:
                 self._answered[key] = now_s
-            if self.health.state != "healthy":
+            if not self.health.up:
                 self.health.alive()
+                self.on_ready()
         elif lease.outcome == "left":
             self.breaker.left(lease.ticket)
         else:
@@ -170,14 +185,14 @@ class Endpoint:
         return now_s
 
     def _failed(self, lease: Lease, now_s: float) -> None:
-        status, error = lease.status, lease.error
-        if status is None and isinstance(error, ArenaError):
-            status = getattr(error, "upstream_status", None)
+        error = lease.error
+        status = lease.status or getattr(error, "upstream_status", None)
         if (status == 404 or isinstance(error, ModelNotFound)) and lease.key in self.holds:
             self.forget()
             self.freshen()
-        if lease.retry_after_s is not None and (status in (429, 503) or status is None):
-            self.rests_until_s = max(self.rests_until_s, now_s + min(lease.retry_after_s, MAX_REST_S))
+        wait_s = lease.retry_after_s or (error.retry_after_s if isinstance(error, Busy) else None)
+        if wait_s is not None:
+            self.rests_until_s = max(self.rests_until_s, now_s + min(wait_s, MAX_REST_S))
         if is_failure(error, status):
             self.breaker.bad(lease.ticket)
         elif status is not None and status < 500:
@@ -185,7 +200,7 @@ class Endpoint:
         else:
             self.breaker.left(lease.ticket)
         if isinstance(error, Unreachable):
-            self._answered.clear()
+            self._contexts, self._answered = {}, {}
             self.health.refused()
             self.hurry()
 
@@ -276,9 +291,11 @@ class Endpoint:
             return  # a later question has been answered meanwhile
         self._take_loaded(loaded, began_s)
         self._take_models(models)
+        self._listed_s = self._clock()
         self._asked_s = None if outdated else self._clock()
 
     def _take_models(self, models: tuple[ModelInfo, ...]) -> None:
+        self._listed = models
         shown = [info for info in models if self.spec.shows(canonical(info.name))]
         self._models = tuple(
             msgspec.structs.replace(
@@ -287,7 +304,6 @@ class Endpoint:
             for info in shown
         )
         self.holds = {canonical(info.name): info for info in self._models}
-        self._listed_s = self._clock()
         self.heard = True
 
     def _take_loaded(self, loaded: tuple[LoadedModel, ...], asked_s: float) -> None:
@@ -314,13 +330,17 @@ class Endpoint:
         """It was down and answers: it was restarted, so nothing of what it held against itself counts any more."""
         self.breaker.reset()
         self.rests_until_s = 0.0
+        self._listed_s = None
+        self.on_ready()
 
     async def _loaded_now(self) -> tuple[LoadedModel, ...]:
         try:
-            items = await self.client.ps()
+            return await self._placed(self.client)
         except ArenaError:
             return ()  # very old servers have no /api/ps; not knowing is not an error
-        return tuple(msgspec.structs.replace(item, endpoint=self.name) for item in items)
+
+    async def _placed(self, client: Client) -> tuple[LoadedModel, ...]:
+        return tuple(msgspec.structs.replace(item, endpoint=self.name) for item in await client.ps())
 
     async def _version_now(self) -> str | None:
         try:
@@ -342,18 +362,43 @@ class Endpoint:
 
     async def probe(self) -> None:
         """Is it up, and what is in its memory? Every LISTED_S, and when it has come back, also which models it has."""
+        began_s = self._clock()
+        old = self._listed_s is None or began_s - self._listed_s >= LISTED_S
         try:
             async with asyncio.timeout(self.spec.check_timeout_s):
-                await self._refresh(0.0)
-        except (ArenaError, TimeoutError):
-            pass
+                if old or not self.health.up or isinstance(self.client, OpenAIClient):
+                    await self._refresh(0.0)
+                else:
+                    await self._look(self.client, began_s)
+        except ArenaError:
+            pass  # noted already
+        except TimeoutError:
+            text = f"{self.name} did not answer a probe in {self.spec.check_timeout_s:g} s"
+            self._note(UpstreamTimeout(text, endpoint=self.name))
+        now_s = self._clock()
+        self.health.checked(now_s, now_s - began_s, now_s + self._delay_s())
+
+    async def _look(self, client: OllamaClient, began_s: float) -> None:
+        """What is in memory; where that is not told, its version, so that only silence counts as silence."""
+        try:
+            try:
+                self._take_loaded(await self._placed(client), began_s)
+            except (Unreachable, UpstreamTimeout):
+                raise
+            except ArenaError:
+                await client.version()
+        except ArenaError as error:
+            self._note(error)
+            raise
+        self._note(None)
 
     def _delay_s(self) -> float:
+        """Seconds until the next probe."""
         interval_s = self.spec.check_interval_s
         return interval_s if self.health.up else min(interval_s, DOWN_CHECK_S)
 
     async def aclose(self) -> None:
-        """End its connections."""
+        """End its probes and its connections."""
         if self._prober is not None:
             await self._prober.aclose()
         asking = tuple(self._asking)
@@ -361,8 +406,8 @@ class Endpoint:
             task.cancel()
         if asking:
             await asyncio.wait(asking)
-        if "pool" in self.__dict__:
-            await self.pool.aclose()
+        if self._own_pool is not None:
+            await self._own_pool.aclose()
         await self.client.aclose()
 
 

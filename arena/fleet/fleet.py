@@ -1,55 +1,77 @@
-"""The fleet: all endpoints, and the choice among them."""
+"""The fleet: all endpoints, the choice among them, and their coming and going."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from arena.errors import ArenaError, ModelNotFound, NoEndpoint
+from arena.errors import ArenaError, Busy, ModelNotFound, NoEndpoint
 from arena.fleet.balancer import Balancer
-from arena.fleet.catalogue import Catalogue, ask
+from arena.fleet.book import Book
+from arena.fleet.catalogue import Catalogue, Chain, ask
+from arena.fleet.connect import connect
 from arena.fleet.endpoint import DESCRIBED_S, FRESH_S, Endpoint
-from arena.fleet.lease import Lease, Routing, Wanted
-from arena.fleet.spec import FleetSpec
+from arena.fleet.lease import Lease, Routing, StickyWord, Wanted
+from arena.fleet.queue import Queue
+from arena.fleet.spec import EndpointSpec, FleetSpec
+from arena.fleet.sticky import Sticky
 from arena.types import EndpointStatus, LoadedModel, ModelInfo
 
 T = TypeVar("T")
+Wait = Literal["full", "missing"]
+"""Why there is no lease at once: every place is taken, or no endpoint is known to have the model."""
+
 NONE_TRIED: frozenset[str] = frozenset()
+_NO_MODEL: Chain = (("", ""),)
 
 
 class Fleet:
-    """All endpoints."""
+    """All endpoints. It works as it is; `start()` adds probing, `aclose()` ends everything."""
 
     def __init__(
         self,
         endpoints: Sequence[Endpoint] = (),
         spec: FleetSpec | None = None,
+        *,
+        build: Callable[[EndpointSpec], Endpoint] = connect,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._endpoints = tuple(endpoints)
+        """`endpoints` come before those of `spec`, which `build` makes."""
+        self.book = Book()
+        self._build = build
         self._clock = clock
-        self._adopt(spec or FleetSpec())
+        self._watching = False
+        self._closing: set[asyncio.Task[None]] = set()
+        self._retired: set[Endpoint] = set()
+        self._endpoints: tuple[Endpoint, ...] = ()
+        spec = spec or FleetSpec()
+        self.queue = Queue(spec.queue, self._serve, clock)
+        self._adopt(spec)
+        for endpoint in (*endpoints, *map(build, spec.endpoints)):
+            self.add(endpoint)
 
     def _adopt(self, spec: FleetSpec) -> None:
+        """Everything that follows from `spec` but the endpoints; pins and whose turn it is begin anew if they must."""
         self.spec = spec
         self.catalogue = Catalogue(spec.aliases)
-        self._balancer = Balancer(spec.strategy)
-        self._found = Routing(spec.strategy, "routed", "model_found")
-        self._any = Routing(spec.strategy, "routed", "any_endpoint")
-        self._named = Routing(spec.strategy, "routed", "endpoint_named")
-        self._panic = Routing(spec.strategy, "fallback", "least_bad")
-        self._alias = Routing("alias", "routed", "alias_resolved")
+        self.balancer = Balancer(spec.strategy)
+        self.sticky = Sticky(spec.sticky)
+        self.queue.spec = spec.queue
+        self._sticks = spec.sticks
+        strategy = spec.strategy
+        self._found = Routing(strategy, "routed", "model_found")
+        self._any = Routing(strategy, "routed", "any_endpoint")
+        self._named = Routing(strategy, "routed", "endpoint_named")
+        self._aliased = Routing("alias", "routed", "model_found")
+        self._unproven = Routing(strategy, "fallback", "model_not_found_fallback")
+        self._panic = Routing(strategy, "fallback", "all_unhealthy_fallback")
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The endpoints, in the order of the settings."""
         return self._endpoints
-
-    def add(self, endpoint: Endpoint) -> None:
-        """Take one more endpoint into service (the embedded engine joins when it is ready)."""
-        self._endpoints = (*self._endpoints, endpoint)
 
     def endpoint(self, name: str) -> Endpoint:
         """The endpoint called `name`; raises NoEndpoint."""
@@ -58,62 +80,308 @@ class Fleet:
                 return endpoint
         raise NoEndpoint(f"No endpoint is called {name!r}.")
 
+    @property
+    def default(self) -> Endpoint:
+        """Where models are managed when nobody says where: the one that the settings name, else the first."""
+        if self.spec.default_endpoint is not None:
+            return self.endpoint(self.spec.default_endpoint)
+        if not self._endpoints:
+            raise _nobody_at_all()
+        return self._endpoints[0]
+
     # leases
 
     def try_lease(self, wanted: Wanted, tried: frozenset[str] = NONE_TRIED) -> Lease | None:
         """A lease at once, or None where one would have to wait: for the endpoints to say what they have, or a place.
 
-        Raises NoEndpoint where there is none (left) that could serve it.
+        `tried` are the endpoints that have failed this request already. Raises NoEndpoint where there is none (left)
+        that could serve it, and Busy with `retry_after_s` where all have asked for a rest.
         """
-        chain = self.catalogue.chain(wanted.model) if wanted.model is not None else (("", ""),)
-        now_s = self._clock()
-        for key, name in chain:
-            candidates = [
-                endpoint
-                for endpoint in self._endpoints
-                if endpoint.name not in tried
-                and (wanted.endpoint is None or endpoint.name == wanted.endpoint)
-                and (wanted.kinds is None or endpoint.kind in wanted.kinds)
-                and (not key or key in endpoint.holds or len(self._endpoints) == 1 or wanted.endpoint is not None)
-            ]
-            if candidates:
-                chosen = self._balancer.choose(candidates, key)
-                info = chosen.holds.get(key)
-                model = info.name if info is not None else name
-                return Lease(chosen, model, key, wanted, tried, self._found, now_s, self._ended)
-        if wanted.endpoint is not None:
-            self.endpoint(wanted.endpoint)
-        if wanted.model is None or not self._endpoints or tried:
-            raise NoEndpoint("No endpoint is left that could serve this.")
-        return None
+        found = self._pick(wanted, tried)
+        return found if isinstance(found, Lease) else None
 
     async def lease(self, wanted: Wanted, tried: frozenset[str] = NONE_TRIED) -> Lease:
         """A lease, after asking the endpoints or waiting for a place where that is needed.
 
-        Raises ModelNotFound, NoEndpoint (nothing up, or nothing of that kind) and Busy with `retry_after_s`.
+        Raises ModelNotFound, NoEndpoint (none there, or none of that kind is left) and Busy with `retry_after_s`.
         """
-        lease = self.try_lease(wanted, tried)
-        if lease is None:
-            errors = await ask(self._endpoints)
-            if len(errors) == len(self._endpoints):
-                raise errors[0]
-            lease = self.try_lease(wanted, tried)
-        if lease is None:
+        found = self._pick(wanted, tried)
+        if found == "missing":
+            await self._ask(wanted)
+            found = self._pick(wanted, tried)
+        if isinstance(found, Lease):
+            return found
+        began_s = self._clock()
+        try:
+            if found == "full":
+                return await self.queue.wait(wanted, tried)
             raise ModelNotFound(f"model '{wanted.model}' not found, try pulling it first")
+        except ArenaError as error:
+            if not tried:
+                self.book.refuse(wanted, error, self._clock() - began_s)
+            raise
+
+    def _serve(self, wanted: Wanted, tried: frozenset[str]) -> Lease | None:
+        """What the queue calls for one that waits."""
+        found = self._pick(wanted, tried)
+        return found if isinstance(found, Lease) else None
+
+    def _pick(self, wanted: Wanted, tried: frozenset[str]) -> Lease | Wait:
+        """Choose. An alias stands for several models; the first that somebody can serve now is taken."""
+        if wanted.endpoint is not None:
+            return self._named_one(wanted, tried)
+        now_s = self._clock()
+        chain = _NO_MODEL if wanted.model is None else self.catalogue.chain(wanted.model)
+        kinds = wanted.kinds
+        sole = len(self._endpoints) == 1 and len(chain) == 1  # it says itself whether it has the model
+        full = False
+        troubled: list[tuple[Endpoint, str, str]] = []
+        for key, name in chain:
+            candidates: list[Endpoint] = []
+            for endpoint in self._endpoints:
+                if (
+                    endpoint.name in tried
+                    or (kinds is not None and endpoint.kind not in kinds)
+                    or not (sole or not key or key in endpoint.holds)
+                ):
+                    continue
+                if not endpoint.ready(now_s):
+                    troubled.append((endpoint, key, name))
+                elif endpoint.has_room:
+                    candidates.append(endpoint)
+                else:
+                    full = True
+            if candidates:
+                return self._choose(candidates, key, name, wanted, tried, now_s)
+        if full:
+            return "full"
+        if troubled:
+            return self._least_bad(troubled, wanted, tried, now_s)
+        return self._nobody(chain, wanted, tried)
+
+    def _choose(
+        self, candidates: list[Endpoint], key: str, name: str, wanted: Wanted, tried: frozenset[str], now_s: float
+    ) -> Lease:
+        """One of those that are ready and have room."""
+        endpoint: Endpoint | None = None
+        word: StickyWord = "disabled"
+        pin = (wanted.conversation, key) if self._sticks and wanted.conversation is not None else None
+        if pin is not None:
+            endpoint, word = self.sticky.find(pin, candidates, now_s)
+        if endpoint is None:
+            endpoint = self.balancer.choose(candidates, key)
+        if pin is not None:
+            self.sticky.pin(pin, endpoint, now_s)
+        lease = self._give(endpoint, key, name, wanted, tried, now_s)
+        lease.sticky = word
         return lease
 
+    def _give(
+        self,
+        endpoint: Endpoint,
+        key: str,
+        name: str,
+        wanted: Wanted,
+        tried: frozenset[str],
+        now_s: float,
+        routing: Routing | None = None,
+    ) -> Lease:
+        info = endpoint.holds.get(key)
+        if routing is None:
+            routing = self._found
+            if not key:
+                routing = self._any
+            elif info is None:
+                routing = self._unproven
+            elif wanted.model is not None and self.catalogue.is_alias(wanted.model):
+                routing = self._aliased
+        model = name if info is None else info.name
+        return Lease(endpoint, model, key, wanted, tried, routing, now_s, self._ended)
+
+    def _named_one(self, wanted: Wanted, tried: frozenset[str]) -> Lease | Wait:
+        """The endpoint that the request names, whatever its state: its own answer says best what is wrong."""
+        assert wanted.endpoint is not None
+        endpoint = self.endpoint(wanted.endpoint)
+        if wanted.kinds is not None and endpoint.kind not in wanted.kinds:
+            raise NoEndpoint(f"{endpoint.name} is of type {endpoint.kind}, which cannot serve this request.")
+        if endpoint.name in tried:
+            raise NoEndpoint(f"{endpoint.name} has failed, and the request is for no other endpoint.")
+        if not endpoint.has_room:
+            return "full"
+        chain = _NO_MODEL if wanted.model is None else self.catalogue.chain(wanted.model)
+        key, name = next((link for link in chain if link[0] in endpoint.holds), chain[0])
+        return self._give(endpoint, key, name, wanted, tried, self._clock(), self._named)
+
+    def _least_bad(
+        self, troubled: list[tuple[Endpoint, str, str]], wanted: Wanted, tried: frozenset[str], now_s: float
+    ) -> Lease | Wait:
+        """None is as it should be. Better the least bad one than a refusal; but a rest that was asked for is kept."""
+        serving = [link for link in troubled if not link[0].draining]
+        awake = [link for link in serving if now_s >= link[0].rests_until_s]
+        if not serving:
+            raise self._refused(wanted, tried, NoEndpoint("Every endpoint that could serve this is being drained."))
+        if not awake:
+            wait_s = min(endpoint.rests_until_s for endpoint, _, _ in serving) - now_s
+            text = "Every endpoint that could serve this asks to be left alone for a while."
+            raise self._refused(wanted, tried, Busy(text, code="resting", retry_after_s=wait_s))
+        roomy = [link for link in awake if link[0].has_room]
+        if not roomy:
+            return "full"
+        endpoint, key, name = min(
+            roomy,
+            key=lambda link: (link[0].health.state == "offline", link[0].breaker.open_until_s, link[0].in_flight),
+        )
+        return self._give(endpoint, key, name, wanted, tried, now_s, self._panic)
+
+    def _nobody(self, chain: Chain, wanted: Wanted, tried: frozenset[str]) -> Wait:
+        """Nobody can serve it: is that for sure, or only because nobody is known to have the model?"""
+        if not self._endpoints:
+            raise self._refused(wanted, tried, _nobody_at_all())
+        able = [e for e in self._endpoints if wanted.kinds is None or e.kind in wanted.kinds]
+        if not able:
+            text = f"No endpoint is of a type that can serve this ({', '.join(sorted(wanted.kinds or ()))})."
+            raise self._refused(wanted, tried, NoEndpoint(text))
+        keys = [key for key, _ in chain]
+        if wanted.model is None or any(e.name in tried and not e.holds.keys().isdisjoint(keys) for e in able):
+            raise self._refused(wanted, tried, NoEndpoint("Every endpoint that could serve this has failed."))
+        if len(self._endpoints) == 1 and tried:
+            raise self._refused(wanted, tried, NoEndpoint("The only endpoint has failed."))
+        return "missing"
+
+    def _refused(self, wanted: Wanted, tried: frozenset[str], error: ArenaError) -> ArenaError:
+        if not tried:
+            self.book.refuse(wanted, error)
+        return error
+
+    async def _ask(self, wanted: Wanted) -> None:
+        """Have the endpoints asked which models they have; raises their error if none answers."""
+        asked = [
+            endpoint
+            for endpoint in self._endpoints
+            if not (self._watching and endpoint.health.state == "offline")
+            and (wanted.kinds is None or endpoint.kind in wanted.kinds)
+        ]
+        errors = await ask(asked)
+        if errors and len(errors) == len(asked):
+            raise errors[0]
+
     def _ended(self, lease: Lease) -> None:
-        lease.endpoint.leave(lease)
+        """A lease is closed: count it, and give its place to whoever waits."""
+        endpoint = lease.endpoint
+        now_s = endpoint.leave(lease)
+        self.book.enter(lease, now_s)
+        if lease.outcome == "succeeded":
+            self.queue.served(now_s - lease.began_s)
+        if self.queue.waiting:
+            self.queue.offer()
+        if endpoint in self._retired and not endpoint.in_flight:
+            self._retired.discard(endpoint)
+            self._close_soon(endpoint)
+
+    # coming and going
+
+    def start(self) -> None:
+        """Probe every endpoint from now on, also those that are added later."""
+        self._watching = True
+        for endpoint in self._endpoints:
+            endpoint.watch()
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Take one more endpoint into service (the embedded engine joins when it is ready)."""
+        self._endpoints = (*self._endpoints, endpoint)
+        endpoint.on_ready = self.queue.offer
+        if self._watching:
+            endpoint.watch()
+        self.queue.offer()
+
+    def apply(self, spec: FleetSpec) -> None:
+        """Go on under `spec`. Running answers go on, on endpoints that are gone too; those close after the last.
+
+        Endpoints are known again by their names; one that is reached in another way now is a new one. Those that
+        no specification has named (the embedded engine) stay. Raises ValueError for an address that is none, and
+        then nothing has changed.
+        """
+        named = {endpoint.name for endpoint in self.spec.endpoints}
+        before = {endpoint.name: endpoint for endpoint in self._endpoints}
+        after: list[Endpoint] = []
+        fresh: list[Endpoint] = []
+        for item in spec.endpoints:
+            old = before.get(item.name)
+            if old is not None and old.spec.same_server(item):
+                after.append(old)
+            else:
+                fresh.append(self._build(item))
+                after.append(fresh[-1])
+        wanted = {item.name for item in spec.endpoints}
+        stay = [e for e in self._endpoints if e.name not in named and e.name not in wanted]
+        for endpoint, item in zip(after, spec.endpoints, strict=True):
+            endpoint.adopt(item)
+        gone = [endpoint for endpoint in self._endpoints if endpoint not in after and endpoint not in stay]
+        self._adopt_changes(spec)
+        self._endpoints = (*stay, *after)
+        for endpoint in fresh:
+            endpoint.on_ready = self.queue.offer
+            if self._watching:
+                endpoint.watch()
+        for endpoint in gone:
+            self._retire(endpoint)
+        self.queue.offer()
+
+    def _adopt_changes(self, spec: FleetSpec) -> None:
+        sticky, balancer, before = self.sticky, self.balancer, self.spec
+        self._adopt(spec)
+        if spec.sticky == before.sticky:
+            self.sticky = sticky
+        if spec.strategy == before.strategy:
+            self.balancer = balancer
+
+    def drain(self, name: str, on: bool) -> None:
+        """Give `name` no more work, or give it work again; what runs there goes on. Raises NoEndpoint."""
+        endpoint = self.endpoint(name)
+        endpoint.draining = on
+        if on:
+            self.sticky.forget(name)
+        self.queue.offer()
+
+    def weight(self, name: str, value: float) -> None:
+        """Change the share of `name` until the next change of its specification. Raises NoEndpoint."""
+        self.endpoint(name).weight = value
+
+    async def aclose(self) -> None:
+        """End all probes and connections."""
+        self._watching = False
+        for endpoint in (*self._endpoints, *self._retired):
+            await endpoint.aclose()
+        if self._closing:
+            await asyncio.wait(tuple(self._closing))
+
+    def _retire(self, endpoint: Endpoint) -> None:
+        """It gets no more work, and ends with its last answer."""
+        endpoint.draining = True
+        self.sticky.forget(endpoint.name)
+        self.balancer.forget(endpoint.name)
+        if endpoint.in_flight:
+            self._retired.add(endpoint)
+        else:
+            self._close_soon(endpoint)
+
+    def _close_soon(self, endpoint: Endpoint) -> None:
+        task = asyncio.create_task(endpoint.aclose(), name=f"close {endpoint.name}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     # what the endpoints say
 
     async def models(self, max_age_s: float = FRESH_S) -> tuple[ModelInfo, ...]:
-        """The union of all endpoints' models, ordered by name. Raises the first error only if no endpoint answers."""
+        """The union of all endpoints' models and the aliases, ordered by name.
+
+        Raises the first error only if no endpoint answers.
+        """
         answers, errors = await self._each(lambda endpoint: endpoint.models(max_age_s))
         if not answers and errors:
             raise errors[0]
         if not self._endpoints:
-            raise NoEndpoint("No Ollama server is configured and the embedded engine is off.")
+            raise _nobody_at_all()
         return tuple(self.catalogue.listed(info for models in answers for info in models).values())
 
     async def loaded(self, max_age_s: float = FRESH_S) -> tuple[LoadedModel, ...]:
@@ -144,11 +412,6 @@ class Fleet:
             return knowing[0]  # it had the model when it last answered, and says itself what is wrong now
         raise ModelNotFound(f"model '{model}' not found, try pulling it first")
 
-    async def aclose(self) -> None:
-        """End all connections."""
-        for endpoint in self._endpoints:
-            await endpoint.aclose()
-
     async def _each(self, ask: Callable[[Endpoint], Coroutine[Any, Any, T]]) -> tuple[list[T], list[ArenaError]]:
         """Ask all endpoints at once; a silent one delays the others' answers no longer than its own time-out."""
         tasks = [asyncio.create_task(ask(endpoint)) for endpoint in self._endpoints]
@@ -170,3 +433,7 @@ class Fleet:
             else:
                 raise error
         return answers, errors
+
+
+def _nobody_at_all() -> NoEndpoint:
+    return NoEndpoint("No Ollama server is configured and the embedded engine is off.")

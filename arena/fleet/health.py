@@ -71,6 +71,11 @@ class Health:
         if self.state != "healthy":
             self._become("healthy")
 
+    def checked(self, now_s: float, latency_s: float, next_s: float) -> None:
+        """A probe has ended at `now_s`, however it went."""
+        self.checks += 1
+        self.checked_s, self.latency_s, self.next_check_s = now_s, latency_s, next_s
+
     def refused(self) -> None:
         """A request got no connection: no need to wait for a probe."""
         self._good = 0

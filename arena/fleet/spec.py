@@ -7,7 +7,6 @@ from base64 import b64encode
 from fnmatch import fnmatchcase
 from typing import Literal
 
-import msgspec
 from msgspec import Struct
 
 from arena.types import EndpointKind
@@ -144,8 +143,3 @@ class FleetSpec(Struct, frozen=True, kw_only=True):
         if self.sticky.enabled is not None:
             return self.sticky.enabled
         return self.strategy not in ("round-robin", "weighted")
-
-
-def renewed(spec: EndpointSpec, **changes: object) -> EndpointSpec:
-    """`spec` with some fields changed."""
-    return msgspec.structs.replace(spec, **changes)

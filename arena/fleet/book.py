@@ -1,0 +1,286 @@
+"""The books: what every finished lease was, as plain numbers. Whoever shows them brings them into a form."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from arena.errors import ArenaError
+from arena.fleet.lease import Lease, Outcome, Wanted
+
+MAX_ROWS = 2000
+"""Kinds of (endpoint, model, key) that are told apart; what is beyond is counted under the model OTHER."""
+RECENT = 200
+OTHER = "(other)"
+
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+"""Upper bounds of whole answers and of waiting, in seconds."""
+FIRST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""The same for the time to the first byte."""
+GAP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""The same for the time between two tokens."""
+
+
+class Histogram:
+    """Counts by upper bound; the last count is of what lies above all bounds."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    @property
+    def count(self) -> int:
+        """Values observed."""
+        return sum(self.counts)
+
+    @property
+    def mean(self) -> float | None:
+        """Their mean, None if there are none."""
+        count = self.count
+        return self.total / count if count else None
+
+    def observe(self, value: float) -> None:
+        """Enter a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def quantile(self, share: float) -> float | None:
+        """The value below which `share` (0 to 1) of all lie, as well as the bounds tell; None without values."""
+        rank = share * self.count
+        if not rank:
+            return None
+        below, lower = 0, 0.0
+        for bound, count in zip(self.bounds, self.counts, strict=False):
+            if count and below + count >= rank:
+                return lower + (bound - lower) * (rank - below) / count
+            below, lower = below + count, bound
+        return self.bounds[-1]
+
+    def add(self, other: Histogram) -> None:
+        """Enter all that `other` (with the same bounds) has."""
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
+
+class Counts:
+    """Counters of one kind of request.
+
+    `attempts` are leases; one that came after another had failed for the same request is a retry, so that
+    `requests` = attempts - retries. `left`: the client hung up first. `failed_requests` are those whose failure
+    the client saw. Times are in seconds.
+    """
+
+    __slots__ = (
+        "attempts",
+        "completion_tokens",
+        "eval_s",
+        "failures",
+        "first",
+        "gap",
+        "last_at",
+        "left",
+        "load_s",
+        "prompt_s",
+        "prompt_tokens",
+        "queue",
+        "received_bytes",
+        "refused",
+        "retries",
+        "sent_bytes",
+        "successes",
+        "total",
+    )
+
+    def __init__(self) -> None:
+        self.attempts = self.retries = self.successes = self.failures = self.left = self.refused = 0
+        self.prompt_tokens = self.completion_tokens = self.sent_bytes = self.received_bytes = 0
+        self.load_s = self.prompt_s = self.eval_s = self.last_at = 0.0
+        self.total = Histogram(SECONDS)
+        self.queue = Histogram(SECONDS)
+        self.first = Histogram(FIRST_SECONDS)
+        self.gap = Histogram(GAP_SECONDS)
+
+    @property
+    def requests(self) -> int:
+        """Requests, however many endpoints each was sent to."""
+        return self.attempts - self.retries + self.refused
+
+    @property
+    def failed_requests(self) -> int:
+        """Requests that failed in the end."""
+        return max(0, self.failures - self.retries) + self.refused
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share of attempts that succeeded, of those that had an outcome; None if there are none."""
+        told = self.successes + self.failures
+        return self.successes / told if told else None
+
+    def add(self, other: Counts) -> None:
+        """Enter all that `other` has."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("total", "queue", "first", "gap"):
+            getattr(self, name).add(getattr(other, name))
+        self.last_at = max(self.last_at, other.last_at)
+
+
+_SUMS = tuple(name for name in Counts.__slots__ if name not in ("total", "queue", "first", "gap", "last_at"))
+
+
+class Entry(Struct, frozen=True):
+    """One request as it was: `at` in seconds since 1970, `tried` the endpoints that had failed before."""
+
+    at: float
+    key: str
+    model: str
+    endpoint: str
+    route: str
+    outcome: Outcome | str
+    status: int | None
+    ttft_s: float | None
+    total_s: float
+    queued_s: float
+    prompt_tokens: int
+    completion_tokens: int
+    tried: tuple[str, ...]
+    error: str | None
+
+
+class Book:
+    """All counters, by endpoint, model and key, and the last requests."""
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        self._wall = wall
+        self._rows: dict[tuple[str, str, str], Counts] = {}
+        self._recent: deque[Entry] = deque(maxlen=RECENT)
+        self.started_at = wall()
+
+    @property
+    def recent(self) -> tuple[Entry, ...]:
+        """The last requests, newest first."""
+        return tuple(reversed(self._recent))
+
+    @property
+    def rows(self) -> dict[tuple[str, str, str], Counts]:
+        """Everything, by (endpoint, model, key)."""
+        return dict(self._rows)
+
+    def enter(self, lease: Lease, now_s: float) -> None:
+        """A lease has ended at `now_s` on its own clock."""
+        wanted, at = lease.wanted, self._wall()
+        counts = self._counts(lease.endpoint.name, lease.key, wanted.key)
+        counts.attempts += 1
+        counts.last_at = at
+        if lease.tried:
+            counts.retries += 1
+        total_s = now_s - lease.began_s
+        first_s = None if lease.first_s is None else lease.first_s - lease.began_s
+        counts.queue.observe(lease.queued_s)
+        if first_s is not None:
+            counts.first.observe(first_s)
+        usage = lease.usage
+        if lease.outcome == "succeeded":
+            counts.successes += 1
+            counts.total.observe(total_s)
+        elif lease.outcome == "failed":
+            counts.failures += 1
+        else:
+            counts.left += 1
+        if usage is not None:
+            counts.prompt_tokens += usage.prompt_tokens
+            counts.completion_tokens += usage.completion_tokens
+            counts.sent_bytes += usage.sent_bytes
+            counts.received_bytes += usage.received_bytes
+            if usage.gap_s is not None:
+                counts.gap.observe(usage.gap_s)
+            counts.load_s += usage.load_s or 0.0
+            counts.prompt_s += usage.prompt_s or 0.0
+            counts.eval_s += usage.eval_s or 0.0
+        self._recent.append(
+            Entry(
+                at,
+                wanted.key,
+                lease.model,
+                lease.endpoint.name,
+                wanted.route,
+                lease.outcome,
+                lease.status,
+                first_s,
+                total_s,
+                lease.queued_s,
+                0 if usage is None else usage.prompt_tokens,
+                0 if usage is None else usage.completion_tokens,
+                tuple(lease.tried),
+                None if lease.error is None else lease.error.code,
+            )
+        )
+
+    def refuse(self, wanted: Wanted, error: ArenaError, queued_s: float = 0.0) -> None:
+        """A request got no endpoint at all."""
+        at = self._wall()
+        counts = self._counts("", OTHER if error.status == 404 else wanted.model or "", wanted.key)
+        counts.refused += 1
+        counts.last_at = at
+        if queued_s:
+            counts.queue.observe(queued_s)
+        model, code = wanted.model or "", error.code
+        self._recent.append(
+            Entry(
+                at,
+                wanted.key,
+                model,
+                "",
+                wanted.route,
+                "refused",
+                error.status,
+                None,
+                queued_s,
+                queued_s,
+                0,
+                0,
+                (),
+                code,
+            )
+        )
+
+    def by_endpoint(self) -> dict[str, Counts]:
+        """The counters of each endpoint; those of refused requests stand under ""."""
+        return self._summed(0)
+
+    def by_model(self) -> dict[str, Counts]:
+        """The counters of each model, by canonical name ("" for requests without one)."""
+        return self._summed(1)
+
+    def by_key(self) -> dict[str, Counts]:
+        """The counters of each named key ("" for the one token and for open access)."""
+        return self._summed(2)
+
+    def totals(self) -> Counts:
+        """The counters of everything."""
+        sums = Counts()
+        for counts in self._rows.values():
+            sums.add(counts)
+        return sums
+
+    def _summed(self, place: int) -> dict[str, Counts]:
+        sums: dict[str, Counts] = {}
+        for names, counts in self._rows.items():
+            sums.setdefault(names[place], Counts()).add(counts)
+        return sums
+
+    def _counts(self, endpoint: str, model: str, key: str) -> Counts:
+        row = (endpoint, model, key)
+        counts = self._rows.get(row)
+        if counts is None:
+            if len(self._rows) >= MAX_ROWS:
+                row = (endpoint, OTHER, key)
+            counts = self._rows.setdefault(row, Counts())
+        return counts
