@@ -24,6 +24,13 @@ EVENTS = "text/event-stream"
 T = TypeVar("T")
 
 
+class Unsupported(ArenaError):
+    """Ollama can do this, the engine cannot; the message says what can be done instead."""
+
+    status = 501
+    default_code = "not_supported"
+
+
 class Dialect:
     """How a family of routes tells errors: Ollama's way. OpenAI's is a subclass."""
 

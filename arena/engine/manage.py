@@ -1,4 +1,4 @@
-"""The routes that change which models there are: pull, delete, copy."""
+"""The routes that change which models there are: pull, delete, copy; push has nowhere to go."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from arena.engine import shelf
 from arena.engine.core import Engine
-from arena.engine.http import NDJSON, Reply, decoded
+from arena.engine.http import NDJSON, Reply, Unsupported, decoded
 from arena.engine.pull import Pulls
 from arena.errors import ArenaError, BadRequest, ModelNotFound, NotFound
 from arena.names import canonical, checked
@@ -39,7 +39,7 @@ class CopyBody(Struct, frozen=True):
 
 
 class Management:
-    """The handlers of pull, delete and copy."""
+    """The handlers of pull, push, delete and copy."""
 
     def __init__(self, engine: Engine, pulls: Pulls) -> None:
         self._engine = engine
@@ -48,7 +48,7 @@ class Management:
     async def pull(self, request: Request, reply: Reply) -> None:
         """POST /api/pull: status 200 as soon as the stream begins; later failures are an error line."""
         body = await decoded(request, NameBody)
-        name = _legal(body.required(), "invalid model name")
+        name = legal(body.required(), "invalid model name")
         stream = body.stream is not False
         if stream:
             await reply.start(NDJSON)
@@ -64,10 +64,15 @@ class Management:
         else:
             await reply.json({"status": "success"})
 
+    async def push(self, request: Request, reply: Reply) -> None:
+        """POST /api/push: the engine knows no registry that it could publish to."""
+        name = (await decoded(request, NameBody)).required()
+        raise Unsupported(f"{name} cannot be pushed: the embedded engine publishes nothing; push it from an Ollama")
+
     async def delete(self, request: Request, reply: Reply) -> None:
         """DELETE /api/delete: 200 with an empty body."""
         name = (await decoded(request, NameBody)).required()
-        _legal(name, f'name "{name}" is invalid')
+        legal(name, f'name "{name}" is invalid')
         model = await self._engine.model(name)
         await asyncio.to_thread(shelf.delete, model)
         await asyncio.to_thread(self._engine.models.scan)
@@ -76,8 +81,8 @@ class Management:
     async def copy(self, request: Request, reply: Reply) -> None:
         """POST /api/copy: 200 with an empty body."""
         body = await decoded(request, CopyBody)
-        _legal(body.source, f'source "{body.source}" is invalid')
-        _legal(body.destination, f'destination "{body.destination}" is invalid')
+        legal(body.source, f'source "{body.source}" is invalid')
+        legal(body.destination, f'destination "{body.destination}" is invalid')
         try:
             model = await self._engine.model(body.source)
         except ModelNotFound:
@@ -90,7 +95,8 @@ class Management:
         await _empty(reply)
 
 
-def _legal(name: str, complaint: str) -> str:
+def legal(name: str, complaint: str) -> str:
+    """`name` if it is a legal model name; raises BadRequest with `complaint` if not."""
     try:
         return checked(name)
     except BadRequest:

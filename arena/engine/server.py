@@ -20,8 +20,10 @@ from starlette.types import ASGIApp
 
 from arena import __version__
 from arena.engine.anthropic import Anthropic, AnthropicDialect
+from arena.engine.blobs import BlobRoutes, Blobs
 from arena.engine.config import Config
 from arena.engine.core import Engine
+from arena.engine.create import Creation
 from arena.engine.digests import Digests
 from arena.engine.http import Dialect, Guard, Reply, Work, attended, decoded
 from arena.engine.launch import Launcher
@@ -101,8 +103,10 @@ def create_app(config: Config, launch: Launch | None = None) -> ASGIApp:
     engine = Engine(config, models, runners)
     digests = Digests(config.data / "engine" / "digests.json")
     pulls = Pulls(config, models, digests)
+    blobs = Blobs(config.data / "engine" / "blobs", models, digests)
 
     async def prepare() -> None:
+        await asyncio.to_thread(blobs.prune)
         if config.fetch:
             await first_start(config, models, pulls, runners.quiet)
         digests.begin(models)
@@ -120,7 +124,8 @@ def create_app(config: Config, launch: Launch | None = None) -> ASGIApp:
             await runners.close()
 
     routes = [
-        *_ollama_routes(Native(engine), Inventory(engine, digests), Management(engine, pulls)),
+        *_ollama_routes(Native(engine), Inventory(engine, digests)),
+        *_management_routes(Management(engine, pulls), Creation(engine, digests, blobs), BlobRoutes(blobs)),
         *_v1_routes(OpenAI(engine), Responses(engine), Anthropic(engine), Inventory(engine, digests)),
     ]
     refusals = {404: _no_such_path, 405: _no_such_method}
@@ -131,7 +136,7 @@ def _route(path: str, method: str, work: Work, dialect: Dialect) -> Route:
     return Route(path, attended(work, dialect), methods=[method])
 
 
-def _ollama_routes(native: Native, inventory: Inventory, management: Management) -> list[Route]:
+def _ollama_routes(native: Native, inventory: Inventory) -> list[Route]:
     dialect = Dialect()
     works: list[tuple[str, str, Work]] = [
         ("/api/version", "GET", inventory.version),
@@ -142,12 +147,22 @@ def _ollama_routes(native: Native, inventory: Inventory, management: Management)
         ("/api/generate", "POST", native.generate),
         ("/api/embed", "POST", native.embed),
         ("/api/embeddings", "POST", native.embeddings),
-        ("/api/pull", "POST", management.pull),
-        ("/api/delete", "DELETE", management.delete),
-        ("/api/copy", "POST", management.copy),
     ]
     routes = [_route(path, method, work, dialect) for path, method, work in works]
     return [Route("/", _alive, methods=["GET"]), *routes]
+
+
+def _management_routes(management: Management, creation: Creation, blobs: BlobRoutes) -> list[Route]:
+    dialect = Dialect()
+    return [
+        _route("/api/pull", "POST", management.pull, dialect),
+        _route("/api/push", "POST", management.push, dialect),
+        _route("/api/create", "POST", creation.create, dialect),
+        _route("/api/delete", "DELETE", management.delete, dialect),
+        _route("/api/copy", "POST", management.copy, dialect),
+        Route("/api/blobs/{digest}", blobs.head, methods=["HEAD"]),
+        Route("/api/blobs/{digest}", blobs.post, methods=["POST"]),
+    ]
 
 
 def _v1_routes(openai: OpenAI, responses: Responses, anthropic: Anthropic, inventory: Inventory) -> list[Route]:

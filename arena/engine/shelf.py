@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -34,23 +35,37 @@ def _others(path: Path) -> bool:
     return any(PROJECTOR not in file.name.lower() for file in path.parent.glob("*.gguf"))
 
 
+def noted(model: LocalModel) -> dict[str, Any]:
+    """What belongs to a model and does not stand in its file: system text, licence, parameters."""
+    found = model.found
+    values = {"system": found.system, "license": found.license, "parameters": found.parameters}
+    return {key: value for key, value in values.items() if value}
+
+
 def copy(config: Config, model: LocalModel, name: str) -> None:
-    """Give the model a second name: a link where the disk can, a copy where it cannot. Raises OSError."""
-    target = path_of(config.models, canonical(name))
-    if target.exists() and target.samefile(model.found.path):
-        return
+    """Give the model a second name. Raises OSError."""
+    store(config, canonical(name), model.found.path, model.found.projector, noted(model))
+
+
+def store(config: Config, name: str, model: Path, projector: Path | None, notes: dict[str, Any]) -> None:
+    """Put a model on the shelf: links to its files where the disk can, copies where it cannot. Raises OSError."""
+    target = path_of(config.models, name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    pairs = [(model.found.path, target)]
-    if model.found.projector is not None:
-        pairs.append((model.found.projector, projector_path(target)))
-    for source, destination in pairs:
-        _link(source.resolve(), destination)
-    noted = {key: getattr(model.found, key) for key in ("system", "license", "parameters")}
-    if any(noted.values()):
-        target.with_suffix(".json").write_bytes(msgspec.json.encode(noted))
+    _link(model.resolve(), target)
+    if projector is not None:
+        _link(projector.resolve(), projector_path(target))
+    sidecar = target.with_suffix(".json")
+    if any(notes.values()):
+        partial = sidecar.with_name(sidecar.name + ".part")
+        partial.write_bytes(msgspec.json.encode(notes))
+        os.replace(partial, sidecar)
+    else:
+        sidecar.unlink(missing_ok=True)  # of a model that had this name before
 
 
 def _link(source: Path, target: Path) -> None:
+    if target.exists() and target.samefile(source):
+        return
     partial = target.with_name(target.name + ".part")
     partial.unlink(missing_ok=True)
     try:
