@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from arena import __version__
-from arena.cli import keys
+from arena.cli import fleet, keys
 from arena.errors import ArenaError, SettingsError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(fleet.app)
 app.add_typer(keys.app)
 
 

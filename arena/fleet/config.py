@@ -33,7 +33,7 @@ def fleet_file(settings: Settings) -> Path | None:
     return path if path.is_file() else None
 
 
-def load(settings: Settings) -> FleetSpec:
+def fleet_spec(settings: Settings) -> FleetSpec:
     """The fleet that the settings ask for, by a file or by ARENA_ENDPOINTS. Raises SettingsError.
 
     A file that names endpoints wins over ARENA_ENDPOINTS; one that names none is about those of ARENA_ENDPOINTS.

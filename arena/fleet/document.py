@@ -98,6 +98,12 @@ def parse(text: str, name: str) -> Document:
     return Document(name, data, lines)
 
 
+def written(value: object) -> list[str]:
+    """`value` as lines of YAML, in the order in which it holds its keys."""
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
+    return text.splitlines()
+
+
 class _Wrong(Exception):
     def __init__(self, event: Event, reason: str) -> None:
         super().__init__(reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from msgspec import Struct
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
@@ -61,8 +61,8 @@ def _expanded(text: str, info: ValidationInfo) -> str:
     return _VARIABLE.sub(value, text)
 
 
-def _seconds(value: object) -> object:
-    """`30`, `"30s"`, `"1m30s"` or `"500ms"` in seconds."""
+def seconds(value: Any) -> Any:
+    """`"30s"`, `"1m30s"` or `"500ms"` as seconds; what is no text is returned as it is. Raises ValueError."""
     if not isinstance(value, str):
         return value
     if not re.fullmatch(f"({_AMOUNT.pattern})+", value):
@@ -113,8 +113,8 @@ def _url(text: str) -> str:
 
 Expanded = Annotated[str, AfterValidator(_expanded)]
 Header = Annotated[Expanded, AfterValidator(_visible)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=WEEK_S, allow_inf_nan=False)]
-SecondsOrNever = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=WEEK_S, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=WEEK_S, allow_inf_nan=False)]
+SecondsOrNever = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=WEEK_S, allow_inf_nan=False)]
 Model = Annotated[str, AfterValidator(_model_name)]
 Glob = Annotated[str, Field(min_length=1, max_length=255)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -171,16 +171,18 @@ class BasicAuth(_Credential):
     """A user's name and password."""
 
     type: Literal["basic"]
-    username: Header
+    username: Header | None = None
+    username_file: Expanded | None = None
     password: Annotated[Header | None, Field(repr=False)] = None
     password_file: Expanded | None = None
     _made: Auth
 
     @model_validator(mode="after")
     def _make(self, info: ValidationInfo) -> Self:
-        if ":" in self.username:
+        username = self.secret("username", info)
+        if ":" in username:
             raise ValueError("username must not have a colon")
-        self._made = Auth.basic(self.username, self.secret("password", info))
+        self._made = Auth.basic(username, self.secret("password", info))
         return self
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from arena.errors import SettingsError
-from arena.fleet.config import fleet_file, load, reload
+from arena.fleet.config import fleet_file, fleet_spec, reload
 from arena.fleet.schema import known_keys
 from arena.fleet.spec import Auth, EndpointSpec, FleetSpec, QueueSpec, StickySpec
 from arena.settings import load as settings_of
@@ -167,7 +167,7 @@ def endpoint(more: str) -> str:
             "Basic " + base64.b64encode(b"me:a:b").decode(),
         ),
         (
-            "{type: basic, username: me, password_file: secret.txt}",
+            "{type: basic, username_file: name.txt, password_file: secret.txt}",
             "Authorization",
             "Basic " + base64.b64encode(b"me:from-a-file").decode(),
         ),
@@ -177,6 +177,7 @@ def test_credentials(write: Write, monkeypatch: pytest.MonkeyPatch, auth: str, h
     path = write(endpoint(f"    auth: {auth}"))
     monkeypatch.setenv("FOLDER", str(path.parent))
     (path.parent / "secret.txt").write_text("from-a-file\n")
+    (path.parent / "name.txt").write_text("me\n")
     made = reload(path).endpoints[0].auth
     assert made is not None
     assert (made.header, made.value.reveal()) == (header, value)
@@ -204,7 +205,7 @@ def test_credentials(write: Write, monkeypatch: pytest.MonkeyPatch, auth: str, h
         ("auth: {token: hush-hush}", "auth: type is missing: bearer, api_key or basic"),
         ("auth: hush-hush", "auth: must be a"),
         ("auth: {type: basic, username: 'a:b', password: hush-hush}", "auth: username must not have a colon"),
-        ("auth: {type: basic, password: hush-hush}", "auth.username: is missing"),
+        ("auth: {type: basic, password: hush-hush}", "auth: needs username or username_file, and not both"),
         ("auth: {type: api_key, key: hush-hush, header: Host}", "auth: 'Host' cannot be set as a header"),
         ("auth: {type: api_key, key: hush-hush, header: 'a b'}", "auth: 'a b' cannot be set as a header"),
         ("auth: {type: bearer, token_file: nowhere}", "auth: token_file {folder}/nowhere cannot be read: No such file"),
@@ -324,20 +325,20 @@ def test_the_simple_case_needs_no_file(tmp_path: Path) -> None:
     settings = settings_of(data=tmp_path, endpoints=("a=http://gpu1", "gpu2"), connect_timeout_s=1, total_timeout_s=9)
     timeouts = Timeouts(connect_s=1, first_byte_s=300, idle_s=120, total_s=9)
     assert fleet_file(settings) is None
-    assert load(settings) == FleetSpec(
+    assert fleet_spec(settings) == FleetSpec(
         endpoints=(
             EndpointSpec(name="a", url="http://gpu1", timeouts=timeouts),
             EndpointSpec(name="gpu2:11434", url="http://gpu2:11434", timeouts=timeouts),
         )
     )
-    assert load(settings_of(data=tmp_path)) == FleetSpec()
+    assert fleet_spec(settings_of(data=tmp_path)) == FleetSpec()
 
 
 def test_the_file_in_the_data_folder_is_found(write: Write) -> None:
     path = write("strategy: weighted\n")
     settings = settings_of(data=path.parent)
     assert fleet_file(settings) == path
-    assert load(settings).strategy == "weighted"
+    assert fleet_spec(settings).strategy == "weighted"
 
 
 def test_the_file_that_is_named_goes_first_and_must_be_there(write: Write, tmp_path: Path) -> None:
@@ -345,26 +346,26 @@ def test_the_file_that_is_named_goes_first_and_must_be_there(write: Write, tmp_p
     named = tmp_path / "other.yaml"
     settings = settings_of(data=tmp_path, fleet=named)
     with pytest.raises(SettingsError, match=r"other\.yaml: the file cannot be read"):
-        load(settings)
+        fleet_spec(settings)
     named.write_text("strategy: priority\n")
-    assert load(settings).strategy == "priority"
+    assert fleet_spec(settings).strategy == "priority"
 
 
 def test_endpoints_of_the_file_win_and_the_log_says_so(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     path = write("endpoints: [{url: 'http://b'}]\n")
     with caplog.at_level(logging.WARNING):
-        spec = load(settings_of(data=path.parent, endpoints=("http://a",)))
+        spec = fleet_spec(settings_of(data=path.parent, endpoints=("http://a",)))
     assert [endpoint.url for endpoint in spec.endpoints] == ["http://b"]
     assert "ARENA_ENDPOINTS is not used" in caplog.text
 
 
 def test_endpoints_of_the_settings_serve_a_file_that_names_none(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     path = write("strategy: weighted\ndefault_endpoint: one\n")
-    spec = load(settings_of(data=path.parent, endpoints=("one=http://a",)))
+    spec = fleet_spec(settings_of(data=path.parent, endpoints=("one=http://a",)))
     assert ([endpoint.name for endpoint in spec.endpoints], spec.default_endpoint) == (["one"], "one")
     assert not caplog.records
 
 
 def test_a_default_endpoint_may_be_the_one_that_is_found_later(write: Write) -> None:
     path = write("default_endpoint: engine\n")
-    assert load(settings_of(data=path.parent)).default_endpoint == "engine"
+    assert fleet_spec(settings_of(data=path.parent)).default_endpoint == "engine"
