@@ -71,9 +71,12 @@ class Balancer:
     def _warm_first(self, candidates: Sequence[Endpoint], key: str) -> Endpoint:
         """Resident and idle, then idle (it can load at once), then resident and busy, then cold and busy."""
 
+        served = self._served
+
         def rank(endpoint: Endpoint) -> tuple[int, float, int, int]:
-            warmth = (0 if endpoint.resident(key) else 1) + (2 if endpoint.in_flight else 0)
-            return warmth, load_of(endpoint), -endpoint.spec.priority, self._served.get(endpoint.name, 0)
+            busy = endpoint.in_flight
+            warmth = (2 if busy else 0) + (key not in endpoint.warm)
+            return warmth, busy / (endpoint.weight or TINY), -endpoint.spec.priority, served.get(endpoint.name, 0)
 
         return min(candidates, key=rank)
 

@@ -17,6 +17,9 @@ ASK_S = 2.0
 FIRST_ASK_S = 10.0
 """The same while there are endpoints that have never answered."""
 
+MAX_SPELLINGS = 4096
+"""Spellings of names that are remembered."""
+
 Chain = tuple[tuple[str, str], ...]
 """Models to try in order, each as (canonical name, name as written)."""
 
@@ -29,15 +32,22 @@ class Catalogue:
         self._chains: dict[str, Chain] = {
             canonical(alias): tuple((canonical(model), model) for model in models) for alias, models in aliases.items()
         }
+        self._spelled: dict[str, Chain] = {}
 
     def chain(self, model: str) -> Chain:
         """What `model` stands for: the models of an alias in order, or itself."""
-        key = canonical(model)
-        return self._chains.get(key) or ((key, model),)
+        chain = self._spelled.get(model)
+        if chain is None:
+            key = canonical(model)
+            chain = self._chains.get(key) or ((key, model),)
+            if len(self._spelled) >= MAX_SPELLINGS:
+                self._spelled.clear()
+            self._spelled[model] = chain
+        return chain
 
-    def is_alias(self, model: str) -> bool:
+    def is_alias(self, model: str | None) -> bool:
         """Is it the name of an alias?"""
-        return canonical(model) in self._chains
+        return bool(self._chains) and model is not None and canonical(model) in self._chains
 
     def listed(self, models: Iterable[ModelInfo]) -> dict[str, ModelInfo]:
         """`models` of all endpoints merged by name, with every alias that stands for one of them; ordered by name."""

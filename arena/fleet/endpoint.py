@@ -39,7 +39,11 @@ _STAY = Routing("", "routed", "")
 
 
 class Endpoint:
-    """One server. `client` speaks its API; `pool` carries bytes to it that somebody else has made."""
+    """One server. `client` speaks its API; `pool` carries bytes to it that somebody else has made.
+
+    `in_flight` requests run now. `holds` has its models by canonical name, `warm` the names of those in its memory, by
+    its own word or because they have just answered; `heard` turns True when it has told its models once.
+    """
 
     def __init__(
         self,
@@ -60,12 +64,14 @@ class Endpoint:
         self.spec = spec or EndpointSpec(name=name, url=client.url, type=kind)
         self.weight = self.spec.weight
         self.draining = False
+        self.in_flight = 0
         self.health = Health(clock, self.spec.up_after, self.spec.down_after)
         self.breaker = Breaker(clock)
         self.rests_until_s = 0.0
         self.on_ready: Callable[[], object] = lambda: None
         """Called when work may come again, after there was none to be had."""
         self.holds: dict[str, ModelInfo] = {}
+        self.warm: set[str] = set()
         self.heard = False
         self._clock = clock
         self._pool = pool
@@ -106,11 +112,6 @@ class Endpoint:
             self._take_models(self._listed)
         self.hurry()
 
-    @property
-    def in_flight(self) -> int:
-        """Requests running now."""
-        return len(self._leases)
-
     def in_flight_of(self, key: str) -> int:
         """Requests running now for the model with this canonical name."""
         return self._per_model.get(key, 0)
@@ -118,7 +119,7 @@ class Endpoint:
     @property
     def in_flight_per_model(self) -> dict[str, int]:
         """Requests running now, by canonical name."""
-        return dict(self._per_model)
+        return {key: count for key, count in self._per_model.items() if key}
 
     @property
     def state(self) -> HealthState:
@@ -129,15 +130,11 @@ class Endpoint:
     def has_room(self) -> bool:
         """Is it below its limit of requests at a time?"""
         limit = self.spec.max_in_flight
-        return limit is None or len(self._leases) < limit
+        return limit is None or self.in_flight < limit
 
     def ready(self, now_s: float) -> bool:
         """May it get work: up, not draining, not resting, its breaker not open?"""
         return self.health.up and not self.draining and now_s >= self.rests_until_s and self.breaker.admits(now_s)
-
-    def resident(self, key: str) -> bool:
-        """Is the model in its memory, by its own word or because it has just answered?"""
-        return key in self._contexts or key in self._answered
 
     # what runs on it
 
@@ -149,32 +146,30 @@ class Endpoint:
             if len(leases) == 1:  # where there are more, they have disturbed each other already
                 next(iter(leases)).contended = True
         leases.add(lease)
-        if lease.key:
-            self._per_model[lease.key] = self._per_model.get(lease.key, 0) + 1
+        self.in_flight = len(leases)
+        self._per_model[lease.key] = self._per_model.get(lease.key, 0) + 1
         return self.breaker.enter(lease.began_s)
 
     def began(self, lease: Lease) -> float:
         """A good answer has begun: its model is in memory. Returns the time."""
         now_s = self._clock()
-        if lease.key:
-            self._answered[lease.key] = now_s
+        self._has_answered(lease.key, now_s)
         self.breaker.began(lease.ticket)
         return now_s
 
     def leave(self, lease: Lease) -> float:
         """Count a lease out and draw the conclusions from how it went; returns the time."""
         self._leases.discard(lease)
-        if key := lease.key:
-            left = self._per_model[key] - 1
-            if left:
-                self._per_model[key] = left
-            else:
-                del self._per_model[key]
+        self.in_flight = len(self._leases)
+        key = lease.key
+        if left := self._per_model[key] - 1:
+            self._per_model[key] = left
+        else:
+            del self._per_model[key]
         now_s = self._clock()
         if lease.outcome == "succeeded":
             self.breaker.good(lease.ticket)
-            if key:
-                self._answered[key] = now_s
+            self._has_answered(key, now_s)
             if not self.health.up:
                 self.health.alive()
                 self.on_ready()
@@ -183,6 +178,11 @@ class Endpoint:
         else:
             self._failed(lease, now_s)
         return now_s
+
+    def _has_answered(self, key: str, now_s: float) -> None:
+        if key:
+            self._answered[key] = now_s
+            self.warm.add(key)
 
     def _failed(self, lease: Lease, now_s: float) -> None:
         error = lease.error
@@ -200,7 +200,7 @@ class Endpoint:
         else:
             self.breaker.left(lease.ticket)
         if isinstance(error, Unreachable):
-            self._contexts, self._answered = {}, {}
+            self._contexts, self._answered, self.warm = {}, {}, set()
             self.health.refused()
             self.hurry()
 
@@ -311,6 +311,7 @@ class Endpoint:
         self._loaded = loaded
         self._contexts = {canonical(item.name): item.context_length for item in loaded}
         self._answered = {key: at_s for key, at_s in self._answered.items() if at_s >= asked_s}
+        self.warm = self._contexts.keys() | self._answered.keys()
 
     def _note(self, error: ArenaError | None) -> None:
         """Keep what is wrong with the endpoint; the log tells of each change once, however often it is asked."""

@@ -193,7 +193,7 @@ class Fleet:
                 routing = self._any
             elif info is None:
                 routing = self._unproven
-            elif wanted.model is not None and self.catalogue.is_alias(wanted.model):
+            elif self.catalogue.is_alias(wanted.model):
                 routing = self._aliased
         model = name if info is None else info.name
         return Lease(endpoint, model, key, wanted, tried, routing, now_s, self._ended)
