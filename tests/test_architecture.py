@@ -61,6 +61,7 @@ LIBRARIES: dict[str, set[str]] = {
     "gradio_client": {"ui"},
     "httptools": {"wire", "server"},
     "huggingface_hub": {"engine"},
+    "markdown_it": {"ui"},
     "msgspec": set(FLOORS),
     "numpy": {"engine"},
     "pydantic": {"settings", "api", "fleet.config", "fleet.schema"},
