@@ -12,6 +12,7 @@ from arena.ui import parts
 from arena.ui.columns import ColumnParts
 from arena.ui.compare import CompareParts, Updates, Values, layout, mode_line, remind, shown
 from arena.ui.conversation import Conversations
+from arena.ui.drafts import for_script
 from arena.ui.drawer import drawer_title
 from arena.ui.lineup import model_name
 from arena.ui.sessions import Session, Sessions
@@ -33,9 +34,11 @@ class ColumnEvents:
         """Wire the column; returns the events after which the line-up is worth remembering."""
         column, drawn = self.column, self.drawn
         inputs: set[Any] = {drawn.system, drawn.saved}
-        statuses = [other.status for other in drawn.columns.values() if other is not column]
-        column.retry.click(self.retry, inputs, [*column.answer, *statuses], **STREAM)
-        column.notice.click(self.act, inputs, [*column.answer, *statuses], **STREAM)
+        for again in (
+            column.retry.click(self.retry, inputs, [*column.answer], **QUICK),
+            column.notice.click(self.act, inputs, [*column.answer], **STREAM),
+        ):
+            again.then(self.answer, None, column.frames, **STREAM).then(self.settle, None, drawn.answers, **QUICK)
         column.stop.click(self.stop, None, None, **QUICK)
         column.solo.click(self.solo, None, [drawn.mode], **QUICK)
         closed = column.close.click(self.close, None, [*drawn.boxes, drawn.mode], **QUICK)
@@ -45,14 +48,24 @@ class ColumnEvents:
         column.settings.click(self.open_settings, None, opened, **QUICK)
         return [closed, chosen]
 
-    async def retry(self, values: Values, request: gr.Request) -> AsyncGenerator[Updates, None]:
-        """Ask the last prompt again with the settings as they are now; the other columns go on undisturbed."""
+    def retry(self, values: Values, request: gr.Request) -> Updates:
+        """Open the last prompt again with the settings as they are now; the other columns go on undisturbed."""
         session = self._session(request)
         remind(self.drawn, session, values)
-        retried = self.conversations.retry(session, self.column.letter, values[self.drawn.system] or "")
-        async with aclosing(retried) as views:
-            async for view in views:
-                yield shown(self.drawn, view)
+        views = self.conversations.reopen(session, self.column.letter, values[self.drawn.system] or "")
+        return shown(self.drawn, views)
+
+    async def answer(self, request: gr.Request) -> AsyncGenerator[Updates, None]:
+        """Stream the answer to what was opened again."""
+        session = self._session(request)
+        async with aclosing(self.conversations.answer(session, self.column.letter)) as frames:
+            async for frame in frames:
+                yield {self.column.frames: for_script(frame)}
+
+    def settle(self, request: gr.Request) -> Updates:
+        """Give the answers that have ended to their chats."""
+        views = self.conversations.ended(self._session(request))
+        return shown(self.drawn, views) or {self.column.notice: gr.skip()}
 
     async def act(self, values: Values, request: gr.Request, event: gr.EventData) -> AsyncGenerator[Updates, None]:
         """Do what the button in the column's notice says."""
@@ -61,9 +74,7 @@ class ColumnEvents:
                 async for notice in notices:
                     yield {self.column.notice: notice}
         elif event.action == "retry":
-            async with aclosing(self.retry(values, request)) as updates:
-                async for update in updates:
-                    yield update
+            yield self.retry(values, request)
 
     def stop(self, request: gr.Request) -> None:
         """Stop this column's answer."""

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from arena.ui import parts
-from arena.ui.elements import html, icon
+from arena.ui.elements import carrier, html, icon
 
 LATEX: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
@@ -27,6 +27,7 @@ class ColumnParts:
     facts: gr.HTML
     chat: gr.Chatbot
     notice: gr.HTML
+    frames: gr.HTML
     status: gr.HTML
     settings: gr.Button
     stop: gr.Button
@@ -59,12 +60,13 @@ def draw_column(letter: str, *, visible: bool) -> ColumnParts:
             allow_file_downloads=False, placeholder=f"### {letter}\n\nIts answers appear here, at their own pace.",
         )  # fmt: skip
         notice = html("", f"notice-{low}", "noticebox", relays=True)
+        frames = carrier(f"frames-{low}")  # of an answer asked again; the others may be in the middle of theirs
         with gr.Row(elem_classes="colfoot", equal_height=True):
             status = html(parts.status(None, 0.0), f"status-{low}", "statbox")
             stop = icon(f"Stop {letter}", f"stop-{low}", "stop")
             retry = icon(f"Ask {letter} again", f"retry-{low}", "retry")
             solo = icon(f"Continue with {letter} only", f"solo-{low}", "solo")
     return ColumnParts(
-        letter=letter, box=box, model=model, facts=facts, chat=chat, notice=notice, status=status, settings=settings,
-        stop=stop, retry=retry, solo=solo, close=close,
+        letter=letter, box=box, model=model, facts=facts, chat=chat, notice=notice, frames=frames, status=status,
+        settings=settings, stop=stop, retry=retry, solo=solo, close=close,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from arena.ui import parts
 from arena.ui.columns import ColumnParts, draw_column
 from arena.ui.conversation import View
 from arena.ui.drawer import DrawerParts, draw_drawer
-from arena.ui.elements import html, icon
+from arena.ui.elements import carrier, html, icon
 from arena.ui.lineup import LETTERS, Lineup, from_browser
 from arena.ui.sessions import Session
 
@@ -63,6 +63,7 @@ class CompareParts:
     mode: gr.HTML
     examples: gr.HTML
     banner: gr.HTML
+    frames: gr.HTML
     parcel: gr.Textbox
     saved: gr.BrowserState
     timer: gr.Timer
@@ -97,6 +98,7 @@ def draw_compare(most_columns: int) -> CompareParts:
     """Draw the tab with a pool of `most_columns`, of which two are visible; call inside a Blocks and a Tab."""
     saved = gr.BrowserState(None, storage_key="ollama-arena", secret="ollama-arena")
     timer = gr.Timer(1.5)
+    frames = carrier("frames")
     parcel = gr.Textbox("", visible=False, elem_id="parcel")
     toolbar = _draw_toolbar()
     system = gr.Textbox(
@@ -123,7 +125,7 @@ def draw_compare(most_columns: int) -> CompareParts:
     drawer = draw_drawer()
     return CompareParts(
         columns=columns, drawer=drawer, prompt=prompt, system=system, stop_all=stop_all, edit=edit, mode=mode,
-        examples=examples, banner=banner, parcel=parcel, saved=saved, timer=timer, **toolbar,
+        examples=examples, banner=banner, frames=frames, parcel=parcel, saved=saved, timer=timer, **toolbar,
     )  # fmt: skip
 
 

@@ -19,9 +19,10 @@ from arena.names import canonical
 from arena.types import ChatRequest, EndpointStatus, LoadedModel, ModelInfo, Order, PullJob
 from arena.ui import messages, parts
 from arena.ui.attachments import read
+from arena.ui.drafts import Draft, Frame, renderer
 from arena.ui.frames import frames
 from arena.ui.lineup import LETTERS, PRESETS, ColumnChoice, Lineup, summary
-from arena.ui.sessions import Asking, Session, Turn, again, begin, fail
+from arena.ui.sessions import Asking, Opened, Session, Turn, again, begin, fail
 
 if TYPE_CHECKING:
     from arena.arena import Arena
@@ -36,14 +37,16 @@ POLL_S = 0.4
 
 
 class View(Struct, frozen=True):
-    """What one column shows; None leaves it as it is."""
+    """What one column shows; None leaves it as it is. An answer that grows is not in it: that goes through `Frames`."""
 
-    chat: list[messages.Message] | None
-    status: str
-    notice: str | None
+    chat: list[messages.Message] | None = None
+    status: str | None = None
+    notice: str | None = None
 
 
 Views = dict[str, View]
+Frames = dict[str, Frame]
+"""The growing answers by column. A column that was in it and is no more has ended."""
 
 
 class Conversations:
@@ -54,6 +57,7 @@ class Conversations:
         self._clock = clock
         self._listed: dict[str, ModelInfo] = {}
         self._listing_error: ArenaError | None = None
+        self._markdown = renderer()
 
     @property
     def most_columns(self) -> int:
@@ -144,32 +148,48 @@ class Conversations:
         session.asking = Asking(asking.text.strip(), attachments, asking.choices, asking.system, asking.order)
         return None
 
-    async def answer(self, session: Session) -> AsyncGenerator[Views, None]:
-        """Ask what was taken, and follow all its answers to their end."""
+    async def open(self, session: Session) -> Views:
+        """Open a turn for what was taken in every column that takes part; `answer` then asks the models."""
         asking, session.asking = session.asking, None
         if asking is None:
-            return
+            return {}
         letters = session.taking_part
         if any(item.kind == "image" for item in asking.attachments):
             for model in {asking.choices[letter].model for letter in letters}:
                 await self.described(model)  # can it see?
         requests = begin(session, asking, self.known, self._clock())
-        unasked = set(letters) - {request.instance.id for request in requests}
-        if unasked:
-            yield {letter: self.view(session, letter) for letter in unasked}
-        if requests:
-            async with aclosing(self._follow(session, requests, asking.order)) as views:
-                async for view in views:
-                    yield view
+        session.opened = Opened(tuple(requests), asking.order)
+        return {letter: self.view(session, letter) for letter in letters}
 
-    async def retry(self, session: Session, letter: str, system: str) -> AsyncGenerator[Views, None]:
-        """Ask one column's last prompt again, with its settings as they are now, beside whatever else runs."""
-        request = again(session.columns[letter], session.choices[letter], system, self.known, self._clock())
-        yield {letter: self.view(session, letter)}
-        if request is not None:
-            async with aclosing(self._follow(session, [request], "together")) as views:
-                async for view in views:
-                    yield view
+    def reopen(self, session: Session, letter: str, system: str) -> Views:
+        """Open one column's last turn anew, with its settings as they are now, beside whatever else runs."""
+        column = session.columns[letter]
+        request = again(column, session.choices[letter], system, self.known, self._clock())
+        column.opened = Opened((request,)) if request is not None else None
+        return {letter: self.view(session, letter)}
+
+    async def answer(self, session: Session, letter: str | None = None) -> AsyncGenerator[Frames, None]:
+        """Ask what was opened, in all columns or in column `letter`, and follow the answers to their end."""
+        place = session if letter is None else session.columns[letter]
+        opened, place.opened = place.opened, None
+        waiting = (
+            [request for request in opened.requests if session.columns[request.instance.id].busy] if opened else []
+        )
+        if opened and waiting:
+            async with aclosing(self._follow(session, waiting, opened.order)) as frames_:
+                async for frame in frames_:
+                    yield frame
+
+    def ended(self, session: Session) -> Views:
+        """The columns whose answers have ended since this was asked last; once all have, every status line anew.
+
+        Only then is the scale of their time bars known.
+        """
+        fresh = [column for column in session.columns.values() if column.turns and not column.busy and not column.shown]
+        for column in fresh:
+            column.shown = True
+        views = self.figures_again(session) if fresh and not session.busy else {}
+        return views | {column.letter: self.view(session, column.letter) for column in fresh}
 
     async def pull(self, session: Session, letter: str) -> AsyncGenerator[str, None]:
         """Pull the model that column `letter` misses; yields its notice. The download goes on when the page leaves."""
@@ -197,10 +217,10 @@ class Conversations:
         )
 
     def figures_again(self, session: Session) -> Views:
-        """The status lines anew once all answers have ended: only then is the scale of their time bars known."""
+        """The status lines of all answers that have ended, with the scale that their time bars share."""
         scale_s, now_s = self._scale_s(session), self._clock()
         last = {letter: session.columns[letter].last for letter in session.visible if not session.columns[letter].busy}
-        return {letter: View(None, parts.status(turn, now_s, scale_s), None) for letter, turn in last.items()}
+        return {letter: View(status=parts.status(turn, now_s, scale_s)) for letter, turn in last.items()}
 
     @staticmethod
     def _scale_s(session: Session) -> float:
@@ -209,24 +229,29 @@ class Conversations:
 
     async def _follow(
         self, session: Session, requests: Sequence[ChatRequest], order: Order
-    ) -> AsyncGenerator[Views, None]:
+    ) -> AsyncGenerator[Frames, None]:
         turns = {request.instance.id: self._last(session, request.instance.id) for request in requests}
         try:
             run = self._arena.compare.start(requests, order=order)
         except ArenaError as error:
             for turn in turns.values():
                 fail(turn, error.code, error.message, self._clock())
-            yield {letter: self.view(session, letter) for letter in turns}
             return
         for letter in turns:
             session.columns[letter].run = run
+        drafts = {letter: Draft(self._markdown) for letter in turns}
         async with aclosing(frames(run, turns, self._clock)) as changes:
             async for letters in changes:
                 if session.left_s is not None:
                     break  # the page left before the run had begun, when there was nothing to stop yet
-                yield {letter: self.view(session, letter) for letter in letters}
+                growing = [letter for letter in letters if not turns[letter].reply.ended]
+                yield {letter: self._frame(turns[letter], drafts[letter]) for letter in growing}
         self._forget(session, run)
-        yield self.figures_again(session)
+
+    def _frame(self, turn: Turn, draft: Draft) -> Frame:
+        draft.grow(turn.reply.text)
+        status = parts.status(turn, self._clock())
+        return Frame(turn.asked_s, draft.blocks, draft.last, draft.rest, turn.reply.thinking, status)
 
     @staticmethod
     def _forget(session: Session, run: Run) -> None:

@@ -12,6 +12,14 @@ element.addEventListener('click', (event) => {
 """
 """A click on anything with data-action becomes Gradio's click event; the element's data are the event's attributes."""
 
+DRAW = (
+    "const draw = () => { arena.draw(element, props.value, () => trigger('submit')); }; watch('value', draw); draw();"
+)
+"""Every value goes to the page's script, which knows by the element which stream of answers it belongs to.
+
+The component's submit event says that one of its answers has ended while others go on.
+"""
+
 
 def html(value: str, elem_id: str | None = None, elem_classes: str | None = None, *, relays: bool = False) -> gr.HTML:
     """A piece of HTML, which must be escaped already; with `relays`, its buttons speak to the click listener."""
@@ -21,6 +29,13 @@ def html(value: str, elem_id: str | None = None, elem_classes: str | None = None
         elem_classes=elem_classes,
         apply_default_css=False,
         js_on_load=RELAY if relays else None,
+    )
+
+
+def carrier(elem_id: str) -> gr.HTML:
+    """A component that shows nothing: its values are frames of growing answers, which the page's script draws."""
+    return gr.HTML(
+        {}, html_template="", elem_id=elem_id, elem_classes="carrier", apply_default_css=False, js_on_load=DRAW
     )
 
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BASE_TICK_S = 0.05
-COLUMN_TICK_S = 0.025
+COLUMN_TICK_S = 0.015
 """What each writing column adds to the tick, in seconds: the browser's work for a frame grows with their number."""
 MOST_TICK_S = 0.6
-CHARACTERS_A_SECOND = 250_000
+CHARACTERS_A_SECOND = 1_000_000
 """Characters on the page that lengthen the tick by one second."""
 HEARTBEAT_S = 0.25
 """Longest time between two frames when nothing is new, in seconds."""

@@ -1,4 +1,7 @@
-"""A column's turns as the chat shows them: prompts with their files, folded thinking, answers."""
+"""A column's turns as the chat shows them: prompts with their files, folded thinking, answers.
+
+An answer comes here when it has ended; while it grows, it is a draft.
+"""
 
 from __future__ import annotations
 
@@ -57,14 +60,8 @@ def _answer(turn: Turn, *, last: bool) -> list[Message]:
 
 
 def _thinking(turn: Turn) -> Message:
-    reply = turn.reply
-    pending = not reply.ended and not reply.text
-    title = "Thinking…" if pending else "Thought"
-    return {
-        "role": "assistant",
-        "content": safe_markdown(reply.thinking),
-        "metadata": {"title": title, "status": "pending" if pending else "done"},
-    }
+    content = safe_markdown(turn.reply.thinking)
+    return {"role": "assistant", "content": content, "metadata": {"title": "Thought", "status": "done"}}
 
 
 def _assistant(text: str) -> Message:

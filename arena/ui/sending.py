@@ -9,6 +9,7 @@ import gradio as gr
 
 from arena.ui.compare import CompareParts, Updates, Values, mode_line, remind, shown
 from arena.ui.conversation import Conversations
+from arena.ui.drafts import for_script
 from arena.ui.sessions import Asking, Sessions
 from arena.ui.wiring import QUICK, STREAM, TALK
 
@@ -24,8 +25,10 @@ class Sending:
     def wire(self) -> tuple[gr.events.Dependency, gr.events.Dependency]:
         """Wire the composer; returns the event of a prompt sent, and that of its answers' end."""
         drawn = self.drawn
-        sent = drawn.prompt.submit(self.take, drawn.inputs, [drawn.prompt, drawn.mode], **TALK)
-        answered = sent.then(self.answer, None, [*drawn.answers, drawn.mode], **STREAM)
+        settled = [*drawn.answers, drawn.mode]
+        sent = drawn.prompt.submit(self.take, drawn.inputs, [drawn.prompt, *settled], **TALK)
+        answered = sent.then(self.answer, None, drawn.frames, **STREAM).then(self.settle, None, settled, **QUICK)
+        drawn.frames.submit(self.settle, None, settled, trigger_mode="always_last", **QUICK)
         drawn.stop_all.click(self.stop_all, None, None, **QUICK)
         drawn.examples.click(self.example, None, [drawn.prompt], **QUICK)
         drawn.edit.click(self.edit, None, [drawn.prompt, drawn.mode], **QUICK)
@@ -33,15 +36,16 @@ class Sending:
         drawn.clear.click(self.clear, None, [*drawn.answers, drawn.mode], **QUICK)
         return sent, answered
 
-    def take(self, values: Values, request: gr.Request) -> Updates:
-        """Accept the prompt and empty the box; a prompt that cannot be sent now stays in it."""
+    async def take(self, values: Values, request: gr.Request) -> Updates:
+        """Accept the prompt, empty the box and show it in the columns; one that cannot be sent now stays in the box."""
         session = self.sessions.of(request.session_hash)
         drawn, message = self.drawn, values[self.drawn.prompt] or {}
         remind(drawn, session, values)
         asking = Asking(message.get("text") or "", (), session.choices, values[drawn.system] or "", values[drawn.order])
         refusal = self.conversations.take(session, asking, message.get("files") or [])
         if refusal is None:
-            return {drawn.prompt: {"text": "", "files": []}, drawn.mode: mode_line(session)}
+            views = await self.conversations.open(session)
+            return shown(drawn, views) | {drawn.prompt: {"text": "", "files": []}, drawn.mode: mode_line(session)}
         if refusal:
             gr.Info(refusal)
         return {drawn.prompt: gr.skip(), drawn.mode: gr.skip()}
@@ -49,11 +53,14 @@ class Sending:
     async def answer(self, request: gr.Request) -> AsyncGenerator[Updates, None]:
         """Stream the answers of all columns that were asked."""
         session = self.sessions.of(request.session_hash)
-        yield {self.drawn.mode: mode_line(session)}
-        async with aclosing(self.conversations.answer(session)) as views:
-            async for view in views:
-                yield shown(self.drawn, view)
-        yield {self.drawn.mode: mode_line(session)}
+        async with aclosing(self.conversations.answer(session)) as frames:
+            async for frame in frames:
+                yield {self.drawn.frames: for_script(frame)}
+
+    def settle(self, request: gr.Request) -> Updates:
+        """Give the answers that have ended to their chats."""
+        session = self.sessions.of(request.session_hash)
+        return shown(self.drawn, self.conversations.ended(session)) | {self.drawn.mode: mode_line(session)}
 
     def stop_all(self, request: gr.Request) -> None:
         """Stop every answer of this page."""

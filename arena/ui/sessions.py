@@ -55,13 +55,23 @@ class Turn:
         return reply.metrics if reply.metrics is not None else reply.error.metrics if reply.error is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was opened and has still to be asked."""
+
+    requests: tuple[ChatRequest, ...]
+    order: Order = "together"
+
+
 @dataclass(slots=True)
 class Column:
-    """One column's own history, and the run that answers in it now."""
+    """One column's own history, and the run that answers in it now. `shown`: the page has its last answer whole."""
 
     letter: str
     turns: list[Turn] = field(default_factory=list)
     run: Run | None = None
+    opened: Opened | None = None
+    shown: bool = True
 
     @property
     def last(self) -> Turn | None:
@@ -79,9 +89,13 @@ class Column:
         return tuple(message for turn in told for message in (turn.prompt, ChatMessage("assistant", turn.reply.text)))
 
     def stop(self) -> None:
-        """Stop the answer under way; what was said is kept."""
-        if self.run is not None and self.busy:
+        """Stop the answer under way; what was said is kept. One that was not asked yet ends at once."""
+        if not self.busy:
+            return
+        if self.run is not None:
             self.run.stop(self.letter)
+        else:
+            fail(self.turns[-1], "stopped", "Stopped.", self.turns[-1].asked_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +121,7 @@ class Session:
     only: str | None = None
     editing: bool = False
     asking: Asking | None = None
+    opened: Opened | None = None
     confirming: str | None = None
     left_s: float | None = None
 
@@ -265,6 +280,7 @@ def _open(
     turn = Turn(message, shown, attachments, instance, Reply(column.letter), now_s)
     turn.in_memory = None if info is None else bool(info.loaded_on)
     column.turns.append(turn)
+    column.shown = False
     if not instance.model:
         fail(turn, "no_model", "Choose a model for this column.", now_s)
         return None

@@ -20,22 +20,111 @@
     log.addEventListener('keydown', (event) => { if (['PageUp', 'ArrowUp', 'Home'].includes(event.key)) leave(); });
     log.addEventListener('scroll', () => { if (!sticks && near()) sticks = true; }, { passive: true });
     const down = () => { frame = 0; if (sticks) log.scrollTop = log.scrollHeight; };
-    new MutationObserver(() => { if (sticks && !frame) frame = requestAnimationFrame(down); })
-      .observe(log, { childList: true, subtree: true, characterData: true });
+    const moved = () => {
+      settle(log);
+      if (sticks && !frame) frame = requestAnimationFrame(down);
+    };
+    new MutationObserver(moved).observe(log, { childList: true, subtree: true, characterData: true });
   }
 
-  // ---- names for what Gradio leaves without one, and a word to screen readers when an answer has ended
+  // ---- answers that grow. Their frames come through components that show nothing; what is new in them is appended
+  // here, and all else stays as it is. A column that is in no frame any more has ended: then the chat shows its answer.
 
-  const told = new Map();
-  function announce(status) {
-    const letter = status.id.slice(-1).toUpperCase();
-    const line = status.querySelector('.stat');
-    const state = line ? line.dataset.state : '';
-    if (told.has(letter) && told.get(letter) !== state && ['done', 'stopped', 'failed'].includes(state)) {
-      $('arena-live').textContent = `${letter}: ${state}`;
+  const growing = new Map();
+
+  function draw(source, frames, ask) {
+    const foreign = watching.takeRecords();
+    Object.entries(frames).forEach(([letter, frame]) => grow(source, letter, frame));
+    let ended = false;
+    growing.forEach((draft, letter) => {
+      if (draft.source !== source || draft.over || letter in frames) return;
+      ended = draft.over = true;
+      settle(draft.log);
+    });
+    if (ended && Object.keys(frames).length) ask(); // the last one is settled when the stream ends
+    watching.takeRecords(); // what was done here needs no tending
+    if (foreign.length) later();
+  }
+
+  function grow(source, letter, frame) {
+    const log = document.querySelector(`#chat-${letter} [role="log"]`);
+    if (!log) return;
+    let draft = growing.get(letter);
+    if (draft?.turn !== frame.turn || draft.row.parentNode !== log) draft = sprout(source, letter, frame.turn, log);
+    think(draft, frame);
+    if (frame.blocks.length > draft.blocks) {
+      draft.last.insertAdjacentHTML('beforebegin', frame.blocks.slice(draft.blocks));
+      draft.blocks = frame.blocks.length;
     }
-    told.set(letter, state);
+    if (frame.last !== draft.rendered) {
+      draft.last.innerHTML = draft.rendered = frame.last;
+      draft.rest = null;
+    }
+    if (frame.rest) {
+      if (!draft.rest) tip(draft.last).append(draft.rest = new Text());
+      lengthen(draft.rest, frame.rest);
+    }
+    tell(letter, frame.status);
   }
+
+  function sprout(source, letter, turn, log) {
+    growing.get(letter)?.row.remove();
+    const row = document.createElement('div');
+    row.className = 'message-row panel bot-row growing';
+    row.ariaLive = 'off'; // the whole answer is read out when it has ended
+    row.innerHTML = '<details class="thought" open hidden><summary></summary><p></p></details>'
+      + '<div class="message prose"><div class="last"></div></div>';
+    const thought = new Text();
+    row.querySelector('p').append(thought);
+    const draft = { source, turn, log, row, thought, last: row.querySelector('.last'), blocks: 0, rendered: '', rest: null };
+    growing.set(letter, draft);
+    log.append(row);
+    return draft;
+  }
+
+  function think(draft, frame) {
+    if (!frame.thought) return;
+    const fold = draft.row.firstChild;
+    lengthen(draft.thought, frame.thought);
+    fold.hidden = false;
+    const title = frame.last ? 'Thought' : 'Thinking\u2026';
+    if (fold.firstChild.textContent === title) return;
+    fold.firstChild.textContent = title;
+    fold.open = !frame.last;
+  }
+
+  function lengthen(text, whole) { if (whole.length > text.length) text.appendData(whole.slice(text.length)); }
+
+  // where the text goes on: the end of the innermost last block
+  function tip(element) {
+    const end = element.lastElementChild;
+    return end && /^(P|UL|OL|LI|PRE|CODE|BLOCKQUOTE|H[1-6]|DIV)$/.test(end.tagName) && !end.nextSibling?.data?.trim() ? tip(end) : element;
+  }
+
+  function tell(letter, status) {
+    const line = $(`status-${letter}`)?.querySelector('.stat');
+    if (!line) return;
+    const state = line.dataset.state;
+    line.outerHTML = status;
+    if (!status.includes(`data-state="${state}"`)) markStates();
+  }
+
+  // ---- its place is taken by the chat's own message as soon as that is there
+
+  function settle(log) {
+    growing.forEach((draft, letter) => {
+      if (draft.log !== log || !draft.over) return;
+      const shown = [...log.querySelectorAll('.message-row:not(.growing)')].at(-1);
+      if (!shown || !draft.row.textContent.trim() || (shown.matches('.bot-row') && shown.textContent.trim())) drop(draft, letter);
+    });
+  }
+
+  function drop(draft, letter) {
+    draft.row.remove();
+    growing.delete(letter);
+  }
+
+  // ---- names for what Gradio leaves without one
 
   const HINTS = { 'model': 'choose a model', 'preset': 'presets', 'pull': 'name of a model, for example qwen3:0.6b' };
   function hint(input) {
@@ -43,7 +132,7 @@
     if (!input.placeholder) input.placeholder = HINTS[kind] || '';
   }
 
-  // ---- what the style sheet needs to know of the columns. Selectors that look into their descendants (:has) would
+  // ---- what the style sheet needs to know of the columns, and a word to screen readers when an answer has ended. Selectors that look into their descendants (:has) would
   // have the browser search all answers again at every frame: a third of its time.
 
   function mark(element, name, value) {
@@ -51,12 +140,17 @@
     if (value === undefined) delete element.dataset[name]; else element.dataset[name] = value;
   }
 
+  const ENDS = ['done', 'stopped', 'failed'];
+
   function markStates() {
     let live; let used;
+    const ended = [];
     document.querySelectorAll('.acol').forEach((column) => {
       const line = column.querySelector('.stat');
       if (!line) return;
-      mark(column, 'state', line.dataset.state);
+      const { state } = line.dataset;
+      if (column.dataset.live === 'true' && ENDS.includes(state)) ended.push(`${column.id.slice(-1).toUpperCase()}: ${state}`);
+      mark(column, 'state', state);
       mark(column, 'live', line.dataset.live);
       if (line.dataset.live === 'true') live = '';
       if (line.dataset.state !== 'empty') used = '';
@@ -64,16 +158,16 @@
     mark(document.body, 'live', live);
     mark(document.body, 'used', used);
     mark(document.body, 'only', document.querySelector('.mode[data-only]')?.dataset.only);
-    $('columns')?.closest('.tabitem')?.classList.add('compare-tab');
-    document.querySelectorAll('.abot .thought-group').forEach((group) => mark(group.closest('.bot-row'), 'thought', ''));
+    if (ended.length) $('arena-live').textContent = ended.join(', ');
   }
 
   function tend() {
     markStates();
+    $('columns')?.closest('.tabitem')?.classList.add('compare-tab');
+    document.querySelectorAll('.abot .thought-group').forEach((group) => mark(group.closest('.bot-row'), 'thought', ''));
     document.querySelectorAll('.picker input').forEach(hint);
     document.querySelectorAll('.abot [role="log"]').forEach(follow);
     document.querySelectorAll('button.icon').forEach((button) => { if (!button.title) button.title = button.textContent.trim(); });
-    document.querySelectorAll('.statbox').forEach(announce);
     if ($('drawer')?.dataset.open) placeDrawer();
     document.querySelectorAll('#prompt button:not([aria-label])').forEach((button) => {
       button.ariaLabel = button.classList.contains('submit-button') ? 'Send' : 'Attach files';
@@ -228,9 +322,13 @@
     say(`Saved as ${link.download}`);
   }
 
-  window.arena = { copyLink, download };
+  window.arena = { copyLink, download, draw };
 
   // ---- start
+
+  let waiting = 0;
+  function later() { if (!waiting) waiting = setTimeout(() => { waiting = 0; tend(); }, 120); }
+  const watching = new MutationObserver(later);
 
   function start() {
     restoreTheme();
@@ -244,9 +342,7 @@
     document.addEventListener('click', onClick);
     window.addEventListener('resize', placeDrawer);
     document.addEventListener('scroll', (event) => { if (event.target.id === 'columns') placeDrawer(); }, true);
-    let waiting = 0;
-    const later = () => { if (!waiting) waiting = setTimeout(() => { waiting = 0; tend(); }, 120); };
-    new MutationObserver(later).observe(document.documentElement, { childList: true, subtree: true });
+    watching.observe(document.documentElement, { childList: true, subtree: true });
     tend();
   }
   if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', start); else start();

@@ -150,30 +150,43 @@ def test_an_events_data_are_its_attributes() -> None:
 # ---- handlers: sending
 
 
-def test_an_empty_prompt_changes_nothing(desk: Desk) -> None:
-    updates = desk.sending.take(desk.values(), REQUEST)
+@pytest.mark.anyio
+async def test_an_empty_prompt_changes_nothing(desk: Desk) -> None:
+    updates = await desk.sending.take(desk.values(), REQUEST)
     assert updates[desk.drawn.prompt] == gr.skip()
-    assert desk.session.asking is None
+    assert desk.session.opened is None
 
 
-def test_a_prompt_is_taken_with_the_settings_of_the_session(desk: Desk) -> None:
+@pytest.mark.anyio
+async def test_a_prompt_is_taken_with_the_settings_of_the_session(desk: Desk) -> None:
     values = desk.values(prompt={"text": "Why?", "files": []}, system="S")
-    assert desk.sending.take(values, REQUEST)[desk.drawn.prompt] == {"text": "", "files": []}
-    assert desk.session.asking is not None
-    assert desk.session.asking.choices["B"].model == "b"
+    updates = await desk.sending.take(values, REQUEST)
+    assert updates[desk.drawn.prompt] == {"text": "", "files": []}
+    assert updates[desk.drawn.columns["A"].chat] == [{"role": "user", "content": "Why?"}]
+    assert desk.session.opened is not None
+    first, second = desk.session.opened.requests
+    assert (first.instance.system, second.instance.model) == ("S", "b")
 
 
-def test_a_prompt_for_a_busy_column_stays_in_the_box(desk: Desk) -> None:
+@pytest.mark.anyio
+async def test_a_prompt_for_a_busy_column_stays_in_the_box(desk: Desk) -> None:
     desk.session.columns["A"].turns.append(turn())
-    updates = desk.sending.take(desk.values(prompt={"text": "And?", "files": []}), REQUEST)
+    updates = await desk.sending.take(desk.values(prompt={"text": "And?", "files": []}), REQUEST)
     assert updates[desk.drawn.prompt] == gr.skip()
 
 
-def test_a_forgotten_session_gets_its_columns_back_from_the_browser(desk: Desk) -> None:
+def test_a_stream_changes_one_component_only(built: gr.Blocks) -> None:
+    streams = [function for function in built.fns.values() if function.name == "answer"]
+    assert {len(function.outputs) for function in streams} == {1}, "every output costs time at every frame"
+    assert {tuple(function.show_progress_on or ()) for function in built.fns.values()} == {()}
+
+
+@pytest.mark.anyio
+async def test_a_forgotten_session_gets_its_columns_back_from_the_browser(desk: Desk) -> None:
     desk.sessions.leave("s")
     other = cast(gr.Request, SimpleNamespace(session_hash="after a restart", query_params={}))
     saved = {"lineup": {"columns": [{"model": "x", "options": {"temperature": 0.3}}]}}
-    desk.sending.take(desk.values(prompt={"text": "Why?", "files": []}, saved=saved), other)
+    await desk.sending.take(desk.values(prompt={"text": "Why?", "files": []}, saved=saved), other)
     session = desk.sessions.of("after a restart")
     assert session.visible == ["A"]
     assert session.choices["A"].options.temperature == 0.3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -36,25 +35,32 @@ def asking(session: Session, text: str = "Why?", **changes: Any) -> Asking:
     return Asking(text, **(values | changes))
 
 
-async def shown(views: AsyncGenerator[Views, None]) -> dict[str, Any]:
+async def answered(conversations: Conversations, session: Session) -> dict[str, Any]:
+    """Open what was taken, follow the answers, and tell what every column shows in the end."""
+    views = await conversations.open(session)
+    return await followed(conversations, session, views)
+
+
+async def followed(
+    conversations: Conversations, session: Session, opened: Views, letter: str | None = None
+) -> dict[str, Any]:
     """What every column shows in the end; None in a view leaves what was there."""
+    async with asyncio.timeout(PATIENCE_S), aclosing(conversations.answer(session, letter)) as frames:
+        async for _ in frames:
+            pass
     end: dict[str, Any] = {}
-    async with asyncio.timeout(PATIENCE_S), aclosing(views):
-        async for frame in views:
-            for letter, view in frame.items():
-                end[letter] = {**end.get(letter, {}), **{k: v for k, v in _fields(view).items() if v is not None}}
+    for views in (opened, conversations.ended(session)):
+        for name, view in views.items():
+            told = {field: getattr(view, field) for field in view.__struct_fields__}
+            end[name] = {**end.get(name, {}), **{field: value for field, value in told.items() if value is not None}}
     return end
-
-
-def _fields(view: conversation.View) -> dict[str, Any]:
-    return {"chat": view.chat, "status": view.status, "notice": view.notice}
 
 
 @pytest.mark.anyio
 async def test_all_columns_are_asked_and_answer(conversations: Conversations, fake: FakeOllama) -> None:
     session = session_of("tiny", "mistral:7b")
     assert conversations.take(session, asking(session)) is None
-    end = await shown(conversations.answer(session))
+    end = await answered(conversations, session)
     assert [message["content"] for message in end["A"]["chat"]] == ["Why?", text_of(20)]
     assert 'data-state="done"' in end["A"]["status"]
     assert session.busy == []
@@ -63,10 +69,49 @@ async def test_all_columns_are_asked_and_answer(conversations: Conversations, fa
 
 
 @pytest.mark.anyio
+async def test_a_growing_answer_is_in_its_frames_until_it_has_ended(
+    conversations: Conversations, fake: FakeOllama
+) -> None:
+    session = session_of("fx-gate:id-a_n-2", "fx-gate:id-b_n-2")
+    conversations.take(session, asking(session))
+    opened = await conversations.open(session)
+    assert [message["content"] for message in opened["A"].chat or []] == ["Why?"]
+    async with asyncio.timeout(PATIENCE_S), aclosing(conversations.answer(session)) as frames:
+        first = await anext(frames)
+        assert (set(first), first["A"].last) == ({"A", "B"}, "")
+        fake.release("a")
+        while text_of(1).strip() not in (frame := (await anext(frames))["A"]).last:
+            pass
+        assert 'data-state="writing"' in frame.status
+        assert conversations.ended(session) == {}
+        fake.release("a")
+        while "A" in await anext(frames):
+            pass
+        assert [message["content"] for message in conversations.ended(session)["A"].chat or []][-1] == text_of(2)
+        assert conversations.ended(session) == {}, "it is told once"
+        fake.release("b", 2)
+        async for rest in frames:
+            assert set(rest) <= {"B"}
+    assert set(conversations.ended(session)) == {"A", "B"}, "in the end the bars get their scale"
+
+
+@pytest.mark.anyio
+async def test_what_was_opened_and_stopped_is_not_asked(conversations: Conversations, fake: FakeOllama) -> None:
+    session = session_of("tiny")
+    conversations.take(session, asking(session))
+    await conversations.open(session)
+    session.stop()
+    assert session.busy == []
+    end = await followed(conversations, session, {})
+    assert 'data-state="stopped"' in end["A"]["status"]
+    assert not [record for record in fake.log if record.path == "/api/chat"]
+
+
+@pytest.mark.anyio
 async def test_an_error_is_its_columns_own(conversations: Conversations) -> None:
     session = session_of("tiny", "absent:1b", "")
     conversations.take(session, asking(session))
-    end = await shown(conversations.answer(session))
+    end = await answered(conversations, session)
     assert 'data-state="done"' in end["A"]["status"]
     assert "model_not_found" in end["B"]["notice"]
     assert "no_model" in end["C"]["notice"]
@@ -76,21 +121,21 @@ async def test_an_error_is_its_columns_own(conversations: Conversations) -> None
 async def test_the_bars_share_a_scale_in_the_end(conversations: Conversations) -> None:
     session = session_of("fx-ok:n-40", "fx-ok:n-20")
     conversations.take(session, asking(session))
-    end = await shown(conversations.answer(session))
+    end = await answered(conversations, session)
     assert 'class="rest"' in end["B"]["status"]
     assert 'class="rest"' not in end["A"]["status"]
 
 
 @pytest.mark.anyio
 async def test_nothing_taken_nothing_asked(conversations: Conversations) -> None:
-    assert await shown(conversations.answer(session_of("tiny"))) == {}
+    assert await answered(conversations, session_of("tiny")) == {}
 
 
 @pytest.mark.anyio
 async def test_a_prompt_waits_for_the_columns_it_goes_to(conversations: Conversations, fake: FakeOllama) -> None:
     session = session_of("fx-gate:id-a_n-1", "fx-gate:id-b_n-1")
     conversations.take(session, asking(session))
-    answering = asyncio.create_task(shown(conversations.answer(session)))
+    answering = asyncio.create_task(answered(conversations, session))
     await fake.arrived(2, path="/api/chat")
     assert conversations.take(session, asking(session)) == "A and B still answer. Wait, or stop with Esc."
     session.only = "A"
@@ -120,11 +165,11 @@ async def test_files_are_read_when_the_prompt_is_taken(conversations: Conversati
 @pytest.mark.anyio
 async def test_one_column_is_asked_again(conversations: Conversations, fake: FakeOllama) -> None:
     session = session_of("tiny", "mistral:7b")
-    assert set(await shown(conversations.retry(session, "A", ""))) == {"A"}, "nothing to repeat is no error"
+    assert set(conversations.reopen(session, "A", "")) == {"A"}, "nothing to repeat is no error"
     conversations.take(session, asking(session))
-    await shown(conversations.answer(session))
+    await answered(conversations, session)
     session.choose("A", "qwen2.5:3b")
-    end = await shown(conversations.retry(session, "A", "Be brief."))
+    end = await followed(conversations, session, conversations.reopen(session, "A", "Be brief."), "A")
     assert 'data-state="done"' in end["A"]["status"]
     assert fake.log[-1].model == "qwen2.5:3b"
     assert fake.log[-1].body["messages"][0] == {"role": "system", "content": "Be brief."}
@@ -135,11 +180,12 @@ async def test_one_column_is_asked_again(conversations: Conversations, fake: Fak
 async def test_closing_the_stream_frees_the_models(conversations: Conversations, fake: FakeOllama) -> None:
     session = session_of("fx-stall:n-2", "fx-hang")
     conversations.take(session, asking(session))
-    views = conversations.answer(session)
+    await conversations.open(session)
+    frames = conversations.answer(session)
     async with asyncio.timeout(PATIENCE_S):
-        await anext(views)
+        await anext(frames)
         await fake.arrived(2, path="/api/chat")
-        await views.aclose()
+        await frames.aclose()
     await fake.closed(2)
     assert session.busy == []
 
@@ -149,7 +195,7 @@ async def test_a_page_that_left_before_its_run_began_starts_nothing(conversation
     session = session_of("fx-hang")
     conversations.take(session, asking(session))
     session.left_s = 1.0
-    end = await shown(conversations.answer(session))
+    end = await answered(conversations, session)
     assert 'data-state="stopped"' in end["A"]["status"]
     assert session.busy == []
 
@@ -159,7 +205,7 @@ async def test_an_arena_that_stops_says_so_in_the_columns(conversations: Convers
     session = session_of("tiny")
     arena.compare.drain()
     conversations.take(session, asking(session))
-    end = await shown(conversations.answer(session))
+    end = await answered(conversations, session)
     assert ShuttingDown.default_code in end["A"]["notice"]
 
 
@@ -171,7 +217,7 @@ async def test_a_missing_model_is_pulled(
     session = session_of("absent:1b")
     assert [notice async for notice in conversations.pull(session, "A")] == []
     conversations.take(session, asking(session))
-    await shown(conversations.answer(session))
+    await answered(conversations, session)
     async with asyncio.timeout(PATIENCE_S):
         notices = [notice async for notice in conversations.pull(session, "A")]
     assert "Pulling absent:1b" in notices[0]
@@ -185,7 +231,7 @@ async def test_a_pull_that_is_not_allowed_says_so(fake: FakeOllama) -> None:
     async with arena.running():
         conversations, session = Conversations(arena), session_of("absent:1b")
         conversations.take(session, asking(session))
-        end = await shown(conversations.answer(session))
+        end = await answered(conversations, session)
         assert "data-action" not in end["A"]["notice"]
         (notice,) = [notice async for notice in conversations.pull(session, "A")]
     assert "ARENA_MANAGEMENT" in notice
@@ -287,7 +333,7 @@ async def test_an_older_server_is_asked_whether_a_model_can_see(
     picture.write_bytes(b"\x89PNG\r\n\x1a\n")
     session = session_of("tiny")
     assert old.take(session, asking(session), [str(picture)]) is None
-    end = await shown(old.answer(session))
+    end = await answered(old, session)
     assert "no_vision" in end["A"]["notice"]
     assert not [record for record in fake.log if record.path == "/api/chat"]
 

@@ -81,15 +81,17 @@ async def test_a_page_opens_answers_pulls_and_leaves(
     assert opened[drawn.banner] == ""
     assert opened[drawn.timer].active is False
     assert opened[first.model].value == "tiny:latest"
-    desk.sending.take(desk.values("Why?"), REQUEST)
-    end = await last(desk.sending.answer(REQUEST))
+    await desk.sending.take(desk.values("Why?"), REQUEST)
+    assert await last(desk.sending.answer(REQUEST)) == {drawn.frames: {}}
+    end = desk.sending.settle(REQUEST)
     assert 'data-state="done"' in end[first.status]
     assert "Pull absent:1b" in end[second.notice]
     end = await last(desk.column("B").act(desk.values(), REQUEST, event(action="pull")))
     assert "is installed" in end[second.notice]
-    end = await last(desk.column("B").act(desk.values(), REQUEST, event(action="retry")))
-    assert 'data-state="done"' in end[second.status]
-    assert end[second.notice] == ""
+    assert (await last(desk.column("B").act(desk.values(), REQUEST, event(action="retry"))))[second.notice] == ""
+    assert await last(desk.column("B").answer(REQUEST)) == {second.frames: {}}
+    assert 'data-state="done"' in desk.column("B").settle(REQUEST)[second.status]
+    assert desk.column("B").settle(REQUEST) == {second.notice: gr.skip()}
     assert await last(desk.column("B").act(desk.values(), REQUEST, event(action="settings"))) == {}
     fake.state(models=["tiny:latest"])
     assert (await desk.life.look_after(REQUEST))[drawn.banner] == ""

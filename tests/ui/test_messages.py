@@ -17,14 +17,12 @@ def test_a_running_turn_shows_its_prompt_and_what_was_said() -> None:
     assert contents(chat([turn(text="Because")])) == ["Why?", "Because"]
 
 
-def test_thinking_is_a_block_of_its_own_that_closes_with_the_first_word() -> None:
-    (_, thought) = chat([turn(thinking="hm")])
-    assert thought["metadata"] == {"title": "Thinking…", "status": "pending"}
+def test_thinking_is_a_block_of_its_own_that_is_folded() -> None:
     (_, thought, answer) = chat([turn(thinking="hm", text="Because")])
     assert thought["metadata"] == {"title": "Thought", "status": "done"}
-    assert answer["content"] == "Because"
+    assert (thought["content"], answer["content"]) == ("hm", "Because")
     (_, thought) = chat([turn(thinking="hm", error=failed("stopped"))])
-    assert thought["metadata"]["status"] == "done"
+    assert thought["content"] == "hm"
 
 
 def test_files_are_chips_and_pictures_are_shown() -> None:
