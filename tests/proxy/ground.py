@@ -8,8 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from arena.exchange import Caller, Headers, Inbound
-from arena.fleet import Endpoint, EndpointSpec, Fleet, FleetSpec
-from arena.ollama import OllamaClient
+from arena.fleet import EndpointSpec, Fleet, FleetSpec
 from arena.proxy.reply import Action, Reply
 from arena.settings import Settings, load
 from arena.types import EndpointKind
@@ -93,12 +92,17 @@ async def grounds(
     """A fleet of fake servers, one for each name, with these models; every endpoint has been heard."""
     async with AsyncExitStack() as stack:
         fakes = {name: await stack.enter_async_context(FakeOllama(models=held)) for name, held in models.items()}
-        endpoints = []
-        for name, fake in fakes.items():
-            kind = (kinds or {}).get(name, "ollama")
-            spec = EndpointSpec(name=name, url=fake.url, type=kind, timeouts=LIMITS, **(specs or {}).get(name, {}))
-            endpoints.append(Endpoint(name, OllamaClient(fake.url, name=name, timeouts=LIMITS), kind, spec=spec))
-        fleet = Fleet(endpoints, FleetSpec(endpoints=tuple(e.spec for e in endpoints), **fleet_settings))
+        endpoints = tuple(
+            EndpointSpec(
+                name=name,
+                url=fake.url,
+                type=(kinds or {}).get(name, "ollama"),
+                timeouts=LIMITS,
+                **(specs or {}).get(name, {}),
+            )
+            for name, fake in fakes.items()
+        )
+        fleet = Fleet(spec=FleetSpec(endpoints=endpoints, **fleet_settings))
         stack.push_async_callback(fleet.aclose)
         await fleet.statuses()
         yield Ground(fleet, load(engine="off", **(settings or {})), fakes)

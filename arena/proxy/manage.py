@@ -1,0 +1,103 @@
+"""Changing models on one host or on several: pull, push, create, copy and delete.
+
+On one host the answer is the host's own, byte for byte; on several it is one answer with a result for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from arena.exchange import Inbound
+from arena.fleet import Endpoint
+from arena.proxy.hosts import model_in, object_in
+from arena.proxy.passing import api_path, fetched, headed, noted, passed, patient
+from arena.proxy.progress import Merged, Results, Tell, collected, follow, streamed, whole
+from arena.proxy.reply import Reply, Surroundings
+from arena.proxy.targets import check_open, check_registry, checked, targets
+
+
+async def pull(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """POST /api/pull: download a model to the default host, or to those that `endpoint` names."""
+    check_open(proxy)
+    wanted = object_in(body)
+    model = checked(proxy, inbound, model_in(wanted))
+    check_registry(proxy, model)
+    return await _progress(inbound, wanted, body, model, await targets(proxy, inbound, without_model=model))
+
+
+async def push(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """POST /api/push: upload a model to its registry, from the default host if it has it."""
+    check_open(proxy)
+    wanted = object_in(body)
+    model = checked(proxy, inbound, model_in(wanted))
+    check_registry(proxy, model)
+    return await _progress(inbound, wanted, body, model, await targets(proxy, inbound, with_model=model))
+
+
+async def create(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """POST /api/create: make a model, on the default host or on one that has the model it is made `from`."""
+    check_open(proxy)
+    wanted = object_in(body)
+    model = checked(proxy, inbound, model_in(wanted))
+    source = wanted.get("from")
+    if isinstance(source, str):
+        check_registry(proxy, source)
+    where = await targets(proxy, inbound, with_model=source if isinstance(source, str) else None, without_model=model)
+    return await _progress(inbound, wanted, body, model, where)
+
+
+async def copy(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """POST /api/copy: a second name for a model, where that model is."""
+    check_open(proxy)
+    wanted = object_in(body)
+    source = checked(proxy, inbound, wanted.get("source"), "source")
+    destination = checked(proxy, inbound, wanted.get("destination"), "destination")
+    where = await targets(proxy, inbound, with_model=source, without_model=destination)
+    return await _at_once(inbound, "POST", body, destination, where, Results(where))
+
+
+async def delete(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """DELETE /api/delete (POST is understood too): remove a model from the default host, or from one that has it.
+
+    On several hosts, one that does not have it is as it should be, unless none has.
+    """
+    check_open(proxy)
+    model = checked(proxy, inbound, model_in(object_in(body)))
+    where = await targets(proxy, inbound, with_model=model)
+    return await _at_once(inbound, "DELETE", body, model, where, Results(where, absent_is_fine=True))
+
+
+async def _progress(
+    inbound: Inbound, wanted: dict[str, Any], body: bytes, model: str, where: Sequence[Endpoint]
+) -> Reply:
+    """What tells of its progress line by line, unless `stream` is false."""
+    path = api_path(inbound)
+    noted(inbound, model, where)
+    streaming = wanted.get("stream") is not False
+    if len(where) == 1:
+        return await (passed if streaming else fetched)(where[0], "POST", path, body)
+    sent = msgspec.json.encode({**wanted, "stream": True})
+
+    async def work(endpoint: Endpoint, tell: Tell) -> None:
+        await follow(endpoint, tell, "POST", path, sent, patient(endpoint))
+
+    merged = Merged(where, work, Results(where))
+    return headed(await (streamed if streaming else collected)(merged), where)
+
+
+async def _at_once(
+    inbound: Inbound, method: str, body: bytes, model: str, where: Sequence[Endpoint], results: Results
+) -> Reply:
+    """What is answered in one piece."""
+    path = api_path(inbound)
+    noted(inbound, model, where)
+    if len(where) == 1:
+        return await fetched(where[0], method, path, body)
+
+    async def work(endpoint: Endpoint, _: Tell) -> None:
+        await whole(endpoint, method, path, body)
+
+    return headed(await collected(Merged(where, work, results)), where)

@@ -1,0 +1,95 @@
+"""Which hosts a change of models is for, and whether it may be made at all."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+from arena import names
+from arena.errors import BadRequest, Forbidden, NoEndpoint
+from arena.exchange import Inbound
+from arena.fleet import Endpoint
+from arena.fleet.catalogue import ask
+from arena.names import canonical
+from arena.proxy.hosts import NATIVE, allowed, of_kind
+from arena.proxy.reply import Surroundings
+
+ALL = "all"
+MISSING = "missing"
+
+
+def check_open(proxy: Surroundings) -> None:
+    """Raises Forbidden where models may not be changed through the proxy.
+
+    A "no" in the settings or in the fleet's file counts; without a "yes" in one of them a public address is closed.
+    """
+    settings, mode = proxy.settings, proxy.fleet.spec.management
+    if settings.management is False or mode == "closed":
+        raise Forbidden("Changing models is turned off on this server", code="management_closed")
+    if settings.management is None and mode == "auto" and (settings.public or settings.space_id is not None):
+        raise Forbidden(
+            "Changing models is closed, because this server listens on a public address. The operator can open it: "
+            "ARENA_MANAGEMENT=1, or management: open in the fleet's file",
+            code="management_closed",
+        )
+
+
+def checked(proxy: Surroundings, inbound: Inbound, model: object, field: str = "model") -> str:
+    """The legal name of a model that the caller may change. Raises BadRequest and Forbidden."""
+    name = names.checked(model, field=field)
+    if not allowed(inbound, name):
+        raise Forbidden("This key may not use that model")
+    return name
+
+
+def check_registry(proxy: Surroundings, model: str) -> None:
+    """Raises BadRequest for a name that points to a registry that is not allowed."""
+    host = names.registry_host(model)
+    if host is not None and host.lower() not in {one.lower() for one in proxy.settings.registry_hosts}:
+        raise BadRequest("model names a registry that is not allowed; ARENA_REGISTRY_HOSTS lists those that are")
+
+
+async def targets(
+    proxy: Surroundings, inbound: Inbound, *, with_model: str | None = None, without_model: str | None = None
+) -> tuple[Endpoint, ...]:
+    """The hosts that the header X-Olla-Endpoint or the query `endpoint` asks for: names, `all`, or `missing`.
+
+    `missing` are those without `without_model`. If nothing is said it is the default host, or, where that one does
+    not have `with_model`, the first that does. Raises BadRequest for a name that is none, NoEndpoint without hosts.
+    """
+    native = of_kind(proxy, NATIVE)
+    if not native:
+        raise NoEndpoint("There is no host whose models could be changed")
+    said = _said(inbound)
+    if not said:
+        return (await _default(proxy, native, with_model),)
+    if said == [ALL]:
+        return native
+    if said == [MISSING]:
+        if without_model is None:
+            raise BadRequest("endpoint=missing has a meaning only where a model is made: pull, create and copy")
+        await ask(native)
+        return tuple(one for one in native if canonical(without_model) not in one.holds)
+    by_name = {one.name: one for one in native}
+    if unknown := [name for name in said if name not in by_name]:
+        raise BadRequest(
+            f"endpoint names {', '.join(unknown)}, but the hosts are {', '.join(by_name)} (or: {ALL}, {MISSING})"
+        )
+    return tuple(by_name[name] for name in dict.fromkeys(said))
+
+
+def _said(inbound: Inbound) -> list[str]:
+    """The query's word, else the header's."""
+    values = parse_qs(inbound.query.decode("latin-1")).get("endpoint") or [
+        value.decode("latin-1") for name, value in inbound.headers if name == b"x-olla-endpoint"
+    ]
+    return [name for value in values for part in value.split(",") if (name := part.strip())]
+
+
+async def _default(proxy: Surroundings, native: tuple[Endpoint, ...], model: str | None) -> Endpoint:
+    default = next((one for one in native if one.name == proxy.fleet.spec.default_endpoint), native[0])
+    if model is None or len(native) == 1:
+        return default
+    key = canonical(model)
+    if not any(key in one.holds for one in native):
+        await ask(native)
+    return default if key in default.holds else next((one for one in native if key in one.holds), default)
