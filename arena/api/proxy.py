@@ -1,0 +1,87 @@
+"""The proxy's routes under /olla (and those beside it) as a bare ASGI application, for every server there is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from fastapi import FastAPI
+from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
+
+from arena.api.body import ClientLeft, read
+from arena.api.carrier import carry, inbound_of
+from arena.arena import Arena
+from arena.errors import ArenaError
+from arena.exchange import Inbound
+from arena.proxy import Proxy
+from arena.proxy.table import Route as ProxyRoute
+from arena.proxy.table import Rows
+
+ENCODED_SLASH = (b"%2f", b"%5c")
+ONE_MODEL = "/v1/models/"
+"""The only paths in which a slash may come encoded: it belongs to a model's name there."""
+
+
+def include_proxy(app: FastAPI, arena: Arena, more: Rows | None = None) -> Proxy:
+    """Add the proxy to `app`, with `more` routes beside its own; call it before a page is mounted at /."""
+    proxy = Proxy(arena.fleet, arena.settings, settled=arena.started, more=more)
+    carrier = ProxyRoutes(proxy)
+    paths = dict.fromkeys(path for _, path in proxy.table if not path.startswith("/olla/"))
+    app.router.routes += [Mount("/olla", app=carrier), *(Route(path, carrier) for path in paths)]
+    return proxy
+
+
+class ProxyRoutes:
+    """Carries requests and answers of the proxy over ASGI."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; raises AnswerCut where its answer cannot be completed."""
+        inbound = inbound_of(scope)
+        raw_path = scope.get("raw_path", b"").lower()
+        if any(slash in raw_path for slash in ENCODED_SLASH) and ONE_MODEL not in inbound.path:
+            inbound = Inbound(inbound.method, "/olla//", b"", inbound.headers, inbound.caller)  # no route, but a 400
+        try:
+            route = self._uploading(inbound)
+            if route is not None:
+                await self._upload(route, inbound, receive, send)
+            else:
+                body = await read(receive)
+                await carry(self._proxy.begin, inbound, body, receive, send)
+        except ClientLeft:
+            return
+
+    def _uploading(self, inbound: Inbound) -> ProxyRoute | None:
+        """The route, if it is one that reads the request's body itself."""
+        try:
+            route = self._proxy.table.find(inbound.method, inbound.path)
+        except ArenaError:
+            return None
+        return route if route.upload is not None else None
+
+    async def _upload(self, route: ProxyRoute, inbound: Inbound, receive: Receive, send: Send) -> None:
+        assert route.upload is not None
+        work = asyncio.ensure_future(route.upload(self._proxy, inbound, pieces(receive)))
+        try:
+            await asyncio.wait([work])
+        finally:
+            work.cancel()
+            await asyncio.wait([work])
+        if isinstance(work.exception(), ClientLeft):
+            raise ClientLeft
+        await carry(self._proxy.replying(route, work), inbound, b"", receive, send)
+
+
+async def pieces(receive: Receive) -> AsyncGenerator[bytes, None]:
+    """A request's body as it comes in. Raises ClientLeft when the client hangs up before its end."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        if body := message.get("body", b""):
+            yield body
+        if not message.get("more_body"):
+            return

@@ -1,0 +1,122 @@
+"""The routes that we answer ourselves: their coroutine runs in a task, and what it returns is pushed to the sink."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Final
+
+from arena.errors import ArenaError
+from arena.exchange import Headers, Inbound, Sink
+from arena.proxy import headers as head
+from arena.proxy.dialect import JSON, Dialect, error_body
+from arena.proxy.failures import retry_headers
+from arena.proxy.reply import Reply
+
+log = logging.getLogger(__name__)
+
+BUG: Final = ArenaError("An unexpected error occurred")
+
+
+class Answering:
+    """The session of such a route. `ended` is called once, whatever comes of it."""
+
+    __slots__ = ("_dialect", "_ended", "_inbound", "_room", "_since_s", "_sink", "_started", "_task")
+
+    def __init__(self, inbound: Inbound, dialect: Dialect, sink: Sink, ended: Callable[[Answering], object]) -> None:
+        self._inbound = inbound
+        self._dialect: Dialect = dialect
+        self._sink = sink
+        self._ended = ended
+        self._room = asyncio.Event()
+        self._room.set()
+        self._since_s = asyncio.get_running_loop().time()
+        self._started = False
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, work: Callable[[], Awaitable[Reply]]) -> Answering:
+        """Start the work."""
+        self._task = asyncio.get_running_loop().create_task(self._run(work), name="proxy answer")
+        self._task.add_done_callback(self._over)
+        return self
+
+    def refuse(self, error: ArenaError, headers: Headers = []) -> None:  # noqa: B006 - never changed
+        """An error is the whole answer."""
+        body = error_body(self._dialect, error, self._inbound.caller.request_id)
+        self._write_head(error.status, [JSON, *headers, *retry_headers(error)], len(body), error.code)
+        self._sink.write(body)
+        self._sink.end()
+
+    def pause(self) -> None:
+        """The client is slow: no further piece is asked for."""
+        self._room.clear()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        self._room.set()
+
+    def left(self) -> None:
+        """The client has hung up: the work is cancelled, which ends what it had begun."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def stop(self, error: ArenaError) -> None:
+        """End it for a reason of our own."""
+        self.left()
+        if self._started:
+            self._sink.abort()
+        else:
+            self.refuse(error)
+
+    async def _run(self, work: Callable[[], Awaitable[Reply]]) -> None:
+        try:
+            reply = await work()
+        except ArenaError as error:
+            self.refuse(error)
+            return
+        if isinstance(reply.body, bytes):
+            self._write_head(reply.status, reply.headers, len(reply.body))
+            if self._inbound.method != "HEAD":
+                self._sink.write(reply.body)
+            self._sink.end()
+        else:
+            await self._stream(reply, reply.body)
+
+    async def _stream(self, reply: Reply, pieces: AsyncIterator[bytes]) -> None:
+        self._write_head(reply.status, reply.headers, None)
+        try:
+            async with aclosing(pieces) as body:  # type: ignore[type-var]
+                async for piece in body:
+                    self._sink.write(piece)
+                    await self._room.wait()
+        except ArenaError as error:
+            log.warning("an answer of the proxy was cut: %s", error.message, extra={"code": error.code})
+            self._sink.abort()
+        else:
+            self._sink.end()
+
+    def _write_head(self, status: int, headers: Headers, length: int | None, reason: str = "") -> None:
+        self._started = True
+        inbound = self._inbound
+        elapsed_s = asyncio.get_running_loop().time() - self._since_s
+        backend = "ollama" if self._dialect == "native" else "openai"
+        ours = head.told(inbound.caller.request_id, None, elapsed_s)
+        ours += head.unrouted(backend, "none", reason) if reason else head.answered(backend)
+        if length is not None:
+            ours.append((b"content-length", b"%d" % length))
+        self._sink.start(status, head.completed(headers, ours))
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """A fault of ours must not leave the client waiting."""
+        self._ended(self)
+        if task.cancelled():
+            return
+        fault = task.exception()
+        if fault is not None:
+            log.error("a fault in an answer of the proxy", exc_info=fault)
+            if self._started:
+                self._sink.abort()
+            else:
+                self.refuse(BUG)

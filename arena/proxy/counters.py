@@ -1,0 +1,163 @@
+"""What a stream's end tells of its cost, and whether it was an end at all. The stream itself is not parsed.
+
+Only the last few KiB are kept while it passes: the counters stand at the end in every dialect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from arena.fleet import Usage
+from arena.proxy.dialect import EVENTS, NDJSON, Dialect
+
+KEPT_BYTES: Final = 2048
+HELD_BYTES: Final = 4096
+"""The last KEPT_BYTES at least and HELD_BYTES at most are kept; of one that came at once, all."""
+HEAD_BYTES: Final = 1024
+"""So much of the beginning is kept: Anthropic tells the prompt's tokens there."""
+NANOSECONDS: Final = 1e9
+
+_COUNT: Final = re.compile(
+    rb'"(prompt_eval_count|eval_count|load_duration|prompt_eval_duration|eval_duration|prompt_n|predicted_n'
+    rb'|prompt_tokens|completion_tokens|input_tokens|output_tokens)"\s*:\s*(\d{1,18})'
+)
+_DONE: Final = re.compile(rb'"done"\s*:\s*true')
+
+
+class Last(Struct):
+    """Ollama's last line, or its whole answer."""
+
+    done: bool | None = None
+    error: Any = None
+    prompt_eval_count: int = 0
+    eval_count: int = 0
+    load_duration: int = 0
+    prompt_eval_duration: int = 0
+    eval_duration: int = 0
+
+
+_decode_last: Final = msgspec.json.Decoder(Last).decode
+
+
+class End(Struct, frozen=True):
+    """What the end told. `whole` False: the stream has stopped without saying that it is done. `error`: it said why."""
+
+    usage: Usage
+    whole: bool = True
+    error: bool = False
+
+
+class Tail:
+    """Keeps the end of a body that passes."""
+
+    __slots__ = ("end", "head", "received_bytes")
+
+    def __init__(self) -> None:
+        self.end = self.head = b""
+        self.received_bytes = 0
+
+    def feed(self, data: bytes) -> None:
+        """A piece of the body has passed."""
+        self.received_bytes += len(data)
+        end = self.end
+        if not end:
+            self.end = data
+            self.head = data[:HEAD_BYTES]
+            return
+        end += data if len(data) <= HELD_BYTES else data[-HELD_BYTES:]
+        self.end = end if len(end) <= HELD_BYTES else end[-KEPT_BYTES:]
+
+    def read(self, dialect: Dialect, media_type: bytes) -> End:
+        """What the body told, now that it is over."""
+        if media_type.startswith(NDJSON):
+            return self._lines()
+        if media_type.startswith(EVENTS):
+            return self._events(dialect)
+        if dialect == "native" and len(self.end) == self.received_bytes:
+            last = _last(self.end)
+            if last is not None:
+                return End(_usage_of(last))
+        return End(_usage_in(self.head + b"\n" + self.end))
+
+    def _lines(self) -> End:
+        """NDJSON: the last line that says done; a few servers have something to say even after that."""
+        unread = False
+        for line in reversed(self.end.split(b"\n")):
+            if not line.strip():
+                continue
+            last = _last(line)
+            if last is None:
+                if _DONE.search(line) or b'"eval_count"' in line:
+                    return End(_usage_in(line))
+                unread = unread or self.received_bytes > len(self.end)
+            elif last.done:
+                return End(_usage_of(last), error=last.error is not None)
+            elif last.error is not None:
+                return End(_usage_of(last), error=True)
+        return End(Usage(), whole=unread and b"\n" not in self.end.rstrip(b"\n"))
+
+    def _events(self, dialect: Dialect) -> End:
+        """Server-sent events: the counters wherever they stand, and each dialect's own last word."""
+        end = self.end
+        error = b"event: error" in end or b'data: {"error"' in end
+        if dialect == "anthropic":
+            whole = b"message_stop" in end
+        elif dialect == "responses":
+            whole = any(word in end for word in (b"response.completed", b"response.incomplete", b"response.failed"))
+            whole = whole or self.received_bytes > HELD_BYTES  # the last event repeats the whole answer
+        else:
+            whole = b"[DONE]" in end
+        return End(_usage_in(self.head + b"\n" + end), whole or error, error)
+
+
+def _last(line: bytes) -> Last | None:
+    try:
+        return _decode_last(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _usage_of(last: Last) -> Usage:
+    return Usage(
+        max(0, last.prompt_eval_count),
+        max(0, last.eval_count),
+        _seconds(last.load_duration),
+        _seconds(last.prompt_eval_duration),
+        _seconds(last.eval_duration),
+    )
+
+
+def _usage_in(text: bytes) -> Usage:
+    """The counters in a piece of JSON that may be cut; the last one of a name counts.
+
+    A quotation mark inside of a string is escaped there, so no text of a model can look like one of these.
+    """
+    found = dict(_counts(text))
+    return Usage(
+        _first(found, b"prompt_eval_count", b"prompt_tokens", b"input_tokens", b"prompt_n"),
+        _first(found, b"eval_count", b"completion_tokens", b"output_tokens", b"predicted_n"),
+        _seconds(found.get(b"load_duration", 0)),
+        _seconds(found.get(b"prompt_eval_duration", 0)),
+        _seconds(found.get(b"eval_duration", 0)),
+    )
+
+
+def _counts(text: bytes) -> Iterator[tuple[bytes, int]]:
+    """Every counter that is not zero: some servers put zeros into all events but the last."""
+    for match in _COUNT.finditer(text):
+        value = int(match[2])
+        if value:
+            yield match[1], value
+
+
+def _first(found: dict[bytes, int], *names: bytes) -> int:
+    return next((found[name] for name in names if name in found), 0)
+
+
+def _seconds(nanoseconds: int) -> float | None:
+    return nanoseconds / NANOSECONDS if nanoseconds > 0 else None

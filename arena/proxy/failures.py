@@ -1,0 +1,55 @@
+"""What an endpoint's refusal means, and what our own tells of when to try again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from arena.errors import ArenaError, Busy, NotFound, TooManyRequests, UpstreamBroken, UpstreamError
+from arena.exchange import Headers
+from arena.proxy.headers import header
+from arena.wire import RawHeaders
+
+PAGE: Final = b"text/html"
+UNKNOWN_HERE: Final = frozenset({404, 405, 501})
+"""The endpoint has not what it was asked for, the model or the route: another may."""
+
+
+def refusal(status: int, name: str, media_type: bytes, headers: RawHeaders) -> ArenaError | None:
+    """The failure that an endpoint's answer tells of; None if there is none.
+
+    Its body is not looked at: the client gets it as it is, unless another endpoint answers instead.
+    """
+    if status < 300:
+        if not media_type.startswith(PAGE):
+            return None
+        text = f"{name} is no server of models: it answered with a web page"
+        return UpstreamBroken(text, endpoint=name, upstream_status=status, code="not_ollama")
+    if status < 400:
+        text = f"{name} redirects elsewhere, which is not followed"
+        return UpstreamBroken(text, endpoint=name, upstream_status=status)
+    if status == 429:
+        text, wait_s = f"{name} limits requests", retry_after_s(headers)
+        return Busy(text, code="rate_limited", retry_after_s=wait_s)
+    if status == 503:
+        return Busy(f"{name}: server busy", retry_after_s=retry_after_s(headers))
+    if status in UNKNOWN_HERE and b"json" not in media_type:
+        return NotFound(f"{name} does not know this address; it may be too old for it", code="not_supported")
+    return UpstreamError(f"{name} answered with status {status}", endpoint=name, upstream_status=status)
+
+
+def is_serious(status: int) -> bool:
+    """Is it the endpoint's failure, rather than the request's?"""
+    return status < 400 or status == 429 or status >= 500
+
+
+def retry_after_s(headers: RawHeaders) -> float | None:
+    """An endpoint's Retry-After in seconds; dates are not believed."""
+    value = header(headers, b"retry-after")
+    return float(value) if value is not None and value.isdigit() and len(value) < 6 else None
+
+
+def retry_headers(error: ArenaError) -> Headers:
+    """When to try again, where waiting helps."""
+    if isinstance(error, Busy | TooManyRequests):
+        return [(b"retry-after", b"%d" % max(1, round(error.retry_after_s or 1)))]
+    return []

@@ -1,0 +1,405 @@
+"""One request handed on: a lease, the call, another host if the first fails in time, and an end that says what it is.
+
+Everything is pushed: where a lease is there at once and a connection is open, no task is made and nothing is awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final, Protocol
+
+from arena.errors import ArenaError, Busy, NotFound, UpstreamBroken, UpstreamError
+from arena.exchange import Headers, Inbound, Sink
+from arena.fleet import Fleet, Lease, Usage, Wanted
+from arena.log import request_id, warn_failed
+from arena.proxy import headers as head
+from arena.proxy.counters import Tail
+from arena.proxy.dialect import EVENTS, JSON, NDJSON, error_body, last_words
+from arena.proxy.failures import UNKNOWN_HERE, is_serious, refusal, retry_after_s, retry_headers
+from arena.proxy.routing import Asked, respelled, sticky_headers
+from arena.proxy.table import Route
+from arena.wire import RawCall, RawHeaders
+
+log = logging.getLogger(__name__)
+
+NOT_RETRIED: Final = frozenset({"total_timeout"})
+TRAILERS: Final = (b"trailer", b"X-Olla-Total-Time, Server-Timing")
+
+
+class Owner(Protocol):
+    """What a request needs of the proxy it belongs to."""
+
+    @property
+    def fleet(self) -> Fleet: ...
+
+    async def settled(self) -> None:
+        """Wait, at the very start, until it is known who answers."""
+
+    def ended(self, forward: Forward) -> None:
+        """The request is over."""
+
+
+class Forward:
+    """The session of a request that an endpoint answers, and the receiver of that answer."""
+
+    __slots__ = (
+        "_asked",
+        "_call",
+        "_error",
+        "_first_s",
+        "_headers",
+        "_inbound",
+        "_lease",
+        "_loop",
+        "_media_type",
+        "_over",
+        "_owner",
+        "_paused",
+        "_route",
+        "_sent_bytes",
+        "_since_s",
+        "_sink",
+        "_started",
+        "_status",
+        "_tail",
+        "_tried",
+        "_waiting",
+        "_wanted",
+    )
+
+    def __init__(self, owner: Owner, inbound: Inbound, asked: Asked, route: Route, sink: Sink) -> None:
+        self._owner = owner
+        self._inbound = inbound
+        self._asked: Asked | None = asked
+        self._route = route
+        self._sink = sink
+        caller = inbound.caller
+        self._wanted = Wanted(
+            asked.model,
+            _named(inbound.headers),
+            caller.counted_as,
+            asked.conversation,
+            route.kinds,
+            caller.key,
+            inbound.path,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._since_s = self._first_s = self._loop.time()
+        self._sent_bytes = len(asked.body)
+        self._lease: Lease | None = None
+        self._call: RawCall | None = None
+        self._waiting: asyncio.Task[None] | None = None
+        self._tried: tuple[str, ...] = ()
+        self._error: ArenaError | None = None
+        self._headers: RawHeaders = []
+        self._media_type = b""
+        self._status = 0
+        self._tail = Tail()
+        self._started = self._over = self._paused = False
+
+    def begin(self) -> Forward | None:
+        """Send the request; None if it was refused at once."""
+        try:
+            lease = self._owner.fleet.try_lease(self._wanted) if self._owner.fleet.endpoints else None
+        except ArenaError as error:
+            self._refuse(error)
+        else:
+            self._go(lease)
+        return None if self._over else self
+
+    # the client
+
+    def pause(self) -> None:
+        """The client is slow: the endpoint will feel it."""
+        self._paused = True
+        if self._call is not None:
+            self._call.pause()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        self._paused = False
+        if self._call is not None:
+            self._call.resume()
+
+    def left(self) -> None:
+        """The client has hung up: the endpoint is freed now, and none of this counts against it."""
+        self._end()
+
+    def stop(self, error: ArenaError) -> None:
+        """End it for a reason of our own."""
+        if self._started:
+            self._break_off(error)
+        else:
+            self._refuse(error)
+
+    # the endpoint
+
+    def on_head(self, status: int, headers: RawHeaders) -> None:
+        """The endpoint answers. Nothing goes out before there is a body: until then another can still take over."""
+        lease = self._lease
+        assert lease is not None
+        self._status, self._headers = status, headers
+        self._media_type = media_type = head.header(headers, b"content-type") or b""
+        refused = refusal(status, lease.endpoint.name, media_type, headers)
+        if refused is None:
+            return
+        lease.failed(refused, status, retry_after_s(headers))
+        if is_serious(status):
+            self._note(refused, lease)
+        if status < 400 or isinstance(refused, NotFound):
+            self._release_call()  # nobody could make sense of such an answer
+            self._another(refused)
+        elif status in self._owner.fleet.spec.retry_on or status in UNKNOWN_HERE:
+            self._try_another(refused)
+
+    def on_data(self, data: bytes) -> None:
+        """A piece of the answer."""
+        if not self._started:
+            self._start()
+        self._sink.write(data)
+        self._tail.feed(data)
+
+    def on_end(self, error: BaseException | None) -> None:
+        """The answer is complete, or the endpoint has failed."""
+        self._call = None
+        if error is None:
+            self._complete()
+        elif not isinstance(error, ArenaError):
+            log.error("a fault in handing on an answer", exc_info=error)
+            self.stop(ArenaError("An unexpected error occurred"))
+        elif self._started:
+            self._break_off(error)
+        else:
+            self._next(error)
+
+    # the way of a request
+
+    def _go(self, lease: Lease | None) -> None:
+        """Send it with `lease`, or wait for one."""
+        if lease is None:
+            self._waiting = self._loop.create_task(self._wait(), name="lease")
+        else:
+            self._send(lease)
+
+    async def _wait(self) -> None:
+        try:
+            if not self._owner.fleet.endpoints:
+                await self._owner.settled()
+            lease = await self._owner.fleet.lease(self._wanted, frozenset(self._tried))
+        except ArenaError as error:
+            self._waiting = None
+            self._refuse(error if self._error is None or isinstance(error, Busy) else self._error)
+        else:
+            self._waiting = None
+            self._send(lease)
+
+    def _send(self, lease: Lease) -> None:
+        self._lease = lease
+        asked = self._asked
+        assert asked is not None
+        body, model, endpoint = asked.body, lease.model, lease.endpoint
+        if model and model != asked.model and (endpoint.kind == "openai" or model != f"{asked.model}:latest"):
+            body = respelled(body, model)
+        pool, inbound = endpoint.pool, self._inbound
+        fields = head.request_fields(inbound, pool.own_headers, len(body))
+        query = inbound.query
+        target = b"%b?%b" % (self._route.target, query) if query else self._route.target
+        call = pool.forward(inbound.method, target, fields, body, self)
+        if not call.done.done():
+            self._call = call
+            if self._paused:
+                call.pause()
+
+    def _next(self, error: ArenaError) -> None:
+        """The endpoint has failed before a byte of its answer went out: try another, or tell."""
+        lease = self._lease
+        assert lease is not None
+        if isinstance(error, UpstreamError):
+            lease.failed(error)
+            self._note(error, lease)
+        if error.code in NOT_RETRIED:
+            self._refuse(error)
+        else:
+            self._another(error)
+
+    def _another(self, error: ArenaError) -> None:
+        """Go on with another endpoint; without one, `error` is the answer."""
+        if not self._try_another(error):
+            self._refuse(error)
+
+    def _try_another(self, error: ArenaError) -> bool:
+        """Go on with another endpoint, if there is one; each is tried once."""
+        lease = self._lease
+        assert lease is not None
+        tried = (*self._tried, lease.endpoint.name)
+        try:
+            following = self._owner.fleet.try_lease(self._wanted, frozenset(tried))
+        except ArenaError:
+            return False
+        self._tried, self._error, self._status = tried, error, 0
+        self._release_call()
+        self._lease = None
+        lease.close()
+        self._go(following)
+        return True
+
+    def _start(self) -> None:
+        """The answer begins to go out."""
+        self._started = True
+        lease = self._lease
+        assert lease is not None
+        assert self._asked is not None
+        asked, self._asked = self._asked, None
+        now_s = self._first_s = self._loop.time()
+        if self._status < 400:
+            lease.first_byte()
+        answer = head.passed_on(self._headers, lease.endpoint.pool.own_headers)
+        answer += head.told(self._inbound.caller.request_id, asked.model, now_s - self._since_s)
+        answer += head.routed(lease, asked.model, self._tried)
+        if asked.source:
+            answer += sticky_headers(self._inbound, asked)
+        answer.append((b"server-timing", self._timing(lease, now_s)))
+        if self._is_stream:
+            answer.append(TRAILERS)
+        if self._route.dialect == "anthropic":
+            answer.append((b"x-olla-mode", b"passthrough"))
+        self._headers = []
+        self._sink.start(self._status, answer)
+
+    def _complete(self) -> None:
+        """The endpoint has sent all; is it all that there should be?"""
+        lease = self._lease
+        assert lease is not None
+        name = lease.endpoint.name
+        if self._status >= 400:
+            if not self._started:
+                self._start()
+            self._finish()
+            return
+        if self._status == 204:
+            self._start()
+        if not self._started:
+            text = f"{name} closed the connection before its answer was complete"
+            self._next(UpstreamBroken(text, endpoint=name, code="upstream_eof"))
+            return
+        end = self._tail.read(self._route.dialect, self._media_type)
+        if end.error:
+            failure = UpstreamError(f"{name} failed in the middle of its answer", endpoint=name)
+            lease.failed(failure)
+            self._note(failure, lease)
+        elif not end.whole:
+            text = f"{name} ended its answer without saying that it is done"
+            self._break_off(UpstreamBroken(text, endpoint=name, code="upstream_eof"))
+            return
+        else:
+            lease.succeeded(self._usage(end.usage))
+        self._finish()
+
+    def _finish(self) -> None:
+        """The answer is whole."""
+        trailers: Headers = []
+        if self._is_stream:
+            total_ms = (self._loop.time() - self._since_s) * 1000
+            trailers = [(b"x-olla-total-time", b"%dms" % total_ms), (b"server-timing", b"total;dur=%.1f" % total_ms)]
+        self._sink.end(trailers)
+        self._end()
+
+    def _break_off(self, error: ArenaError) -> None:
+        """Say why there is no more, in words that the client's own dialect has for it, and cut the connection."""
+        if self._lease is not None and isinstance(error, UpstreamError):
+            self._lease.failed(error)
+            self._note(error, self._lease)
+        self._drop_call()
+        if self._is_stream:
+            self._sink.write(last_words(self._route.dialect, self._media_type, error, self._tail.end))
+        self._sink.abort()
+        self._end()
+
+    def _refuse(self, error: ArenaError) -> None:
+        """No endpoint has answered: this is the whole answer."""
+        inbound, dialect, lease = self._inbound, self._route.dialect, self._lease
+        model = self._wanted.model
+        tried = self._tried if lease is None else (*self._tried, lease.endpoint.name)
+        body = error_body(dialect, error, inbound.caller.request_id, tried)
+        answer = [JSON, (b"content-length", b"%d" % len(body))]
+        answer += head.told(inbound.caller.request_id, model, self._loop.time() - self._since_s)
+        if lease is None:
+            answer += head.unrouted(_backend(self._route), self._owner.fleet.spec.strategy, error.code)
+        else:
+            answer += head.routed(lease, model, ())
+        answer += retry_headers(error)
+        if tried:
+            answer.append((b"x-olla-tried", head.tried_value(tried)))
+        self._end()
+        self._sink.start(error.status, answer)
+        self._sink.write(body)
+        self._sink.end()
+
+    def _end(self) -> None:
+        """Free everything, whatever it was that ended."""
+        if self._over:
+            return
+        self._over = True
+        self._asked = None
+        self._drop_call()
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        if self._lease is not None:
+            self._lease.close()
+        self._owner.ended(self)
+
+    def _drop_call(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def _release_call(self) -> None:
+        """Let go of a call whose rest nobody wants; what ends soon leaves its connection to others."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.release()
+
+    # words and figures
+
+    @property
+    def _is_stream(self) -> bool:
+        """Is it a stream to which something can be added at the end?"""
+        return self._media_type.startswith((NDJSON, EVENTS))
+
+    def _timing(self, lease: Lease, now_s: float) -> bytes:
+        total_ms = (now_s - self._since_s) * 1000
+        if not lease.queued_s:
+            return b"upstream;dur=%.1f" % total_ms
+        return b"queue;dur=%.1f, upstream;dur=%.1f" % (lease.queued_s * 1000, total_ms - lease.queued_s * 1000)
+
+    def _usage(self, told: Usage) -> Usage:
+        tokens = told.completion_tokens
+        gap_s = (self._loop.time() - self._first_s) / (tokens - 1) if self._is_stream and tokens > 1 else None
+        return Usage(
+            told.prompt_tokens,
+            tokens,
+            told.load_s,
+            told.prompt_s,
+            told.eval_s,
+            gap_s,
+            self._sent_bytes,
+            self._tail.received_bytes,
+        )
+
+    def _note(self, error: ArenaError, lease: Lease) -> None:
+        """One line in the log for each failure of an endpoint; callbacks of a connection run for no request at all."""
+        request_id.set(self._inbound.caller.request_id)
+        name = lease.endpoint.name
+        warn_failed(log, "an answer of the proxy", error, self._since_s, endpoint=name, model=self._wanted.model or "")
+
+
+def _named(headers: Headers) -> str | None:
+    """The endpoint that a request asks for by name."""
+    name = head.header(headers, b"x-olla-endpoint")
+    return None if not name else name.decode("latin-1")
+
+
+def _backend(route: Route) -> str:
+    return "openai" if route.kinds is None or "ollama" not in route.kinds else "ollama"

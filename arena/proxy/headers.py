@@ -1,0 +1,157 @@
+"""Which headers pass in either direction, and which are ours. All of it is on the way of every request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from arena.exchange import Headers, Inbound
+from arena.fleet import Lease
+
+VIA: Final = b"1.1 ollama-arena"
+NONE: Final = b"none"
+"""Stands in the headers that every answer has, where there is no host or no model to name."""
+
+_HOP: Final = frozenset({
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
+    b"trailer", b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+# credentials are for us; where a browser was and what it may do is judged here, and would only confuse a host
+_REQUEST: Final = _HOP | {
+    b"content-length", b"expect", b"authorization", b"cookie", b"x-api-key", b"api-key",
+    b"x-auth-token", b"origin", b"referer", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest",
+    b"sec-fetch-user", b"forwarded", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port",
+    b"x-real-ip",
+}  # fmt: skip
+_READ: Final = frozenset({b"host", b"accept-encoding", b"x-forwarded-for", b"via", b"connection"})
+_RESPONSE: Final = _HOP | {
+    b"set-cookie", b"authorization", b"x-api-key", b"x-auth-token", b"www-authenticate", b"clear-site-data",
+    b"strict-transport-security", b"alt-svc", b"date", b"via", b"server-timing", b"location", b"refresh",
+}  # fmt: skip
+_PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
+_ENDPOINT_TYPES: Final = {"engine": b"ollama", "ollama": b"ollama", "openai": b"openai"}
+
+
+def request_fields(inbound: Inbound, own: frozenset[bytes], length: int | None) -> bytes:
+    """The header lines for an endpoint that adds the headers in `own` itself; a body of `length` bytes, if any."""
+    read: dict[bytes, bytes] = {}
+    passed = []
+    for pair in inbound.headers:
+        name = pair[0]
+        if name in _READ:
+            read[name] = b"%b, %b" % (read[name], pair[1]) if name in read else pair[1]
+        elif name not in _REQUEST and name not in own and name[:7] != b"x-olla-":
+            passed.append(pair)
+    connection = read.get(b"connection")
+    if connection is not None and connection not in _PLAIN_CONNECTION:
+        named = _tokens(connection)
+        passed = [pair for pair in passed if pair[0] not in named]
+    caller = inbound.caller
+    address = caller.address.encode("latin-1", "replace")
+    forwarded, via = read.get(b"x-forwarded-for", b""), read.get(b"via")
+    if forwarded.rpartition(b",")[2].strip() != address:  # else a trusted proxy has said so already
+        forwarded = forwarded + b", " + address if forwarded else address
+    lines = b"".join([b"%b: %b\r\n" % pair for pair in passed])
+    length_line = b"" if length is None else b"Content-Length: %d\r\n" % length
+    return (
+        b"%bAccept-Encoding: %b\r\n%bX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n"
+        b"X-Olla-Request-ID: %b\r\nVia: %b\r\n"
+    ) % (
+        lines,
+        read.get(b"accept-encoding", b"identity"),
+        length_line,
+        forwarded,
+        read.get(b"host", b""),
+        b"https" if caller.https else b"http",
+        caller.request_id.encode("ascii", "replace"),
+        via + b", " + VIA if via else VIA,
+    )
+
+
+def passed_on(headers: Headers, own: frozenset[bytes]) -> Headers:
+    """What of an endpoint's headers reaches the client; `own` are those that we sent it, which it may echo."""
+    dropped = _RESPONSE
+    passed = [pair for pair in headers if pair[0] not in dropped and pair[0][:7] != b"x-olla-" and pair[0] not in own]
+    if len(passed) < len(headers):
+        for name, value in headers:
+            if name == b"connection" and value not in _PLAIN_CONNECTION:
+                named = _tokens(value)
+                passed = [pair for pair in passed if pair[0] not in named]
+    return passed
+
+
+def told(request_id: str, model: str | None, elapsed_s: float) -> Headers:
+    """Ours on every answer: whose request it was, for which model, and how long it took to begin."""
+    return [
+        (b"x-olla-request-id", request_id.encode("ascii", "replace")),
+        (b"x-olla-model", header_value(model) if model else NONE),
+        (b"x-olla-response-time", b"%dms" % (elapsed_s * 1000)),
+        (b"via", VIA),
+    ]
+
+
+def routed(lease: Lease, model: str | None, tried: tuple[str, ...]) -> Headers:
+    """Ours on the answers of an endpoint: which, how it was found, who was `tried` before."""
+    headers = [
+        (b"x-olla-endpoint", header_value(lease.endpoint.name)),
+        (b"x-olla-backend-type", _ENDPOINT_TYPES.get(lease.endpoint.kind, b"openai")),
+        (b"x-olla-routing-strategy", lease.strategy.encode("ascii", "replace")),
+        (b"x-olla-routing-decision", lease.decision.encode("ascii", "replace")),
+        (b"x-olla-routing-reason", header_value(lease.reason)),
+        (b"x-olla-sticky-session", lease.sticky.encode("ascii", "replace")),
+    ]
+    if lease.model and model is not None and lease.model.removesuffix(":latest") != model.removesuffix(":latest"):
+        headers.append((b"x-olla-resolved-model", header_value(lease.model)))
+    if lease.position:
+        headers.append((b"x-olla-queue-position", b"%d" % lease.position))
+        headers.append((b"x-olla-queue-time", b"%dms" % (lease.queued_s * 1000)))
+    if tried:
+        headers.append((b"x-olla-tried", tried_value(tried)))
+    return headers
+
+
+def unrouted(backend: str, strategy: str, reason: str) -> Headers:
+    """Ours where no endpoint has answered."""
+    return [
+        (b"x-olla-endpoint", NONE),
+        (b"x-olla-backend-type", backend.encode("ascii", "replace")),
+        (b"x-olla-routing-strategy", strategy.encode("ascii", "replace")),
+        (b"x-olla-routing-decision", b"rejected"),
+        (b"x-olla-routing-reason", header_value(reason)),
+        (b"x-olla-sticky-session", b"disabled"),
+    ]
+
+
+def answered(backend: str) -> Headers:
+    """Ours where we have answered ourselves, in the name of the fleet."""
+    return [(b"x-olla-endpoint", NONE), (b"x-olla-backend-type", backend.encode("ascii"))]
+
+
+def completed(headers: Headers, defaults: Headers) -> Headers:
+    """`headers` with those of `defaults` whose names they lack."""
+    names = {name for name, _ in headers}
+    return [*headers, *(pair for pair in defaults if pair[0] not in names)]
+
+
+def tried_value(names: Iterable[str]) -> bytes:
+    """Hosts in one header."""
+    return header_value(", ".join(names))
+
+
+def header_value(text: str) -> bytes:
+    """`text` as a header can carry it: what is not printable ASCII becomes a question mark."""
+    if text.isascii() and text.isprintable():
+        return text.encode("ascii")
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text).encode("ascii")
+
+
+def header(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of `name`, or None."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+def _tokens(value: bytes) -> frozenset[bytes]:
+    return frozenset(token.strip().lower() for token in value.split(b","))

@@ -1,0 +1,99 @@
+"""The proxy: takes a request that was let in, and has it answered by an endpoint or by one of our own routes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from arena.errors import ArenaError, Forbidden, ShuttingDown
+from arena.exchange import Begin, Headers, Inbound, Session, Sink
+from arena.fleet import Fleet
+from arena.proxy.answering import Answering
+from arena.proxy.dialect import dialect_of
+from arena.proxy.forward import Forward
+from arena.proxy.hosts import allowed
+from arena.proxy.reply import Reply
+from arena.proxy.routing import asked_in
+from arena.proxy.table import NotThisMethod, Route, Rows, Table, check_path
+from arena.settings import Settings
+
+STOPPING: Final = "The server is stopping"
+
+
+class Proxy:
+    """`begin` starts to answer a request and returns at once; what comes goes to the sink.
+
+    `more` are routes beside the proxy's own, `settled` is waited for while there are no endpoints yet.
+    """
+
+    def __init__(
+        self, fleet: Fleet, settings: Settings, *, settled: Callable[[], Awaitable[None]], more: Rows | None = None
+    ) -> None:
+        self.fleet = fleet
+        self.settings = settings
+        self.table = Table(more)
+        self._settled = settled
+        self._running: set[Forward | Answering] = set()
+        self._stopping = False
+
+    @property
+    def running(self) -> int:
+        """Requests being answered now."""
+        return len(self._running)
+
+    async def settled(self) -> None:
+        """Wait, at the very start, until it is known who answers."""
+        await self._settled()
+
+    def direct(self, method: str, path: str) -> Begin | None:
+        """What answers a request straight on its connection; None where its body is not to be read as a whole."""
+        route = self.table.get(method, path)
+        return None if route is None or route.upload is not None else self.begin
+
+    def begin(self, inbound: Inbound, body: bytes, sink: Sink) -> Session | None:
+        """Answer a request whose body is there."""
+        try:
+            if inbound.query:
+                check_path(inbound.path, inbound.query)
+            route = self.table.find(inbound.method, inbound.path)
+            if route.action is not None:
+                return self._answering(inbound, route, sink).begin(partial(route.action, self, inbound, body))
+            asked = asked_in(inbound, body, sticks=self.fleet.spec.sticks)
+            if not allowed(inbound, asked.model):
+                raise Forbidden("This key may not use that model", code="model_not_allowed")
+        except ArenaError as error:
+            self._refuse(inbound, error, sink)
+            return None
+        forward = Forward(self, inbound, asked, route, sink)
+        self._running.add(forward)
+        return forward.begin()
+
+    def replying(self, route: Route, work: Awaitable[Reply]) -> Begin:
+        """What answers with the reply of `work`, for a route that reads its request's body itself."""
+
+        def begin(inbound: Inbound, body: bytes, sink: Sink) -> Session:
+            return self._answering(inbound, route, sink).begin(lambda: work)
+
+        return begin
+
+    def drain(self) -> None:
+        """The server stops: every running answer ends now, in words where there is room for them."""
+        for session in tuple(self._running):
+            session.stop(ShuttingDown(STOPPING))
+
+    def ended(self, session: Forward | Answering) -> None:
+        """A request is over."""
+        self._running.discard(session)
+
+    def _answering(self, inbound: Inbound, route: Route, sink: Sink) -> Answering:
+        answering = Answering(inbound, route.dialect, sink, self.ended)
+        self._running.add(answering)
+        return answering
+
+    def _refuse(self, inbound: Inbound, error: ArenaError, sink: Sink) -> None:
+        """Without a route, or with a request that no route could answer."""
+        headers: Headers = []
+        if isinstance(error, NotThisMethod):
+            headers.append((b"allow", ", ".join(error.allow).encode("ascii")))
+        Answering(inbound, dialect_of(inbound.path), sink, self.ended).refuse(error, headers)
