@@ -1,0 +1,87 @@
+"""The books: what is counted, under which names, and how the histograms read."""
+
+from __future__ import annotations
+
+import pytest
+
+from arena.errors import Busy, ModelNotFound, UpstreamBroken
+from arena.fleet import Usage, Wanted
+from arena.fleet.book import MAX_ROWS, OTHER, RECENT, SECONDS, Book, Counts, Histogram
+from tests.fake_ollama.clock import Clock
+from tests.fleet.hosts import M, taken, three
+
+
+def test_every_lease_is_entered_under_endpoint_model_and_key() -> None:
+    clock = Clock()
+    fleet = three(clock)
+    usage = Usage(10, 20, load_s=1, prompt_s=2, eval_s=4, gap_s=0.2, sent_bytes=100, received_bytes=1000)
+    with taken(fleet, endpoint="a", key="bot") as lease:
+        clock.advance(0.5)
+        lease.first_byte()
+        clock.advance(4)
+        lease.succeeded(usage)
+    with taken(fleet, endpoint="b") as lease:
+        lease.failed(UpstreamBroken("early end", code="upstream_eof"), status=None)
+    taken(fleet, endpoint="b").close()
+    a, b = (fleet.book.by_endpoint()[name] for name in "ab")
+    assert (a.successes, a.failures, a.left, a.success_rate) == (1, 0, 0, 1.0)
+    assert (b.successes, b.failures, b.left, b.success_rate) == (0, 1, 1, 0.0)
+    assert fleet.book.by_key().keys() == {"bot", ""}
+    assert fleet.book.by_model()[M].attempts == 3
+    sums = fleet.book.totals()
+    assert (sums.prompt_tokens, sums.completion_tokens, sums.sent_bytes, sums.received_bytes) == (10, 20, 100, 1000)
+    assert (sums.load_s, sums.prompt_s, sums.eval_s) == (1, 2, 4)
+    assert (sums.first.count, sums.first.mean, sums.total.mean, sums.gap.mean) == (1, 0.5, 4.5, 0.2)
+    assert sums.last_at >= fleet.book.started_at
+    assert [entry.error for entry in fleet.book.recent] == [None, "upstream_eof", None]
+    assert Counts().success_rate is None
+    assert len(fleet.book.rows) == 2
+
+
+def test_a_failure_that_a_retry_hid_is_no_failed_request() -> None:
+    fleet = three()
+    with taken(fleet) as lease:
+        lease.failed(status=503)
+    again = fleet.try_lease(Wanted(model=M), frozenset({lease.endpoint.name}))
+    assert again is not None
+    again.succeeded()
+    again.close()
+    sums = fleet.book.totals()
+    assert (sums.requests, sums.attempts, sums.retries, sums.failures, sums.failed_requests) == (1, 2, 1, 1, 0)
+    assert fleet.book.recent[0].tried == (lease.endpoint.name,)
+
+
+def test_refused_requests_are_counted_and_made_up_names_make_no_rows() -> None:
+    book = Book(wall=lambda: 1.0)
+    for number in range(10):
+        book.refuse(Wanted(model=f"made-up-{number}"), ModelNotFound("no"))
+    book.refuse(Wanted(model=M), Busy("full"), queued_s=3.0)
+    assert book.by_model().keys() == {OTHER, M}
+    assert (book.totals().refused, book.totals().failed_requests, book.totals().queue.total) == (11, 11, 3.0)
+    assert (book.recent[0].outcome, book.recent[0].status, book.recent[0].at) == ("refused", 503, 1.0)
+
+
+def test_rows_and_recent_requests_are_bounded() -> None:
+    book = Book()
+    for number in range(MAX_ROWS + 100):
+        book.refuse(Wanted(model=str(number)), Busy("full"))
+    assert len(book.rows) == MAX_ROWS + 1
+    assert book.by_model()[OTHER].refused == 100
+    assert len(book.recent) == RECENT
+
+
+def test_histograms_count_by_upper_bound() -> None:
+    histogram = Histogram((1.0, 2.0, 4.0))
+    assert (histogram.mean, histogram.quantile(0.5)) == (None, None)
+    for value in (0.5, 1.0, 1.5, 3.0, 100.0):
+        histogram.observe(value)
+    assert histogram.counts == [2, 1, 1, 1]
+    assert (histogram.count, histogram.total) == (5, 106.0)
+    assert histogram.quantile(0.2) == pytest.approx(0.5)
+    assert histogram.quantile(0.6) == pytest.approx(2.0)
+    assert histogram.quantile(1.0) == 4.0
+    other = Histogram((1.0, 2.0, 4.0))
+    other.add(histogram)
+    other.add(histogram)
+    assert other.counts == [4, 2, 2, 2]
+    assert tuple(sorted(SECONDS)) == SECONDS
