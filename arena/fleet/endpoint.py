@@ -222,6 +222,11 @@ class Endpoint:
         await self._refresh(max_age_s)
         return self._loaded
 
+    @property
+    def in_memory(self) -> tuple[LoadedModel, ...]:
+        """What was in its memory when it last told; never asks."""
+        return self._loaded
+
     def known(self, model: str) -> ModelInfo | None:
         """What is remembered of `model`; never asks."""
         return self.holds.get(canonical(model))
