@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from arena.api import include_api
+from arena.api.proxy import include_proxy
 from arena.arena import Arena
+from arena.exchange import Begin
 from arena.guard import Guard
 from arena.settings import Settings
 from arena.ui import mount_page
@@ -27,7 +29,16 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
             yield
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
-    direct = include_api(app, arena)
+    api_direct = include_api(app, arena)
+    proxy = include_proxy(app, arena)
     if page:
         app = mount_page(app, arena)
-    return Guard(app, settings, direct=direct, on_drain=arena.compare.drain)
+
+    def direct(method: str, path: str) -> Begin | None:
+        return api_direct(method, path) or proxy.direct(method, path)
+
+    def drain() -> None:
+        arena.compare.drain()
+        proxy.drain()
+
+    return Guard(app, settings, direct=direct, on_drain=drain)

@@ -37,6 +37,12 @@ class ProxyRoutes:
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
+        self.routes = [
+            Route(path.removeprefix("/olla"), self, methods=[method])
+            for method, path in proxy.table
+            if path.startswith("/olla/")
+        ]
+        """What is served below /olla, for whoever lists an application's routes."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises AnswerCut where its answer cannot be completed."""
