@@ -15,13 +15,15 @@ from arena.ollama.failures import refusal
 from arena.ollama.lines import read_object
 from arena.ollama.pull import PullAnswer
 from arena.streaming import Outlet
-from arena.types import ChatMessage, ChatRequest, LoadedModel, ModelInfo, PullProgress
+from arena.types import ChatMessage, ChatRequest, LoadedModel, ModelInfo, Options, PullProgress
 from arena.wire import Pool, Resolver, Timeouts
 
 QUICK_S = 10.0
 """Limit for questions that Ollama answers from memory."""
 PULL_IDLE_S = 60.0
 LIST_BYTES = 64 * 1024 * 1024
+
+DEFAULTS = Options()
 
 S = TypeVar("S", bound=Struct)
 
@@ -144,9 +146,7 @@ class OllamaClient:
         outlet.tap = answer.call = self._pool.call("POST", "/api/chat", body, on_data=answer.on_data)
         return answer
 
-    async def chat(
-        self, request: ChatRequest, outlet: Outlet, *, contended: Callable[[], bool] | None = None
-    ) -> None:
+    async def chat(self, request: ChatRequest, outlet: Outlet, *, contended: Callable[[], bool] | None = None) -> None:
         """Ask for an answer and wait until it is complete; anything but `done:true` raises, text stays put."""
         answer = self.ask(request, outlet, contended=contended)
         try:
@@ -240,13 +240,19 @@ class OllamaClient:
 
 def chat_body(request: ChatRequest) -> bytes:
     """The JSON of a chat request. An overflow of the context is to be an error, not a silent cut: truncate is off."""
-    instance = request.instance
-    messages = [_message(message) for message in request.messages]
-    if instance.system and not any(message.role == "system" for message in request.messages):
-        messages.insert(0, {"role": "system", "content": instance.system})
-    body: dict[str, Any] = {"model": instance.model, "messages": messages, "stream": True, "truncate": False}
-    if options := instance.options.sent():
-        body["options"] = options
+    instance, messages = request.instance, request.messages
+    system = instance.system
+    if system and not any(message.role == "system" for message in messages):
+        messages = (ChatMessage("system", system), *messages)
+    plain = not any(message.extra for message in messages)
+    body: dict[str, Any] = {
+        "model": instance.model,
+        "messages": messages if plain else [_message(message) for message in messages],
+        "stream": True,
+        "truncate": False,
+    }
+    if instance.options != DEFAULTS:
+        body["options"] = instance.options
     if instance.think is not None:
         body["think"] = instance.think
     return _encode(body)

@@ -11,6 +11,12 @@ from msgspec import Struct
 from arena.server.limits import Limits
 
 END: Final = b"\r\n\r\n"
+PLAIN_BYTES: Final = 2048
+PLAIN_HEADERS: Final = 32
+# what nearly every head is: nothing to look for in it
+_PLAIN = re.compile(
+    rb"[A-Z]+ /[!-~]* HTTP/1\.1\r\n(?:[!#-'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n){1,%d}\r\n" % PLAIN_HEADERS
+)
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r]*", re.IGNORECASE)
 
 
@@ -44,6 +50,15 @@ def flaw(head: bytes, limits: Limits) -> Flaw | None:
 
     Bare CR or LF and folded headers are read differently by different servers: that is how requests are smuggled.
     """
+    plain = len(head) <= PLAIN_BYTES <= limits.request_line_bytes and PLAIN_HEADERS <= limits.headers
+    if not (plain and _PLAIN.fullmatch(head)):
+        wrong = _careful_flaw(head, limits)
+        if wrong is not None:
+            return wrong
+    return BAD_HOST if head.lower().count(b"\r\nhost:") != 1 else None
+
+
+def _careful_flaw(head: bytes, limits: Limits) -> Flaw | None:
     if head.find(b"\r\n") > limits.request_line_bytes:
         return LINE_TOO_LONG
     if len(head) > limits.head_bytes:
@@ -55,9 +70,7 @@ def flaw(head: bytes, limits: Limits) -> Flaw | None:
         return BAD_LINES
     if b"\0" in head:
         return BAD_LINES
-    if not head.partition(b" ")[2].startswith(b"/"):
-        return BAD_TARGET
-    return BAD_HOST if head.lower().count(b"\r\nhost:") != 1 else None
+    return None if head.partition(b" ")[2].startswith(b"/") else BAD_TARGET
 
 
 def without_upgrade(head: bytes) -> bytes:
