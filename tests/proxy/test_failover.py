@@ -1,0 +1,197 @@
+"""A host that fails before its answer begins, and who answers instead."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from arena.fleet import QueueSpec
+from arena.wire import Timeouts
+from tests.peer import Guest, Peer, answers, ok
+from tests.proxy.front import CHAT, HELLO, asked, front
+
+pytestmark = pytest.mark.anyio
+
+SHORT = Timeouts(connect_s=1, first_byte_s=0.2, idle_s=0.2)
+BEFORE = {
+    "status 503": "fx-status:c-503",
+    "status 502": "fx-status:c-502",
+    "status 504": "fx-status:c-504",
+    "status 429": "fx-status:c-429_ra-7",
+    "gone meanwhile": "fx-status:c-404",
+    "too old": "fx-status:c-404_kind-text",
+    "closed before the head": "fx-eof0",
+    "reset before the head": "fx-rst0",
+    "reset in the head": "fx-rst-head",
+    "closed after the head": "fx-empty200",
+    "silent": "fx-hang",
+    "silent in the head": "fx-halfhead",
+    "no http": "fx-http09",
+    "a head without end": "fx-bighead",
+    "a sign-in page": "fx-html",
+    "a redirect": "fx-redirect",
+}
+
+
+@pytest.mark.parametrize("model", BEFORE.values(), ids=BEFORE.keys())
+@pytest.mark.parametrize("path", [CHAT, "/olla/openai/v1/chat/completions"])
+async def test_a_peer_answers_instead(model: str, path: str) -> None:
+    async with front("a", "b", models=["tiny"], limits=SHORT, strategy="round-robin") as it:
+        it["a"].state(routes={"/api/chat": model, "/v1/chat/completions": model})
+        answer = await it.chat("tiny", path)
+        assert (answer.status, answer.ended) == (200, True)
+        assert answer.headers["x-olla-endpoint"] == "b"
+        assert answer.headers["x-olla-tried"] == "a"
+        entries = it.fleet.book.recent
+        assert [(entry.endpoint, entry.outcome) for entry in entries] == [("b", "succeeded"), ("a", "failed")]
+        assert it["a"].canary_hits == []
+
+
+@pytest.mark.parametrize("accept", ["refuse", "eof", "rst", "blackhole"])
+async def test_a_peer_answers_for_a_host_that_is_gone(accept: str) -> None:
+    async with front("a", "b", limits=SHORT, strategy="round-robin") as it:
+        it["a"].state(accept="refuse")
+        it["a"].state(accept=accept)
+        for _ in range(4):
+            answer = await it.chat("tiny")
+            assert (answer.status, answer.headers["x-olla-endpoint"]) == (200, "b")
+        it["a"].state(accept="normal")
+
+
+async def test_one_of_two_hosts_answers_503_at_once() -> None:
+    """The measure of a proxy: of 200 requests, 16 at a time, at least 199 succeed."""
+    async with front("a", "b") as it:
+        it["a"].state(queue_full=True)
+        gate = asyncio.Semaphore(16)
+
+        async def one() -> int:
+            async with gate:
+                return (await it.chat("tiny", stream=False)).status
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one()) for _ in range(200)]
+        statuses = [task.result() for task in tasks]
+        assert statuses.count(200) >= 199
+
+
+async def test_every_host_is_tried_once_and_the_last_answer_passes_as_it_is() -> None:
+    async with front("a", "b", "c", strategy="round-robin") as it:
+        for name in "abc":
+            it[name].state(routes={"/api/chat": f"fx-status:c-503_ra-{ord(name)}"})
+        answer = await it.chat("tiny")
+        assert (answer.status, answer.json) == (
+            503,
+            {"error": "server busy, please try again.  maximum pending requests exceeded"},
+        )
+        assert answer.headers["x-olla-tried"] == "a, b"
+        assert answer.headers["x-olla-endpoint"] == "c"
+        assert answer.headers["retry-after"] == str(ord("c"))
+        assert [len(asked(it[name])) for name in "abc"] == [1, 1, 1]
+
+
+async def test_a_host_that_asks_for_a_rest_gets_it() -> None:
+    async with front("a", "b", strategy="round-robin") as it:
+        it["a"].state(routes={"/api/chat": "fx-status:c-429_ra-60"})
+        for _ in range(6):
+            assert (await it.chat("tiny")).status == 200
+        assert len(asked(it["a"])) == 1
+
+
+async def test_when_all_fail_the_client_learns_who_was_tried() -> None:
+    async with front("a", "b", strategy="round-robin") as it:
+        for name in "ab":
+            it[name].state(accept="refuse")
+        answer = await it.chat("tiny")
+        assert (answer.status, answer.json["code"]) == (502, "backend_unreachable")
+        assert answer.json["tried"] == ["a", "b"]
+        assert answer.headers["x-olla-tried"] == "a, b"
+        assert answer.headers["x-olla-endpoint"] == "b"
+        for name in "ab":
+            it[name].state(accept="normal")
+
+
+async def test_a_request_for_one_host_goes_to_no_other() -> None:
+    async with front("a", "b") as it:
+        it["a"].state(routes={"/api/chat": "fx-status:c-503"})
+        answer = await it.chat("tiny", headers=[("X-Olla-Endpoint", "a")])
+        assert (answer.status, asked(it["b"])) == (503, [])
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 500])
+async def test_other_refusals_pass_as_they_are(status: int) -> None:
+    async with front("a", "b", strategy="round-robin") as it:
+        it["a"].state(routes={"/api/chat": f"fx-status:c-{status}"})
+        answer = await it.chat("tiny")
+        assert (answer.status, answer.headers["x-olla-endpoint"]) == (status, "a")
+        assert "error" in answer.json
+        assert it.fleet.endpoint("a").breaker.failures == 0
+
+
+async def test_while_the_peer_is_full_the_request_waits_for_its_place() -> None:
+    held = {"a": ["tiny"], "b": ["tiny", "fx-gate:n-1"]}
+    async with front("a", "b", each=held, strategy="round-robin", specs={"b": {"max_in_flight": 1}}) as it:
+        busy = it.begin_chat("fx-gate:n-1")
+        await it["b"].arrived(1)
+        it["a"].state(routes={"/api/chat": "fx-status:c-503"})
+        answer = it.begin_chat("tiny", stream=False)
+        await it["a"].arrived(1)
+        while not it.fleet.queue.waiting:  # noqa: ASYNC110 - the refusal is on its way through this loop
+            await asyncio.sleep(0)
+        it["b"].release(1)
+        await busy.over.wait()
+        await answer.over.wait()
+        assert (answer.status, answer.headers["x-olla-endpoint"]) == (200, "b")
+        assert answer.headers["x-olla-tried"] == "a"
+
+
+async def test_a_queue_without_end_has_one() -> None:
+    specs = {"a": {"max_in_flight": 1}}
+    async with front("a", models=["tiny", "fx-hang"], specs=specs, queue=QueueSpec(max_waiting=0)) as it:
+        busy = it.begin_chat("fx-hang")
+        await it["a"].arrived(1)
+        answer = await it.chat("tiny", "/olla/ollama/v1/chat/completions")
+        assert (answer.status, answer.json["error"]["code"]) == (503, "queue_full")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert busy.session is not None
+        busy.session.left()
+
+
+async def test_the_name_is_spelled_for_each_host_anew() -> None:
+    held = {"a": ["Tiny:latest"], "b": ["other:1b"]}
+    async with front("a", "b", each=held, strategy="round-robin", aliases={"nice": ("tiny", "other:1b")}) as it:
+        it["a"].state(queue_full=True)
+        answer = await it.chat("nice")
+        assert (answer.status, answer.headers["x-olla-endpoint"]) == (200, "b")
+        assert asked(it["b"])[0].body == {"model": "other:1b", "messages": HELLO}
+        assert asked(it["a"])[0].body["model"] == "Tiny:latest"
+
+
+async def test_an_openai_server_gets_its_own_spelling() -> None:
+    listing = b'{"object":"list","data":[{"id":"Org/Model","object":"model"}]}'
+
+    async def script(guest: Guest) -> None:
+        while True:
+            request = await guest.request()
+            listed = request.line.startswith("GET")
+            await guest.say(ok(listing if listed else b"{}", "Content-Type: application/json"))
+
+    async with Peer(script) as peer, front("a", urls={"p": peer.url}) as it:
+        answer = await it.chat("org/model", "/olla/openai/v1/chat/completions")
+        assert answer.headers["x-olla-endpoint"] == "p"
+        assert b'"Org/Model"' in peer.requests[-1].body
+
+
+async def test_a_connection_that_died_between_two_requests_is_no_failure() -> None:
+    async with front("a", models=["fx-staleka"]) as it:
+        for _ in range(3):
+            assert (await it.chat("fx-staleka", stream=False)).status == 200
+        assert {entry.outcome for entry in it.fleet.book.recent} == {"succeeded"}
+
+
+async def test_a_refusal_leaves_the_connection_for_others() -> None:
+    busy = answers(ok(b"{}").replace(b"200 OK", b"503 Busy"))
+    async with Peer(busy) as peer, front("a", urls={"p": peer.url}, strategy="round-robin") as it:
+        for _ in range(3):
+            await it.chat("tiny", "/olla/proxy/v1/chat/completions", headers=[("X-Olla-Endpoint", "p")])
+        assert it.fleet.endpoint("p").pool.open_connections == 1
