@@ -9,52 +9,68 @@ from collections.abc import Set
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from arena.errors import BadRequest
-from arena.types import ChatMessage, ChatRequest, Options
+from arena.types import ChatMessage, ChatRequest, ModelInstance
 
-# Words of ours that OpenAI's API has under another name; num_ctx is fixed when such a server starts.
 _SAME = ("temperature", "top_p", "seed", "stop")
-_EXTRA_OPTIONS = {"top_k": ("top_k",), "repeat_penalty": ("repeat_penalty", "repetition_penalty")}
-EXTRAS = ("stream_options", "top_k", "repeat_penalty", "repetition_penalty", "chat_template_kwargs", "reasoning_effort")
-"""Keys of a body that a strict server may refuse; without them it still answers."""
+_OTHER_NAMES = {"top_k": ("top_k",), "repeat_penalty": ("repeat_penalty", "repetition_penalty")}
+COMMON = frozenset({"stream_options", "reasoning_effort"})
+"""Keys that most servers know; a strict one may refuse them, and answers without."""
+# Further keys, by the word for their makers in a list of models. Others ignore them unsaid, and get none of them.
+_FURTHER = {
+    "llamacpp": frozenset({"top_k", "repeat_penalty", "chat_template_kwargs"}),
+    "vllm": frozenset({"top_k", "repetition_penalty", "chat_template_kwargs"}),
+    "sglang": frozenset({"top_k", "repetition_penalty", "chat_template_kwargs"}),
+    "organization_owner": frozenset({"top_k", "repeat_penalty"}),  # LM Studio
+}
 _UNKNOWN_KEY = re.compile(
     rb"(?i)unrecogni[sz]ed|unknown|unexpected|unsupported|not (?:supported|permitted|allowed)|extra"
 )
 _IMAGES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
 
 
-def chat_body(request: ChatRequest, refused: Set[str]) -> dict[str, Any]:
-    """The JSON of a chat request, without the keys this server has refused before."""
+def keys_of(owner: str | None) -> frozenset[str]:
+    """The optional keys that a server takes whose models are `owned_by` this word."""
+    return COMMON | _FURTHER.get(owner or "", frozenset())
+
+
+def chat_body(request: ChatRequest, keys: Set[str]) -> dict[str, Any]:
+    """The JSON of a chat request; of the optional keys only those in `keys`."""
     instance = request.instance
     messages = [_message(message) for message in request.messages]
     if instance.system and not any(message.role == "system" for message in request.messages):
         messages.insert(0, {"role": "system", "content": instance.system})
-    body = {
-        "model": instance.model,
-        "messages": messages,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        **_options(instance.options),
-        **_thinking(instance.think),
-    }
-    return {key: value for key, value in body.items() if key not in refused}
+    body = {"model": instance.model, "messages": messages, "stream": True}
+    options = instance.options.sent()
+    body |= {name: options[name] for name in _SAME if name in options}
+    if options.get("num_predict", -1) >= 0:
+        body["max_tokens"] = options["num_predict"]
+    optional: dict[str, Any] = {"stream_options": {"include_usage": True}, **_thinking(instance.think)}
+    for name, others in _OTHER_NAMES.items():
+        if name in options:
+            optional |= dict.fromkeys(others, options[name])
+    return body | {key: value for key, value in optional.items() if key in keys}
 
 
-def unsent(options: Options, refused: Set[str]) -> tuple[str, ...]:
-    """The names of the set options that are not sent: a manifest must not claim them."""
-    sent = options.sent()
-    left = {"num_ctx"} | {name for name, keys in _EXTRA_OPTIONS.items() if refused >= set(keys)}
+def told(instance: ModelInstance, keys: Set[str]) -> ModelInstance:
+    """`instance` without what such a server is not told: a manifest must not claim it. The context never is."""
+    options = replace(instance.options, num_ctx=None)
+    for name, others in _OTHER_NAMES.items():
+        if not keys & set(others):
+            options = replace(options, **{name: None})
     if (options.num_predict or 0) < 0:
-        left.add("num_predict")  # "no limit" is what such a server does when it is told none
-    return tuple(name for name in sent if name in left)
+        options = replace(options, num_predict=None)  # "no limit" is what it does when it is told none
+    think = instance.think if _thinking(instance.think).keys() <= keys else None
+    return replace(instance, options=options, think=think)
 
 
-def refused_keys(body: dict[str, Any], answer: bytes) -> set[str]:
-    """The extras that `answer`, the body of a 400 or 422, complains about not to know."""
+def refused_keys(body: dict[str, Any], keys: Set[str], answer: bytes) -> frozenset[str]:
+    """The optional keys in `body` that `answer`, the body of a 400 or 422, complains about not to know."""
     if not _UNKNOWN_KEY.search(answer):
-        return set()
-    return {key for key in EXTRAS if key in body and key.encode() in answer}
+        return frozenset()
+    return frozenset(key for key in keys if key in body and key.encode() in answer)
 
 
 def encoded(body: dict[str, Any]) -> bytes:
@@ -63,17 +79,6 @@ def encoded(body: dict[str, Any]) -> bytes:
         return msgspec.json.encode(body)
     except UnicodeEncodeError:
         raise BadRequest("The text holds half of a character (a lone surrogate), which cannot be sent.") from None
-
-
-def _options(options: Options) -> dict[str, Any]:
-    sent = options.sent()
-    body = {name: sent[name] for name in _SAME if name in sent}
-    for name, keys in _EXTRA_OPTIONS.items():
-        if name in sent:
-            body |= dict.fromkeys(keys, sent[name])
-    if sent.get("num_predict", -1) >= 0:
-        body["max_tokens"] = sent["num_predict"]
-    return body
 
 
 def _thinking(think: bool | str | None) -> dict[str, Any]:

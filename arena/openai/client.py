@@ -12,10 +12,10 @@ from msgspec import Struct
 from arena.errors import ModelNotFound, UpstreamBroken, UpstreamError
 from arena.ollama.answer import Budget, Stopwatch
 from arena.openai.answer import ChatAnswer
-from arena.openai.body import chat_body, encoded, refused_keys, unsent
+from arena.openai.body import chat_body, encoded, keys_of, refused_keys, told
 from arena.openai.failures import read_object, refusal, unsupported
 from arena.streaming import Outlet
-from arena.types import ChatRequest, LoadedModel, ModelInfo, Options, PullProgress
+from arena.types import ChatRequest, LoadedModel, ModelInfo, ModelInstance, PullProgress
 from arena.wire import Pool, Resolver, Timeouts
 
 QUICK_S = 10.0
@@ -42,11 +42,20 @@ class _Model(Struct):
     meta: _Meta | None = None
 
     @property
+    def running(self) -> int | None:
+        """Tokens of context it runs with now, as far as the server tells."""
+        return self.max_model_len or (self.meta.n_ctx if self.meta else None)
+
+    @property
     def context(self) -> int | None:
-        """Tokens of context, as far as the server tells."""
-        meta = self.meta or _Meta()
-        told = (self.max_model_len, meta.n_ctx, self.context_length, self.max_context_length, meta.n_ctx_train)
-        return next((length for length in told if length), None)
+        """Tokens of context it has at most, as far as the server tells."""
+        trained = self.meta.n_ctx_train if self.meta else None
+        return self.running or self.context_length or self.max_context_length or trained
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of its weights; 0 where the server does not tell."""
+        return (self.meta.size if self.meta else None) or 0
 
 
 class _Models(Struct):
@@ -90,15 +99,16 @@ class OpenAIClient:
             idle_s=min(limits.idle_s, QUICK_S),
             total_s=limits.connect_s + 2 * QUICK_S,
         )
-        self._owners: frozenset[str | None] = frozenset()
-        self._refused: set[str] = set()
+        self._models: dict[str, _Model] = {}
+        self._refused: frozenset[str] = frozenset()
 
     async def version(self) -> str:
         """The server's version; "" where the kind of server has no place to tell it."""
+        owners = {model.owned_by for model in self._models.values()}
         for owner, path, key in _VERSIONS:
-            if owner in self._owners:
-                told = (await self._get(path)).get(key)
-                return told if isinstance(told, str) else ""
+            if owner in owners:
+                version = (await self._get(path)).get(key)
+                return version if isinstance(version, str) else ""
         return ""
 
     async def tags(self) -> tuple[ModelInfo, ...]:
@@ -109,12 +119,16 @@ class OpenAIClient:
         except msgspec.ValidationError:
             text = f"{self.name} did not answer as OpenAI's API does"
             raise UpstreamBroken(text, endpoint=self.name, code="malformed") from None
-        self._owners = frozenset(model.owned_by for model in models)
+        self._models = {model.id: model for model in models}
         return tuple(self._info(model) for model in models)
 
     async def ps(self) -> tuple[LoadedModel, ...]:
-        """Nothing: such servers do not tell what is in memory."""
-        return ()
+        """What the last list told to be in memory: servers that tell with which context a model runs hold it."""
+        return tuple(
+            LoadedModel(model.id, self.name, model.size_bytes, context_length=model.running)
+            for model in self._models.values()
+            if model.running
+        )
 
     async def show(self, model: str) -> ModelInfo:
         """What the list of models tells of `model`."""
@@ -123,26 +137,27 @@ class OpenAIClient:
                 return info
         raise ModelNotFound(f"{self.name} does not serve a model called '{model}'")
 
-    def unsent(self, options: Options) -> tuple[str, ...]:
-        """The names of the options set that this server is not told, as far as is known by now."""
-        return unsent(options, self._refused)
+    def told(self, instance: ModelInstance) -> ModelInstance:
+        """`instance` as the server is told of it: without the settings that such a server does not take."""
+        return told(instance, self._keys(instance.model))
 
     def ask(self, request: ChatRequest, outlet: Outlet, *, contended: Callable[[], bool] | None = None) -> ChatAnswer:
         """Send a chat request now; its deltas and its Finished go into `outlet` as they come.
 
-        As OllamaClient.ask. A server that does not know one of our extra keys is asked again without it, and never
-        told it any more.
+        As OllamaClient.ask. A server that does not know one of the optional keys is asked again without it, and
+        never told it any more.
         """
-        watch = Stopwatch(self._clock)
+        model, watch = request.instance.model, Stopwatch(self._clock)
         outlet.metrics_so_far = watch.metrics
         answer = ChatAnswer(self.name, outlet, watch, self._budget, contended)
 
         def send() -> None:
-            body = encoded(chat_body(request, self._refused))
+            body = encoded(chat_body(request, self._keys(model)))
             outlet.tap = answer.call = self._pool.call("POST", "/v1/chat/completions", body, on_data=answer.on_data)
 
         def send_again(refusal: bytes) -> bool:
-            refused = refused_keys(chat_body(request, self._refused), refusal)
+            keys = self._keys(model)
+            refused = refused_keys(chat_body(request, keys), keys, refusal)
             self._refused |= refused
             if refused:
                 send()
@@ -181,6 +196,11 @@ class OpenAIClient:
         """End all calls and close all connections."""
         await self._pool.aclose()
 
+    def _keys(self, model: str) -> frozenset[str]:
+        """The optional keys that may be sent with a request for `model`."""
+        listed = self._models.get(model)
+        return keys_of(listed.owned_by if listed else None) - self._refused
+
     def _cannot(self, action: str) -> NoReturn:
         raise unsupported(self.name, action)
 
@@ -194,5 +214,6 @@ class OpenAIClient:
         return item
 
     def _info(self, model: _Model) -> ModelInfo:
-        size_bytes = (model.meta.size if model.meta else None) or 0
-        return ModelInfo(name=model.id, endpoints=(self.name,), size_bytes=size_bytes, context_length=model.context)
+        return ModelInfo(
+            name=model.id, endpoints=(self.name,), size_bytes=model.size_bytes, context_length=model.context
+        )

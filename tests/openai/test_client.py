@@ -10,8 +10,8 @@ import pytest
 
 from arena.errors import ArenaError, BadRequest, ModelNotFound
 from arena.openai import OpenAIClient, Unsupported
-from arena.openai.body import chat_body
-from arena.types import ChatMessage, ChatRequest, Metrics, ModelInfo, ModelInstance, Options
+from arena.openai.body import chat_body, keys_of, told
+from arena.types import ChatMessage, ChatRequest, LoadedModel, Metrics, ModelInstance, Options
 from tests.openai.conftest import DONE, HELLO, ask, chunk, client_of, event, in_turn, refused, said
 from tests.peer import Peer, answers, chunked, ok
 
@@ -21,8 +21,13 @@ PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY4
 GOOD = chunked(chunk("Hi"), chunk(reason="stop"), DONE)
 
 
-def body_of(instance: ModelInstance, *messages: ChatMessage, refused: frozenset[str] = frozenset()) -> dict[str, Any]:
-    return chat_body(ChatRequest(instance, messages or HELLO), refused)
+def body_of(instance: ModelInstance, *messages: ChatMessage, owner: str = "llamacpp") -> dict[str, Any]:
+    return chat_body(ChatRequest(instance, messages or HELLO), keys_of(owner))
+
+
+def listing(*models: dict[str, Any]) -> bytes:
+    """The answer to GET /v1/models."""
+    return ok(json.dumps({"object": "list", "data": models or None}).encode())
 
 
 class TestBody:
@@ -39,9 +44,24 @@ class TestBody:
             "stop": ("END",),
             "top_k": 20,
             "repeat_penalty": 1.1,
-            "repetition_penalty": 1.1,
             "max_tokens": 64,
         }
+
+    @pytest.mark.parametrize(
+        ("owner", "keys"),
+        [
+            ("vllm", {"top_k", "repetition_penalty", "chat_template_kwargs"}),
+            ("organization_owner", {"top_k", "repeat_penalty"}),
+            ("somebody", set()),
+        ],
+    )
+    def test_each_server_gets_what_it_understands(self, owner: str, keys: set[str]) -> None:
+        instance = ModelInstance("a", "m", Options(top_k=20, repeat_penalty=1.1), think=True)
+        plain = {"model", "messages", "stream", "stream_options"}
+        assert body_of(instance, owner=owner).keys() - plain == keys
+        kept = told(instance, keys_of(owner))
+        assert (kept.options.top_k, kept.options.repeat_penalty) == ((20, 1.1) if keys else (None, None))
+        assert kept.think == (True if "chat_template_kwargs" in keys else None)
 
     def test_nothing_is_sent_that_is_not_set(self) -> None:
         assert body_of(ModelInstance("a", "m")).keys() == {"model", "messages", "stream", "stream_options"}
@@ -111,35 +131,33 @@ class TestRequest:
                 ]
             },
         ]
-        script = in_turn(*(refused(status, error) for error in errors), GOOD, GOOD)
-        instance = ModelInstance("a", "m", Options(top_k=5, num_ctx=512, seed=1))
+        models = listing({"id": "m", "owned_by": "vllm"})
+        script = in_turn(models, *(refused(status, error) for error in errors), GOOD, GOOD)
+        instance = ModelInstance("a", "m", Options(top_k=5, num_ctx=512, seed=1, num_predict=-1))
         async with Peer(script) as peer, client_of(peer.url) as client:
-            assert client.unsent(instance.options) == ("num_ctx",)
+            assert client.told(instance).options == Options(seed=1)
+            await client.tags()
+            assert client.told(instance).options == Options(top_k=5, seed=1)
             for _ in range(2):
                 (reply,) = await ask(client, instance)
                 assert (reply.text, reply.error) == ("Hi", None)
-            sent = [json.loads(request.body).keys() for request in peer.requests]
+            sent = [json.loads(request.body).keys() for request in peer.requests[1:]]
             assert ["stream_options" in keys for keys in sent] == [True, False, False, False]
             assert ["top_k" in keys for keys in sent] == [True, True, False, False]
-            assert client.unsent(instance.options) == ("top_k", "num_ctx")
+            assert client.told(instance).options == Options(seed=1)
 
     async def test_a_value_it_does_not_like_is_the_users_business(self) -> None:
         error = {"error": {"message": "top_k must be -1 or at least 1, got 0"}}
-        async with Peer(answers(refused(400, error))) as peer, client_of(peer.url) as client:
+        script = in_turn(listing({"id": "m", "owned_by": "vllm"}), refused(400, error))
+        async with Peer(script) as peer, client_of(peer.url) as client:
+            await client.tags()
             (reply,) = await ask(client, ModelInstance("a", "m", Options(top_k=0)))
             assert reply.error is not None
             assert (reply.error.code, reply.error.message) == (
                 "upstream_error",
                 "top_k must be -1 or at least 1, got 0",
             )
-            assert len(peer.requests) == 1
-
-    def test_what_is_not_sent_is_known(self) -> None:
-        client = OpenAIClient("http://host", name="there")
-        assert client.unsent(Options(num_predict=-1, num_ctx=1, temperature=0, repeat_penalty=1)) == (
-            "num_predict",
-            "num_ctx",
-        )
+            assert len(peer.requests) == 2
 
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 40, "prompt_tokens_details": {"cached_tokens": 4}}
@@ -150,10 +168,10 @@ class TestAnswer:
     @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
     async def test_thinking_is_kept_apart(self, field: str) -> None:
         thought = event({"choices": [{"delta": {"role": "assistant", field: "Hm", "content": None}}]})
-        for stream in (chunked(thought, chunk("Hi"), chunk(reason="stop"), DONE), chunked(thought[:-1], b"\n" + GOOD)):
-            async with said(answers(chunked(thought, chunk("Hi"), chunk(reason="stop"), DONE))) as client:
+        for end in (chunk("Hi"), b": careful\n\n" + chunk("Hi")):
+            async with said(answers(chunked(thought + end, chunk(reason="stop"), DONE))) as client:
                 (reply,) = await ask(client, "m")
-                assert (reply.text, reply.thinking, reply.error) == ("Hi", "Hm", None), stream
+                assert (reply.text, reply.thinking, reply.error) == ("Hi", "Hm", None)
 
     async def test_metrics_that_nobody_told_are_none(self) -> None:
         async with said(answers(GOOD)) as client:
@@ -287,28 +305,32 @@ async def test_refusals(status: int, body: object, code: str, words: str) -> Non
         assert caught.value.code == code
 
 
-async def lists(*models: dict[str, Any]) -> tuple[ModelInfo, ...]:
-    async with said(answers(ok(json.dumps({"object": "list", "data": models or None}).encode()))) as client:
-        return await client.tags()
-
-
 class TestModels:
     async def test_lists_of_several_servers(self) -> None:
-        assert await lists() == ()
-        found = await lists(
+        models = listing(
             {"id": "plain", "object": "model", "created": 1, "owned_by": "me"},
             {"id": "vllm", "owned_by": "vllm", "max_model_len": 32768, "root": "x"},
             {"id": "llama", "owned_by": "llamacpp", "meta": {"n_ctx_train": 8192, "n_ctx": 4096, "size": 99}},
             {"id": "studio", "max_context_length": 2048},
+            {"id": "asleep", "owned_by": "llamacpp", "meta": {"n_ctx_train": 8192}},
         )
-        assert [(info.name, info.context_length, info.size_bytes) for info in found] == [
-            ("plain", None, 0),
-            ("vllm", 32768, 0),
-            ("llama", 4096, 99),
-            ("studio", 2048, 0),
-        ]
-        assert {info.endpoints for info in found} == {("there",)}
-        assert {info.capabilities for info in found} == {None}
+        async with said(in_turn(listing(), models)) as client:
+            assert await client.tags() == ()
+            assert await client.ps() == ()
+            found = await client.tags()
+            assert [(info.name, info.context_length, info.size_bytes) for info in found] == [
+                ("plain", None, 0),
+                ("vllm", 32768, 0),
+                ("llama", 4096, 99),
+                ("studio", 2048, 0),
+                ("asleep", 8192, 0),
+            ]
+            assert {info.endpoints for info in found} == {("there",)}
+            assert {info.capabilities for info in found} == {None}
+            assert await client.ps() == (
+                LoadedModel("vllm", "there", context_length=32768),
+                LoadedModel("llama", "there", 99, context_length=4096),
+            )
 
     @pytest.mark.parametrize("body", [b"[]", b'{"data":[{}]}', b'{"data":7}', b"{}", b"<html>", b'{"error":"x"}'])
     async def test_other_programs_are_recognised(self, body: bytes) -> None:
@@ -329,8 +351,7 @@ class TestModels:
             ("llamacpp", ok(b'{"build_info":"b7000"}'), "b7000"),
             ("llamacpp", ok(b"{}"), ""),
         ]:
-            models = ok(json.dumps({"data": [{"id": "m", "owned_by": owner}]}).encode())
-            async with said(in_turn(models, answer)) as client:
+            async with said(in_turn(listing({"id": "m", "owned_by": owner}), answer)) as client:
                 assert await client.version() == ""
                 await client.tags()
                 assert await client.version() == version
