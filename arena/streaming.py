@@ -33,10 +33,10 @@ class Tap(Protocol):
 class Mailbox:
     """Many producers, one consumer, one event loop: `put` never waits, `take` and `get` hand over all there is.
 
-    The consumer either awaits `get`, or is called (`listen`) once in each turn of the loop that brought something.
+    The consumer either awaits `get`, or is called (`listen`) in the turn of the loop that brought something.
     """
 
-    __slots__ = ("_batch", "_bytes", "_call_soon", "_closed", "_listener", "_open", "_paused", "_told", "_waiter")
+    __slots__ = ("_batch", "_bytes", "_closed", "_listener", "_open", "_paused", "_waiter")
 
     def __init__(self, producers: int) -> None:
         self._batch: Batch = []
@@ -45,8 +45,6 @@ class Mailbox:
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
         self._listener: Callable[[], None] | None = None
-        self._told = False
-        self._call_soon: Callable[[Callable[[], None]], object] | None = None
         self._paused: list[Tap] = []
 
     @property
@@ -80,7 +78,6 @@ class Mailbox:
     def listen(self, listener: Callable[[], None] | None) -> None:
         """Call `listener` when there is something to take, or nothing more will come; None holds it back."""
         self._listener = listener
-        self._call_soon = asyncio.get_running_loop().call_soon
         if self._batch or self.ended:
             self._wake()
 
@@ -106,38 +103,34 @@ class Mailbox:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        if self._listener is not None and not self._told and self._call_soon is not None:
-            self._told = True
-            self._call_soon(self._tell)
-
-    def _tell(self) -> None:
-        self._told = False
         if self._listener is not None:
             self._listener()
 
 
 class Outlet:
-    """A lane's own door into the mailbox. After the lane's terminal event everything else is dropped.
+    """A lane's own door into the mailbox. After the lane's terminal event, its `end`, everything else is dropped.
 
     `release` is called once the lane has ended, even one that was stopped before its first step: whatever the lane
     has taken hold of before that is given back there.
     """
 
-    __slots__ = ("_ended", "_mailbox", "instance_id", "metrics_so_far", "release", "tap")
+    __slots__ = ("_mailbox", "end", "instance_id", "metrics_so_far", "release", "tap")
 
     def __init__(self, instance_id: str, mailbox: Mailbox) -> None:
         self.instance_id = instance_id
         self.tap: Tap | None = None
         self.release: Callable[[], object] | None = None
         self.metrics_so_far: Callable[[], Metrics] = Metrics
+        self.end: Finished | Failed | None = None
         self._mailbox = mailbox
-        self._ended = False
 
     def put(self, events: Batch, size_bytes: int = 0) -> None:
         """Push a batch; only its last event may be terminal (Finished or Failed)."""
-        if self._ended or not events:
+        if self.end is not None or not events:
             return
-        self._ended = isinstance(events[-1], Finished | Failed)
+        last = events[-1]
+        if isinstance(last, Finished | Failed):
+            self.end = last
         self._mailbox.put(events, size_bytes, self.tap)
 
     def free(self) -> None:
@@ -183,9 +176,10 @@ class FanOut:
                     task.cancel()
 
     def push(self, consumer: Callable[[Batch], None]) -> None:
-        """Begin, and hand all that is ready to `consumer`, once in a turn of the loop, instead of `events()`.
+        """Begin, and hand all that is ready to `consumer`, the moment it is, instead of `events()`.
 
-        Whoever pushes calls `cancel()` if it does not want all of it.
+        What it writes then the transport joins to one system call a turn of the loop. Whoever pushes calls `cancel()`
+        if it does not want all of it.
         """
         self._consumer = consumer
         self._mailbox.listen(self._hand_over)

@@ -50,7 +50,7 @@ def flaw(head: bytes, limits: Limits) -> Flaw | None:
 
     Bare CR or LF and folded headers are read differently by different servers: that is how requests are smuggled.
     """
-    plain = len(head) <= PLAIN_BYTES <= limits.request_line_bytes and PLAIN_HEADERS <= limits.headers
+    plain = len(head) <= PLAIN_BYTES <= limits.request_line_bytes and limits.headers >= PLAIN_HEADERS
     if not (plain and _PLAIN.fullmatch(head)):
         wrong = _careful_flaw(head, limits)
         if wrong is not None:
