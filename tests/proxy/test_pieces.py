@@ -1,0 +1,333 @@
+"""The table, the reading of a body, the headers and the counters, each by itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arena.errors import Busy, MethodNotAllowed, NoEndpoint, NotFound, TooManyRequests
+from arena.exchange import Caller, Inbound
+from arena.proxy.counters import HELD_BYTES, Tail
+from arena.proxy.dialect import last_words
+from arena.proxy.failures import retry_after_s, retry_headers
+from arena.proxy.headers import header_value, passed_on, request_fields
+from arena.proxy.routing import asked_in, respelled
+from arena.proxy.table import ABSENT, NotThisMethod, Table
+from tests.proxy.front import CALLER, front
+
+NDJSON = b"application/x-ndjson"
+EVENTS = b"text/event-stream"
+
+
+# the table
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    """The whole table."""
+    return Table()
+
+
+DATA = [
+    ("/olla/ollama/api/generate", "/api/generate", "chat", {"ollama", "engine"}),
+    ("/olla/ollama/api/chat", "/api/chat", "chat", {"ollama", "engine"}),
+    ("/olla/ollama/api/embed", "/api/embed", "embed", {"ollama", "engine"}),
+    ("/olla/ollama/api/embeddings", "/api/embeddings", "embed", {"ollama", "engine"}),
+    ("/olla/ollama/v1/chat/completions", "/v1/chat/completions", "chat", {"ollama", "engine"}),
+    ("/olla/ollama/v1/responses", "/v1/responses", "chat", {"ollama", "engine"}),
+    ("/olla/ollama/v1/messages", "/v1/messages", "chat", {"ollama", "engine"}),
+    ("/olla/openai/v1/completions", "/v1/completions", "chat", None),
+    ("/olla/openai/v1/embeddings", "/v1/embeddings", "embed", None),
+    ("/olla/openai/v1/rerank", "/v1/rerank", "embed", {"openai"}),
+    ("/olla/proxy/api/chat", "/api/chat", "chat", {"ollama", "engine"}),
+    ("/olla/proxy/v1/messages", "/v1/messages", "chat", None),
+    ("/olla/anthropic/v1/messages", "/v1/messages", "chat", None),
+]
+
+
+@pytest.mark.parametrize(("path", "target", "scope", "kinds"), DATA)
+def test_what_is_handed_on(table: Table, path: str, target: str, scope: str, kinds: set[str] | None) -> None:
+    route = table.find("POST", path)
+    assert (route.target.decode(), route.scope, route.kinds) == (target, scope, kinds)
+    assert route.action is None
+    assert table.get("POST", path) is route
+
+
+@pytest.mark.parametrize("prefix", ["/olla/ollama", "/olla/proxy"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/pull"), ("POST", "/api/push"), ("POST", "/api/create"), ("POST", "/api/copy"),
+        ("DELETE", "/api/delete"), ("POST", "/api/delete"),
+        ("HEAD", "/api/blobs/sha256:00"), ("POST", "/api/blobs/sha256:00"),
+    ],
+)  # fmt: skip
+def test_management_needs_its_scope_under_every_prefix(table: Table, prefix: str, method: str, path: str) -> None:
+    route = table.find(method, prefix + path)
+    assert route.scope == "manage"
+    assert not route.target
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/olla/ollama", "/olla/ollama/", "/olla/ollama/api/tags", "/olla/ollama/api/ps", "/olla/ollama/api/version",
+        "/olla/ollama/v1/models", "/olla/openai/v1/models", "/olla/proxy/v1/models/hf.co/org/model:Q4",
+        "/olla/anthropic/v1/models", "/olla/proxy/", "/olla/vllm/v1/models", "/olla/lm-studio/api/v0/models",
+        "/olla/dmr/engines/v1/models",
+    ],
+)  # fmt: skip
+def test_what_we_answer_ourselves_also_to_head(table: Table, path: str) -> None:
+    assert table.find("GET", path).action is table.find("HEAD", path).action is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("POST", "/olla/ollama/api/tags", ("GET", "HEAD")),
+        ("GET", "/olla/ollama/api/pull", ("POST",)),
+        ("GET", "/olla/ollama/api/delete", ("DELETE", "POST")),
+        ("OPTIONS", "/olla/openai/v1/chat/completions", ("POST",)),
+        ("PUT", "/olla/ollama/api/blobs/sha256:0", ("HEAD", "POST")),
+        ("DELETE", "/olla/openai/v1/models/x", ("GET", "HEAD")),
+    ],
+)
+def test_a_wrong_method_learns_the_right_ones(table: Table, method: str, path: str, allow: tuple[str, ...]) -> None:
+    with pytest.raises(NotThisMethod) as wrong:
+        table.find(method, path)
+    assert wrong.value.allow == allow
+    assert isinstance(wrong.value, MethodNotAllowed)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/olla/ollama/../../etc", "/olla/ollama//api/pull", "/olla//proxy/api/chat", "/olla/ollama/./api/chat",
+        "/olla/ollama/api/%2e%2e", "/olla/ollama/api\\pull", "/olla/ollama/api/pull\x00", "/olla/ollama/api/ü",
+        "/olla/" + "x" * 2000, "/olla/ollama/v1/models/../../api/pull", "/olla/ollama/..", "/olla/ollama/api/chat/..",
+    ],
+)  # fmt: skip
+@pytest.mark.anyio
+async def test_paths_that_could_be_read_in_two_ways_are_refused(path: str) -> None:
+    async with front("a") as it:
+        for method in ("GET", "POST", "DELETE"):
+            answer = await it.ask(method, path, {"model": "tiny"})
+            assert answer.status == 400
+            assert answer.headers["x-olla-request-id"] == "r-1"
+        assert it["a"].log == []
+
+
+@pytest.mark.parametrize("path", ["/olla/ollama/api/pull/", "/olla/ollama/api/nowhere", "/olla/what/api/chat"])
+def test_unknown_paths_reach_nobody(table: Table, path: str) -> None:
+    with pytest.raises(NotFound):
+        table.find("POST", path)
+
+
+@pytest.mark.parametrize("query", [b"x" * 3000, b"a=\x01", b"a=\xff", b"a b"])
+@pytest.mark.anyio
+async def test_absurd_queries_are_refused(query: bytes) -> None:
+    async with front("a") as it:
+        answer = await it.ask("POST", "/olla/ollama/api/chat", {"model": "tiny"}, query=query)
+        assert (answer.status, it["a"].log) == (400, [])
+
+
+@pytest.mark.parametrize("provider", ABSENT)
+def test_absent_kinds_of_servers_say_so(table: Table, provider: str) -> None:
+    with pytest.raises(NoEndpoint, match=provider):
+        table.find("POST", f"/olla/{provider}/v1/chat/completions")
+
+
+# the body
+
+
+def inbound(*headers: tuple[bytes, bytes]) -> Inbound:
+    """A request with these headers."""
+    return Inbound("POST", "/olla/ollama/api/chat", b"", list(headers), CALLER)
+
+
+def talk(*messages: tuple[str, str], model: str = "m", **more: Any) -> bytes:
+    """A chat's body."""
+    return json.dumps({"model": model, "messages": [{"role": r, "content": c} for r, c in messages], **more}).encode()
+
+
+def test_a_conversation_is_known_by_how_it_began() -> None:
+    def key(*messages: tuple[str, str], **more: Any) -> str | None:
+        return asked_in(inbound(), talk(*messages, **more), sticks=True).conversation
+
+    first = key(("user", "a"))
+    assert first
+    assert first == key(("user", "a"), ("assistant", "x"), ("user", "b"))
+    assert first == key(("user", "a"), tools=[{"x": "y" * 5000}])
+    different = {first, key(("user", "b")), key(("system", "s"), ("user", "a")), key(("user", "a"), model="n")}
+    assert len(different | {key(("user", "a"), system="s")}) == 5
+    assert key(("system", "s")) is None
+    assert asked_in(inbound(), b'{"model":"m","messages":7}', sticks=True).conversation is None
+    assert asked_in(inbound(), talk(("user", "a")), sticks=False).conversation is None
+
+
+def test_a_conversation_may_name_itself() -> None:
+    asked = asked_in(inbound((b"x-olla-session-id", b"s 1")), b'{"model":"m","prompt":"x"}', sticks=True)
+    assert (asked.conversation, asked.source) == ("s:s 1", "session_header")
+
+
+@given(
+    st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists), max_size=5),
+    st.text(min_size=1),
+)
+def test_respelling_changes_the_model_and_nothing_else(body: dict[str, Any], model: str) -> None:
+    before = {**{key: value for key, value in body.items() if key.lower() not in ("model", "name")}, "model": "old"}
+    for text in (json.dumps(before), json.dumps(before, indent=2, ensure_ascii=False)):
+        if not any("\ud800" <= c <= "\udfff" for c in text + model):
+            assert json.loads(respelled(text.encode(), model)) == {**before, "model": model}
+
+
+def test_respelling_knows_every_spelling_of_the_key() -> None:
+    assert respelled(b'{"Model":"a"}', "b") == b'{"Model":"b"}'
+    assert respelled(b'{"name":"a"}', "b") == b'{"name":"b"}'
+    assert respelled(b'{"model":"a","x":1,"model":"c"}', "b") == b'{"model":"b","x":1,"model":"b"}'
+    assert respelled(b'{"mo\\u0064el":"a"}', "b") == b'{"mo\\u0064el":"b"}'
+    assert respelled(b'{"x":"\xff","model":"a"}', "b") == b'{"x":"\xff","model":"b"}'
+    assert respelled(b"--form", "b") == b"--form"
+
+
+# the headers
+
+
+def test_a_trusted_proxy_has_noted_the_caller_already() -> None:
+    caller = Caller("9.9.9.9", "9.9.9.9", "r")
+    asked = Inbound("POST", "/", b"", [(b"x-forwarded-for", b"1.1.1.1, 9.9.9.9")], caller)
+    assert b"X-Forwarded-For: 1.1.1.1, 9.9.9.9\r\n" in request_fields(asked, frozenset(), 0)
+
+
+def test_the_endpoints_own_headers_win() -> None:
+    asked = Inbound("POST", "/", b"", [(b"x-site", b"forged"), (b"x-fine", b"1")], CALLER)
+    fields = request_fields(asked, frozenset({b"x-site"}), None)
+    assert b"forged" not in fields
+    assert b"x-fine: 1\r\n" in fields
+    assert b"Content-Length" not in fields
+    assert passed_on([(b"x-site", b"echo"), (b"x-fine", b"1")], frozenset({b"x-site"})) == [(b"x-fine", b"1")]
+
+
+@given(st.text())
+def test_a_header_value_is_always_one(text: str) -> None:
+    value = header_value(text)
+    assert all(0x20 <= byte < 0x7F for byte in value)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(b"7", 7.0), (b"0", 0.0), (b"x", None), (b"-1", None), (b"9" * 9, None)]
+)
+def test_retry_after_is_read_with_care(value: bytes, seconds: float | None) -> None:
+    assert retry_after_s([(b"retry-after", value)]) == seconds
+
+
+def test_when_to_try_again() -> None:
+    assert retry_headers(Busy("x", retry_after_s=6.6)) == [(b"retry-after", b"7")]
+    assert retry_headers(TooManyRequests("x")) == [(b"retry-after", b"1")]
+    assert retry_headers(NotFound("x")) == []
+
+
+# the counters
+
+LAST = (
+    b'{"model":"m","done":true,"prompt_eval_count":3,"eval_count":5,"load_duration":2000000000,'
+    b'"prompt_eval_duration":500000000,"eval_duration":1000000000}\n'
+)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 5000, 100_000])
+@pytest.mark.parametrize("before", [b"", b'{"done":false,"message":{"content":"\\"eval_count\\":9"}}\n' * 500])
+def test_lines_in_pieces_of_any_size(size: int, before: bytes) -> None:
+    tail, body = Tail(), before + LAST
+    for at in range(0, len(body), size):
+        tail.feed(body[at : at + size])
+    end = tail.read("native", NDJSON)
+    assert end.whole
+    assert not end.error
+    usage = end.usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (3, 5)
+    assert (usage.load_s, usage.prompt_s, usage.eval_s) == (2.0, 0.5, 1.0)
+    assert tail.received_bytes == len(body)
+    assert len(tail.end) <= max(HELD_BYTES, size)
+
+
+def test_a_last_line_longer_than_what_is_kept() -> None:
+    tail = Tail()
+    line = b'{"done":true,"context":[' + b"1," * 20_000 + b'1],"prompt_eval_count":3,"eval_count":5}\n'
+    for at in range(0, len(line), 1000):
+        tail.feed(line[at : at + 1000])
+    end = tail.read("native", NDJSON)
+    assert (end.whole, end.usage.completion_tokens) == (True, 5)
+
+
+@pytest.mark.parametrize(
+    ("body", "whole", "error"),
+    [
+        (b'{"done":false}\n', False, False),
+        (b'{"done":false}\n{"done":fal', False, False),
+        (b'{"done":false}\n{"error":"x"}\n', True, True),
+        (b'{"done":true,"done_reason":"load"}\n', True, False),
+        (LAST + b'{"done":false}\n', True, False),
+        (LAST.replace(b"5", b'"5"', 1), True, False),
+        (b"\n\n", False, False),
+    ],
+)
+def test_what_is_an_end_of_lines(body: bytes, whole: bool, error: bool) -> None:
+    tail = Tail()
+    tail.feed(body)
+    end = tail.read("native", NDJSON)
+    assert (end.whole, end.error) == (whole, error)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body", "whole", "tokens"),
+    [
+        ("openai", b'data: {"usage":{"prompt_tokens":3,"completion_tokens":5}}\n\ndata: [DONE]\n\n', True, (3, 5)),
+        ("openai", b'data: {"timings":{"prompt_n":3,"predicted_n":5}}\n\ndata: [DONE]\n\n', True, (3, 5)),
+        ("openai", b'data: {"usage":{"prompt_tokens":0}}\n\ndata: [DONE]\n\n', True, (0, 0)),
+        ("openai", b'data: {"choices":[]}\n\n', False, (0, 0)),
+        ("openai", b'data: {"error":{"message":"x"}}\n\n', True, (0, 0)),
+        (
+            "responses",
+            b'event: response.completed\ndata: {"usage":{"input_tokens":3,"output_tokens":5}}\n',
+            True,
+            (3, 5),
+        ),
+        ("responses", b"event: response.created\n\n", False, (0, 0)),
+        ("anthropic", b'data: {"type":"message_delta","usage":{"output_tokens":5}}\n\n', False, (0, 5)),
+    ],
+)
+def test_what_is_an_end_of_events(dialect: Any, body: bytes, whole: bool, tokens: tuple[int, int]) -> None:
+    tail = Tail()
+    tail.feed(body)
+    end = tail.read(dialect, EVENTS)
+    assert end.whole is whole
+    assert (end.usage.prompt_tokens, end.usage.completion_tokens) == tokens
+
+
+def test_whole_answers_tell_their_usage_wherever_it_stands() -> None:
+    for body, dialect in (
+        (LAST, "native"),
+        (b'{"prompt_eval_count":3,"eval_count":5,"embeddings":[' + b"0.1," * 9000 + b"0]}", "native"),
+        (b'{"data":[' + b"0.1," * 9000 + b'0],"usage":{"prompt_tokens":3,"completion_tokens":5}}', "openai"),
+        (b'{"usage":{"input_tokens":3,"output_tokens":5}}', "anthropic"),
+        (b"no json at all, prompt_eval_count", "native"),
+    ):
+        tail = Tail()
+        for at in range(0, len(body), 3000):
+            tail.feed(body[at : at + 3000])
+        usage = tail.read(dialect, b"application/json").usage  # type: ignore[arg-type]
+        assert (usage.prompt_tokens, usage.completion_tokens) in ((3, 5), (0, 0))
+        assert bool(usage.prompt_tokens) is body.startswith(b"{")
+
+
+@pytest.mark.parametrize("told", [b"", b'{"a":1}\n', b'{"a":'])
+def test_last_words_stand_on_a_line_of_their_own(told: bytes) -> None:
+    words = last_words("native", NDJSON, Busy("x"), told)
+    lines = (told + words).split(b"\n")
+    assert json.loads(lines[-2]) == {"error": "x", "code": "busy", "done": True, "done_reason": "error"}
+    assert lines[-1] == b""
