@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from arena.api import include_api
 from arena.api.proxy import include_proxy
+from arena.api.scopes import needs
 from arena.arena import Arena
 from arena.exchange import Begin
 from arena.guard import Guard
@@ -41,4 +42,4 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
         arena.compare.drain()
         proxy.drain()
 
-    return Guard(app, settings, direct=direct, on_drain=drain)
+    return Guard(app, settings, direct=direct, keys=arena.keys, needs=needs(proxy.table), on_drain=drain)

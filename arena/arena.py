@@ -15,6 +15,8 @@ from arena.compare import Compare
 from arena.engine.process import EngineProcess
 from arena.errors import ArenaError
 from arena.fleet import Endpoint, Fleet
+from arena.keys import FILE as KEYS_FILE
+from arena.keys import Keys
 from arena.ollama import OllamaClient
 from arena.settings import OLLAMA_DEFAULT, Settings, endpoint_name_and_url
 from arena.types import EndpointKind
@@ -37,6 +39,7 @@ class Arena:
         self.fleet = Fleet([self._endpoint(*endpoint_name_and_url(text)) for text in settings.endpoints])
         self.compare = Compare(self.fleet)
         self.catalog = Catalog(self.fleet, settings)
+        self.keys = Keys(settings.data / KEYS_FILE)
         self.engine_error: str | None = None
         self._engine = engine or EngineProcess(settings, child_environment())
         self._engine_state: EngineState = "off"
@@ -60,6 +63,7 @@ class Arena:
             await self._cancel_start()
             await self.catalog.aclose()
             await self.fleet.aclose()
+            self.keys.flush()
             await self._engine.stop()
 
     async def started(self) -> None:

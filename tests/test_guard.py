@@ -217,7 +217,7 @@ async def test_configured_origins_may_call_the_api_but_not_the_page() -> None:
     before = await house.ask("OPTIONS", "/api/chat", asked)
     assert before.status == 204
     assert before.header("access-control-allow-origin") == "https://app.example"
-    assert before.header("access-control-allow-headers") == "authorization, content-type"
+    assert before.header("access-control-allow-headers") == "authorization, content-type, x-api-key"
     assert before.header("access-control-allow-credentials") is None
     assert not house.inside.seen
 

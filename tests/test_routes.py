@@ -47,7 +47,8 @@ UNKNOWN = (
 REFUSALS: dict[str, tuple[dict[str, str], dict[str, str], int]] = {
     "no token": ({}, {}, 401),
     "wrong token": ({"Authorization": "Bearer wrong"}, {}, 401),
-    "another header": ({"X-API-Key": TOKEN}, {}, 401),
+    "another header": ({"X-Auth-Token": TOKEN}, {}, 401),
+    "wrong key": ({"X-API-Key": "wrong"}, {}, 401),
     "another session": ({"Cookie": "arena_session=of-somebody-else"}, {}, 401),
     "another host": (BEARER, {"host": "evil.example"}, 403),
 }

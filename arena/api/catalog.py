@@ -9,10 +9,12 @@ from starlette.responses import Response
 from arena import names
 from arena.api import errors, fields, samples
 from arena.api.body import json_object
+from arena.api.carrier import inbound_of
 from arena.api.operation import Operation, json_response
 from arena.api.stream import while_client_stays
 from arena.arena import Arena
 from arena.errors import ArenaError, BadRequest
+from arena.keys import check_model
 
 
 class Named(Struct, frozen=True):
@@ -92,7 +94,8 @@ class Models:
         if model is None or (isinstance(model, str) and not model.strip()):
             raise BadRequest("Model name is required")
         known = [endpoint.name for endpoint in self._arena.fleet.endpoints]
-        return Named(names.checked(model), fields.endpoint_name(body.get("endpoint"), known))
+        check_model(inbound_of(request.scope).caller.models, names.checked(model))
+        return Named(model, fields.endpoint_name(body.get("endpoint"), known))
 
     async def _settled(self) -> None:
         """Wait for the endpoints at the very start only."""

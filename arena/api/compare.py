@@ -18,6 +18,7 @@ from arena.api.stream import LineStream, while_client_stays
 from arena.arena import Arena
 from arena.errors import ArenaError
 from arena.exchange import Begin, Inbound, Session, Sink
+from arena.keys import check_model
 from arena.streaming import Transcript
 
 STREAM_PATH = "/api/stream_chat"
@@ -36,7 +37,7 @@ class Chat:
         check_type(request.scope["headers"])
         body = await read(request.receive)
         await self._settled(request.receive)
-        wanted = self._wanted(body)
+        wanted = self._wanted(body, inbound_of(request.scope))
         run = self._arena.compare.start(wanted.requests, order=wanted.order)
         transcript = await while_client_stays(request.receive, run.transcript())
         return whole_answer(wanted, transcript)
@@ -45,7 +46,7 @@ class Chat:
         """Check a stream's request and start it; nothing of the request itself is kept here."""
         try:
             check_type(inbound.headers)
-            wanted = self._wanted(body)
+            wanted = self._wanted(body, inbound)
             run = self._arena.compare.start(wanted.requests, order=wanted.order)
         except ArenaError as error:
             respond(sink, errors.of_arena_error(error))
@@ -72,8 +73,13 @@ class Chat:
         if not self._arena.fleet.endpoints:
             await while_client_stays(receive, self._arena.started())
 
-    def _wanted(self, body: bytes) -> Asked:
-        return asked_in(body, self._limits, [endpoint.name for endpoint in self._arena.fleet.endpoints])
+    def _wanted(self, body: bytes, inbound: Inbound) -> Asked:
+        """What is asked, if the caller's key may use all of its models. Raises BadRequest and Forbidden."""
+        wanted = asked_in(body, self._limits, [endpoint.name for endpoint in self._arena.fleet.endpoints])
+        if (allowed := inbound.caller.models) is not None:
+            for request in wanted.requests:
+                check_model(allowed, request.instance.model)
+        return wanted
 
 
 class StreamRoute:

@@ -14,16 +14,27 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-from arena.errors import BadRequest, Forbidden, PayloadTooLarge, ShuttingDown, Unauthorized, UnsupportedMedia
+from arena.errors import (
+    ArenaError,
+    BadRequest,
+    Forbidden,
+    PayloadTooLarge,
+    ShuttingDown,
+    TooManyRequests,
+    Unauthorized,
+    UnsupportedMedia,
+)
 from arena.exchange import Begin, Connection, Inbound, Session
 from arena.guard.asgi import App, Message, Receive, Refused, Scope, Send, answer, refusal
 from arena.guard.body import BoundedBody
-from arena.guard.credentials import Credentials, bearer
+from arena.guard.credentials import Credentials, presented
 from arena.guard.headers import API_PREFIXES, SafetyHeaders, preflight
 from arena.guard.origin import Hosts, client_address, network_key, networks, same_origin, web_origins, within
 from arena.guard.pages import OwnPages
-from arena.guard.rate import Answers, Rate
+from arena.guard.rate import Answers, Rate, refused_key
 from arena.guard.request import Request
+from arena.keys import Keys
+from arena.keys import Scope as Right
 from arena.log import request_id
 from arena.settings import Settings
 
@@ -46,7 +57,8 @@ SHORT_TOKEN: Final = 16
 class Guard:
     """Wraps `app`. Before it: host, framing, origin, token, limits. After it: the headers of safety.
 
-    `direct` tells of a method and a path what answers them straight on a connection, past ASGI, if anything does.
+    `direct` tells of a method and a path what answers them straight on a connection, past ASGI, if anything does;
+    `needs` which scope a named key of `keys` must have for them (None: any key will do).
     `on_drain` is called once when the server stops: it has every running answer end. `clock` tells seconds.
     Raises SettingsError for a wrong ARENA_CORS_ORIGINS or ARENA_TRUSTED_PROXIES.
     """
@@ -57,6 +69,8 @@ class Guard:
         settings: Settings,
         *,
         direct: Callable[[str, str], Begin | None] = lambda method, path: None,
+        keys: Keys | None = None,
+        needs: Callable[[str, str], Right | None] = lambda method, path: "admin",
         on_drain: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -74,7 +88,8 @@ class Guard:
         self._hosts = Hosts(settings.host, [*settings.allowed_hosts, *filter(None, [settings.space_host])])
         self._origins = web_origins(settings.cors_origins)
         self._proxies = networks(settings.trusted_proxies or (SPACE_PROXIES if on_a_space else ()))
-        self._credentials = Credentials(token, clock)
+        self._keys, self._needs = keys, needs
+        self._credentials = Credentials(token, clock, keys)
         self._rated = settings.public or bool(settings.trusted_proxies)
         self._rate = Rate(120, 30, clock)
         # opening the page alone takes a dozen of these
@@ -88,6 +103,7 @@ class Guard:
             (UPLOAD, settings.max_upload_bytes + FORM_OVERHEAD_BYTES),
             ("", settings.max_body_bytes),
         )
+        self._least_limit = min(size for _, size in self._body_limits)
 
     def drain(self) -> None:
         """From now on refuse new requests, and have the running ones end: the server is stopping."""
@@ -115,7 +131,7 @@ class Guard:
         try:
             self._check_shape(request)
             self._check_caller(request, scope)
-            if len(body) > self._body_limit(request):
+            if len(body) > self._least_limit and len(body) > self._body_limit(request):
                 raise self._too_large(request)
             connection.over = self._count(request)
         except Refused as refused:
@@ -169,7 +185,16 @@ class Guard:
 
     def _count(self, request: Request) -> Callable[[], object] | None:
         """Count an answer that begins; what is returned is called at its end. Raises Refused (429, 503)."""
-        if not (self._rated and request.method == "POST" and request.path.startswith(API_PREFIXES)):
+        if request.method != "POST" or not request.path.startswith(API_PREFIXES):
+            return None
+        key = request.key
+        if key is not None and key.concurrent is not None and self._keys is not None:
+            try:
+                self._keys.begin(key)
+            except TooManyRequests as error:
+                raise refused_key(error) from None
+            return partial(self._keys.end, key)
+        if not self._rated:
             return None
         self._answers.begin(request.caller)
         return partial(self._answers.end, request.caller)
@@ -208,7 +233,8 @@ class Guard:
                 raise Refused(Forbidden("Requests from other web sites are not allowed"))
         self._find_address(request, scope)
         self._authorize(request)
-        if self._rated and request.path != HEALTH and not request.path.startswith(ASSETS):
+        own_rate = request.key is not None and request.key.per_minute is not None
+        if self._rated and not own_rate and request.path != HEALTH and not request.path.startswith(ASSETS):
             (self._page_rate if request.path.startswith(PAGE) else self._rate).take(request.caller)
 
     def _find_address(self, request: Request, scope: Scope) -> None:
@@ -224,14 +250,22 @@ class Guard:
         request.address = request.caller = network_key(address)
 
     def _authorize(self, request: Request) -> None:
-        """Find the session or check the token. Raises Refused (401, 429)."""
+        """Find the session, or check the token or key. Raises Refused (401, 403, 429)."""
         if not self._credentials.required:
             return
-        session = self._credentials.sessions.find(request.found.get(b"cookie", ()))
+        found = request.found
+        session = self._credentials.session(found.get(b"cookie", ()))
         if session is not None:
             request.caller = session
         elif request.path not in PUBLIC_PATHS:
-            self._credentials.check(bearer(request.found.get(b"authorization", [])), request.address)
+            candidate = presented(found.get(b"authorization", ()), found.get(b"x-api-key", ()))
+            key = self._credentials.check(candidate, request.address)
+            if key is not None and self._keys is not None:
+                request.key, request.caller = key, f"key {key.name}"
+                try:
+                    self._keys.admit(key, self._needs(request.method, request.path))
+                except ArenaError as error:
+                    raise refused_key(error) from None
 
     def _is_preflight(self, request: Request) -> bool:
         """Does a page of a configured origin ask whether it may call the API? Notes that origin in any case."""

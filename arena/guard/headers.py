@@ -98,6 +98,6 @@ def preflight() -> Headers:
     """The headers that let a page send the request it asked for."""
     return [
         (b"access-control-allow-methods", b"GET, POST, DELETE, HEAD, OPTIONS"),
-        (b"access-control-allow-headers", b"authorization, content-type"),
+        (b"access-control-allow-headers", b"authorization, content-type, x-api-key"),
         (b"access-control-max-age", b"600"),
     ]

@@ -80,18 +80,20 @@ class OwnPages:
     async def _sign_in(self, request: Request, receive: Receive, send: Send) -> None:
         form = await read_form(receive)
         target = local_target(form.get("next", "/"))
+        headers: Headers = []
         if self._credentials.required:
             try:
-                self._credentials.check(form.get("token", "").strip().encode(), request.address)
+                session = self._credentials.sign_in(form.get("token", "").strip().encode(), request.address)
             except Refused as refused:
                 log.warning("refused sign-in from %s: %s", request.address, refused.error.code)
                 error = refused.error
                 await self._render(request, send, error.status, target, error.message, refused.headers)
                 return
-        await self._redirect(request, send, target, self._cookie(request, self._credentials.sessions.open()))
+            headers = self._cookie(request, session)
+        await self._redirect(request, send, target, headers)
 
     async def _sign_out(self, request: Request, _receive: Receive, send: Send) -> None:
-        self._credentials.sessions.close(request.found.get(b"cookie", ()))
+        self._credentials.sign_out(request.found.get(b"cookie", ()))
         await self._redirect(request, send, "/signin", self._cookie(request, ""))
 
     async def _robots(self, request: Request, _receive: Receive, send: Send) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from math import ceil
 from typing import Final
 
-from arena.errors import Busy, TooManyRequests
+from arena.errors import ArenaError, Busy, TooManyRequests
 from arena.guard.asgi import Refused
 
 MAX_CALLERS: Final = 10_000
@@ -65,3 +66,9 @@ class Answers:
         self._running[caller] -= 1
         if not self._running[caller]:
             del self._running[caller]
+
+
+def refused_key(error: ArenaError) -> Refused:
+    """The refusal of what a named key may not do, or not now."""
+    wait_s = error.retry_after_s if isinstance(error, TooManyRequests) else None
+    return Refused(error, [] if wait_s is None else [(b"retry-after", b"%d" % max(1, ceil(wait_s)))])

@@ -7,11 +7,13 @@ from typing import Final
 from arena.errors import BadRequest
 from arena.exchange import Caller
 from arena.guard.asgi import Refused, Scope
+from arena.keys import Key
 
 READ_HEADERS: Final = frozenset(
     {
         b"host",
         b"authorization",
+        b"x-api-key",
         b"cookie",
         b"origin",
         b"sec-fetch-site",
@@ -30,11 +32,11 @@ LENGTH_DIGITS: Final = 18
 class Request:
     """One request as the guard sees it, with the `path` that is judged.
 
-    `address` is where the caller sits, `caller` under which key it is counted, `allowed_origin` the configured web
-    origin it comes from; the guard fills them in as it finds out.
+    `address` is where the caller sits, `caller` under which word it is counted, `key` the named key it has brought,
+    `allowed_origin` the configured web origin it comes from; the guard fills them in as it finds out.
     """
 
-    __slots__ = ("address", "allowed_origin", "caller", "found", "https", "id", "method", "path", "query")
+    __slots__ = ("address", "allowed_origin", "caller", "found", "https", "id", "key", "method", "path", "query")
 
     def __init__(self, scope: Scope, path: str, request_id: str) -> None:
         self.path = path
@@ -44,6 +46,7 @@ class Request:
         self.id = request_id
         self.address = ""
         self.caller: str | bytes = ""
+        self.key: Key | None = None
         self.allowed_origin: bytes | None = None
         self.found: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
@@ -52,7 +55,10 @@ class Request:
 
     def as_caller(self) -> Caller:
         """Who asks, for those who answer."""
-        return Caller(self.address, self.caller, self.id, self.https)
+        key = self.key
+        if key is None:
+            return Caller(self.address, self.caller, self.id, self.https)
+        return Caller(self.address, self.caller, self.id, self.https, key.name, key.models)
 
     def one(self, name: bytes) -> bytes | None:
         """The header's value: the last one, should it have come twice."""

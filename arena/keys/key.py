@@ -59,7 +59,8 @@ def check_scope(key: Key, scope: Scope | None) -> None:
 def check_model(allowed: tuple[str, ...] | None, model: str | None) -> None:
     """Raises Forbidden unless `allowed` (globs; None: all) lets `model` (None: none was named) be used."""
     if allowed is not None and model is not None and not matches(model, allowed):
-        raise Forbidden(f"This key may not use that model; it may use: {', '.join(allowed)}")
+        text = f"This key may not use that model; it may use: {', '.join(allowed) or 'none'}"
+        raise Forbidden(text, code="model_not_allowed")
 
 
 def tokens_of_day(use: Use, now: float) -> int:

@@ -80,8 +80,14 @@ class Keys:
         self._look()
         return self._by_digest.get(sha256(candidate).hexdigest())
 
+    def has(self, digest: str) -> bool:
+        """Is there (still) a key with this digest?"""
+        self._look()
+        return digest in self._by_digest
+
     def named(self, name: str) -> Key | None:
         """The key called `name`, or None if it has been removed."""
+        self._look()
         return self._by_name.get(name)
 
     def admit(self, key: Key, scope: Scope | None = None, model: str | None = None) -> None:
