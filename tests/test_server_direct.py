@@ -1,0 +1,256 @@
+"""Answers written straight to their connection: what HTTP asks of them, and what a leaving or slow client does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from arena.exchange import Connection, Headers, Session
+from arena.server import Server, bind
+from arena.settings import load
+from tests.served import PATIENCE_S, SHORT, Running, TinyApp, Wire
+
+pytestmark = pytest.mark.timeout(30)
+CHUNKED = b"5\r\nhello\r\n0\r\n\r\n"
+
+
+class Noting:
+    """A session that notes what it is told."""
+
+    def __init__(self, told: SimpleQueue[str]) -> None:
+        self.told = told
+
+    def pause(self) -> None:
+        self.told.put("pause")
+
+    def resume(self) -> None:
+        self.told.put("resume")
+
+    def left(self) -> None:
+        self.told.put("left")
+
+
+class DirectApp(TinyApp):
+    """Takes every POST below /direct/ and does what the rest of the path says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: SimpleQueue[str] = SimpleQueue()
+        self.connections: SimpleQueue[Connection] = SimpleQueue()
+
+    def takes(self, method: str, path: str) -> bool:
+        return method == "POST" and path.startswith("/direct/")
+
+    def carry(self, scope: dict[str, Any], body: bytes, connection: Connection) -> Session | None:
+        connection.over = lambda: self.told.put("over")
+        connection.dress = lambda headers: [*headers, (b"x-dressed", b"yes")]
+        self.connections.put(connection)
+        ways: dict[str, Callable[[Connection, bytes], None]] = {
+            "/direct/echo": self.echo,
+            "/direct/chunks": self.chunks,
+            "/direct/cut": self.cut,
+            "/direct/bug": self.bug,
+            "/direct/late-bug": self.late_bug,
+            "/direct/empty": self.empty,
+        }
+        self.told.put(f"{scope['path']}?{scope['query_string'].decode()}")
+        way = ways.get(scope["path"])
+        if way is not None:
+            way(connection, body)
+        return Noting(self.told)
+
+    @staticmethod
+    def echo(sink: Connection, body: bytes) -> None:
+        headers: Headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+        sink.start(200, headers)
+        sink.write(body)
+        sink.end()
+
+    @staticmethod
+    def empty(sink: Connection, body: bytes) -> None:
+        sink.start(204, [(b"content-length", b"0")])
+        sink.end()
+
+    def later(self, sink: Connection, *pieces: bytes, end: bool = True, trailers: Headers | None = None) -> None:
+        """Answer from the server's own thread."""
+
+        def answer() -> None:
+            sink.start(299 if trailers else 200, [])
+            for piece in pieces:
+                sink.write(piece)
+            if end:
+                sink.end(trailers or ())
+
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(answer)
+
+    @staticmethod
+    def chunks(sink: Connection, body: bytes) -> None:
+        sink.start(200, [])
+        sink.write(b"hello")
+        sink.write(b"")
+        sink.end()
+        sink.write(b"too late")
+        sink.end()
+
+    @staticmethod
+    def cut(sink: Connection, body: bytes) -> None:
+        sink.start(200, [])
+        sink.write(b"hello")
+        sink.abort()
+
+    @staticmethod
+    def bug(sink: Connection, body: bytes) -> None:
+        raise ZeroDivisionError("secret")
+
+    @staticmethod
+    def late_bug(sink: Connection, body: bytes) -> None:
+        sink.start(200, [])
+        sink.write(b"hello")
+        raise ZeroDivisionError("secret")
+
+
+@pytest.fixture
+def app() -> DirectApp:
+    return DirectApp()
+
+
+@pytest.fixture(params=["info", "debug"])
+def served(app: DirectApp, request: pytest.FixtureRequest) -> Iterator[Running]:
+    settings = load(port=0, drain_s=2.0, log_level=request.param)
+    ready, sockets = threading.Event(), bind(settings)
+    server = Server(app, settings, sockets, limits=SHORT, on_ready=lambda url: ready.set())
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    assert ready.wait(PATIENCE_S)
+    running = Running(app, server, thread, sockets[0].getsockname()[1])
+    yield running
+    running.stop()
+
+
+def told(app: DirectApp) -> str:
+    return app.told.get(timeout=PATIENCE_S)
+
+
+def test_answers_of_known_length_keep_the_connection(app: DirectApp, served: Running) -> None:
+    with Wire(served.port) as wire:
+        for body in (b"one", b"", b"x" * 100_000):
+            reply = wire.ask("/direct/echo?a=1", body=body).reply()
+            assert (reply.status, reply.body) == (200, body)
+            assert reply.headers["x-dressed"] == "yes"
+            assert "date" in reply.headers
+            assert "connection" not in reply.headers
+            assert [told(app), told(app)] == ["/direct/echo?a=1", "over"]
+        assert wire.ask("/direct/empty").reply().status == 204
+        assert wire.ask("/echo", body=b"abc").reply().body == b"3"
+
+
+def test_an_answer_of_unknown_length_is_chunked(served: Running) -> None:
+    with Wire(served.port) as wire:
+        for _ in range(2):
+            head = wire.ask("/direct/chunks").until(b"\r\n\r\n")
+            assert b"transfer-encoding: chunked" in head
+            assert wire.until(b"0\r\n\r\n") == CHUNKED
+
+
+def test_trailers_stand_after_the_last_chunk(app: DirectApp, served: Running) -> None:
+    with Wire(served.port) as wire:
+        wire.ask("/direct/wait")
+        sink = app.connections.get(timeout=PATIENCE_S)
+        app.later(sink, b"hello", trailers=[(b"x-total", b"9ms")])
+        assert wire.until(b"\r\n").startswith(b"HTTP/1.1 299 ")
+        assert wire.until(b"9ms\r\n\r\n").endswith(b"5\r\nhello\r\n0\r\nx-total: 9ms\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /direct/echo HTTP/1.0\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi",
+        b"POST /direct/%65cho HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi",
+        b"POST /direct/echo HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi",
+        b"POST /direct/echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        b"GET /direct/echo HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi",
+        b"POST /direct/echo HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000,
+    ],
+)
+def test_whatever_is_not_plain_goes_through_asgi(app: DirectApp, served: Running, head: bytes) -> None:
+    with Wire(served.port) as wire:
+        wire.send(head)
+        assert len(app.seen.get(timeout=PATIENCE_S).body) in (2, 300_000)
+        assert app.told.empty()
+
+
+def test_a_client_that_asks_to_close_is_obeyed(served: Running) -> None:
+    with Wire(served.port) as wire:
+        rest = wire.ask("/direct/echo", headers=b"Connection: close\r\n", body=b"x").rest()
+        assert b"connection: close\r\n" in rest
+        assert rest.endswith(b"x")
+
+
+def test_a_cut_answer_has_no_last_chunk(app: DirectApp, served: Running) -> None:
+    with Wire(served.port) as wire:
+        assert wire.ask("/direct/cut").rest().endswith(b"5\r\nhello\r\n")
+    assert [told(app), told(app)] == ["/direct/cut?", "over"]
+
+
+def test_a_bug_is_answered_without_its_story(served: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with Wire(served.port) as wire:
+        reply = wire.ask("/direct/bug").reply()
+        assert (reply.status, reply.code) == (500, "internal")
+        assert b"secret" not in reply.body
+    with Wire(served.port) as wire:
+        assert wire.ask("/direct/late-bug").rest().endswith(b"5\r\nhello\r\n")
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_client_that_leaves_is_told_of_once(app: DirectApp, served: Running) -> None:
+    with Wire(served.port) as wire:
+        wire.ask("/direct/wait")
+        assert told(app) == "/direct/wait?"
+    assert {told(app), told(app)} == {"over", "left"}
+    sink = app.connections.get(timeout=PATIENCE_S)
+    sink.start(200, [])
+    sink.write(b"for nobody")
+    sink.end()
+    sink.abort()
+    assert app.told.empty()
+
+
+def test_a_slow_client_pauses_the_session(app: DirectApp, served: Running) -> None:
+    with Wire(served.port, receive_bytes=65536) as wire:
+        wire.ask("/direct/wait")
+        assert told(app) == "/direct/wait?"
+        sink = app.connections.get(timeout=PATIENCE_S)
+        app.later(sink, b"x" * 4_000_000, end=False)
+        assert told(app) == "pause"
+        wire.until(b"\r\n\r\n")
+        wire.until(b"x" * 3_999_999)
+        assert told(app) == "resume"
+        app.later(sink)
+        assert wire.until(b"0\r\n\r\n")
+
+
+def test_a_request_sent_early_waits_for_its_turn(app: DirectApp, served: Running) -> None:
+    with Wire(served.port) as wire:
+        wire.ask("/direct/wait").ask("/direct/echo", body=b"second")
+        sink = app.connections.get(timeout=PATIENCE_S)
+        app.later(sink, b"first")
+        assert b"first" in wire.until(b"0\r\n\r\n")
+        assert wire.reply().body == b"second"
+        assert [told(app) for _ in range(4)] == ["/direct/wait?", "over", "/direct/echo?", "over"]
+
+
+def test_stopping_ends_the_connection_after_its_answer(app: DirectApp, served: Running) -> None:
+    with Wire(served.port) as wire:
+        wire.ask("/direct/wait")
+        sink = app.connections.get(timeout=PATIENCE_S)
+        served.server.should_exit = True
+        assert app.draining.wait(PATIENCE_S)
+        app.later(sink, b"bye")
+        rest = wire.rest()
+        assert b"connection: close\r\n" in rest
+        assert rest.endswith(b"3\r\nbye\r\n0\r\n\r\n")
