@@ -157,7 +157,7 @@ class Catalog:
 
     async def describe(self, model: str, endpoint: str | None = None) -> ModelInfo:
         """One model with its capabilities; raises ModelNotFound."""
-        return await (await self._fleet.holder(names.checked(model), endpoint)).describe(model)
+        return await self._fleet.describe(names.checked(model), endpoint)
 
     async def delete(self, model: str, endpoint: str | None = None) -> None:
         """Remove `model` from the endpoint(s) that hold it; raises ModelNotFound, or the first endpoint's error."""

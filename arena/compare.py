@@ -6,19 +6,21 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakSet
 
 import msgspec
 
 from arena import __version__
 from arena.errors import ArenaError, BadRequest, ShuttingDown
-from arena.fleet import Endpoint, Fleet
+from arena.fleet import Endpoint, Fleet, Lease, Usage, Wanted
 from arena.log import warn_failed
+from arena.names import canonical
 from arena.ollama import ChatAnswer
+from arena.openai import ChatAnswer as OpenAIChatAnswer
 from arena.streaming import FanOut, Lane, Outlet, Transcript
 from arena.types import Batch, ChatMessage, ChatRequest, Manifest, ModelInfo, Options, Order, Started
 
@@ -75,11 +77,15 @@ class Run:
         return transcript
 
 
-class _Asking(NamedTuple):
-    """A request that was sent, or why it could not be."""
+Answer: TypeAlias = ChatAnswer | OpenAIChatAnswer
 
-    endpoint: Endpoint
-    answer: ChatAnswer | ArenaError
+
+class _Asking(NamedTuple):
+    """A request that was sent under a lease, or why it could not be."""
+
+    request: ChatRequest
+    lease: Lease
+    answer: Answer | ArenaError
 
 
 class Compare:
@@ -125,38 +131,64 @@ class Compare:
 
     def _answer(self, request: ChatRequest, outlet: Outlet) -> Coroutine[Any, Any, None]:
         """The lane of one instance. Where the endpoint is known the request goes out at once, before the first wait."""
-        known = self._fleet.endpoints if request.instance.endpoint is None else ()
-        asking = self._ask(request, known[0], outlet) if len(known) == 1 else None
+        asking: _Asking | ArenaError | None = None
+        try:
+            if lease := self._fleet.try_lease(_wanted(request)):
+                asking = _ask(request, lease, outlet)
+        except ArenaError as error:
+            asking = error
         return self._noted_answer(request, asking, outlet)
 
-    def _ask(self, request: ChatRequest, endpoint: Endpoint, outlet: Outlet) -> _Asking:
-        stay = ExitStack()
-        lease = stay.enter_context(endpoint.lease())
-        outlet.release = stay.close
-        try:
-            answer = endpoint.client.ask(request, outlet, contended=lambda: lease.contended)
-        except ArenaError as error:
-            return _Asking(endpoint, error)
-        stay.callback(answer.close)
-        return _Asking(endpoint, answer)
-
-    async def _noted_answer(self, request: ChatRequest, asking: _Asking | None, outlet: Outlet) -> None:
+    async def _noted_answer(self, request: ChatRequest, asking: _Asking | ArenaError | None, outlet: Outlet) -> None:
         """Answer; a failure is told in one line of the log, and to the one who asked."""
-        instance, began_s = request.instance, time.monotonic()
+        began_s, tried = time.monotonic(), frozenset[str]()
+        while True:
+            try:
+                if isinstance(asking, ArenaError):
+                    raise asking
+                if asking is None:
+                    asking = _ask(request, await self._fleet.lease(_wanted(request), tried), outlet)
+                await self._end_of(asking, outlet)
+                return
+            except ArenaError as error:
+                lease = asking.lease if isinstance(asking, _Asking) else None
+                where = {} if lease is None else {"endpoint": lease.endpoint.name}
+                warn_failed(log, "an answer", error, began_s, model=request.instance.model, **where)
+                following = None if lease is None else self._elsewhere(request, lease, error, tried, outlet)
+                if following is None or lease is None:
+                    raise
+                tried |= {lease.endpoint.name}
+                outlet.free()
+                asking = _ask(request, following, outlet)
+
+    async def _end_of(self, asking: _Asking, outlet: Outlet) -> None:
+        """Wait for the end of an answer and tell its lease about it."""
+        request, lease, answer = asking
+        endpoint = lease.endpoint
+        if isinstance(answer, ArenaError):
+            raise answer
+        outlet.put([Started(request.instance.id, self.manifest(request, endpoint))])
+        endpoint.freshen()
         try:
-            if asking is None:
-                asking = self._ask(request, await self._fleet.holder(instance.model, instance.endpoint), outlet)
-            if isinstance(asking.answer, ArenaError):
-                raise asking.answer
-            endpoint = asking.endpoint
-            outlet.put([Started(instance.id, self.manifest(request, endpoint))])
-            endpoint.freshen()
-            await asking.answer.result()
-            endpoint.freshen()  # the model is in memory now: the next manifest tells with which context
+            await answer.result()
         except ArenaError as error:
-            where = {} if asking is None else {"endpoint": asking.endpoint.name}
-            warn_failed(log, "an answer", error, began_s, model=instance.model, **where)
+            lease.failed(error)
             raise
+        lease.succeeded(_usage(lease, outlet))
+        endpoint.freshen()  # the model is in memory now: the next manifest tells with which context
+
+    def _elsewhere(
+        self, request: ChatRequest, lease: Lease, error: ArenaError, tried: frozenset[str], outlet: Outlet
+    ) -> Lease | None:
+        """A lease on another endpoint, where this one has failed before its first token and another can take over."""
+        if request.instance.endpoint is not None or outlet.metrics_so_far().ttft_s is not None:
+            return None
+        if not self._fleet.worth_another(error):
+            return None
+        try:
+            return self._fleet.try_lease(_wanted(request), tried | {lease.endpoint.name})
+        except ArenaError:
+            return None
 
     def manifest(self, request: ChatRequest, endpoint: Endpoint) -> Manifest:
         """What is known about this run of `request` on `endpoint`, without asking anyone."""
@@ -179,6 +211,48 @@ class Compare:
             app_version=__version__,
             started_at=self._now().isoformat(timespec="milliseconds"),
         )
+
+
+def _wanted(request: ChatRequest) -> Wanted:
+    return Wanted(request.instance.model, request.instance.endpoint, route="compare")
+
+
+def _ask(request: ChatRequest, lease: Lease, outlet: Outlet) -> _Asking:
+    """Send `request`; whenever the lane ends, the call is cut and the lease is given back."""
+    instance = request.instance
+    if lease.endpoint.kind == "openai" or lease.key != canonical(instance.model):
+        instance = msgspec.structs.replace(instance, model=lease.model)
+        request = msgspec.structs.replace(request, instance=instance)
+    outlet.release = lease.close
+    try:
+        answer = lease.endpoint.client.ask(request, outlet, contended=lambda: lease.contended)
+    except ArenaError as error:
+        return _Asking(request, lease, error)
+
+    def release() -> None:
+        answer.close()
+        lease.close()
+
+    outlet.release = release
+    return _Asking(request, lease, answer)
+
+
+def _usage(lease: Lease, outlet: Outlet) -> Usage | None:
+    """What the fleet's books keep of a finished answer."""
+    if outlet.end is None:
+        return None
+    metrics = outlet.end.metrics
+    if metrics.ttft_s is not None:
+        lease.first_s = lease.began_s + metrics.ttft_s
+    tokens, spent_s = metrics.tokens or 0, metrics.duration_s
+    return Usage(
+        prompt_tokens=metrics.prompt_tokens or 0,
+        completion_tokens=tokens,
+        load_s=metrics.load_s,
+        prompt_s=metrics.prompt_s,
+        eval_s=spent_s,
+        gap_s=spent_s / tokens if spent_s is not None and tokens else None,
+    )
 
 
 def _context(asked: int | None, info: ModelInfo | None, loaded: int | None) -> int | None:

@@ -136,6 +136,10 @@ class Endpoint:
         """May it get work: up, not draining, not resting, its breaker not open?"""
         return self.health.up and not self.draining and now_s >= self.rests_until_s and self.breaker.admits(now_s)
 
+    def resident(self, key: str) -> bool:
+        """Is the model with this canonical name in its memory?"""
+        return key in self.warm
+
     # what runs on it
 
     def enter(self, lease: Lease) -> int:

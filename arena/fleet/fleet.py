@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 from arena.errors import ArenaError, Busy, ModelNotFound, NoEndpoint
 from arena.fleet.balancer import Balancer
 from arena.fleet.book import Book
+from arena.fleet.breaker import is_failure
 from arena.fleet.catalogue import Catalogue, Chain, ask
 from arena.fleet.connect import connect
 from arena.fleet.endpoint import DESCRIBED_S, FRESH_S, Endpoint
@@ -99,6 +100,10 @@ class Fleet:
         """
         found = self._pick(wanted, tried)
         return found if isinstance(found, Lease) else None
+
+    def worth_another(self, error: ArenaError) -> bool:
+        """Might another endpoint do better, where this one failed with `error` before its answer began?"""
+        return is_failure(error, None) or getattr(error, "upstream_status", None) in self.spec.retry_on
 
     async def lease(self, wanted: Wanted, tried: frozenset[str] = NONE_TRIED) -> Lease:
         """A lease, after asking the endpoints or waiting for a place where that is needed.
@@ -403,14 +408,21 @@ class Fleet:
             return self.endpoint(endpoint)
         if len(self._endpoints) == 1:
             return self._endpoints[0]  # it says itself whether it has the model
+        keys = [key for key, _ in self.catalogue.chain(model)]
         for max_age_s in (DESCRIBED_S, 0.0):
             await self.models(max_age_s)
-            knowing = [candidate for candidate in self._endpoints if candidate.known(model)]
+            knowing = [candidate for key in keys for candidate in self._endpoints if key in candidate.holds]
             if holders := [candidate for candidate in knowing if candidate.error is None]:
-                return min(holders, key=lambda endpoint: (endpoint.in_flight, endpoint.context_length(model) is None))
+                return min(holders, key=lambda endpoint: (endpoint.in_flight, endpoint.warm.isdisjoint(keys)))
         if knowing:
             return knowing[0]  # it had the model when it last answered, and says itself what is wrong now
         raise ModelNotFound(f"model '{model}' not found, try pulling it first")
+
+    async def describe(self, model: str, endpoint: str | None = None) -> ModelInfo:
+        """`model`, or what it is an alias of, with its capabilities. Raises as `holder()` does."""
+        holder = await self.holder(model, endpoint)
+        name = next((name for key, name in self.catalogue.chain(model) if key in holder.holds), model)
+        return await holder.describe(name)
 
     async def _each(self, ask: Callable[[Endpoint], Coroutine[Any, Any, T]]) -> tuple[list[T], list[ArenaError]]:
         """Ask all endpoints at once; a silent one delays the others' answers no longer than its own time-out."""
