@@ -192,7 +192,8 @@ class Compare:
 
     def manifest(self, request: ChatRequest, endpoint: Endpoint) -> Manifest:
         """What is known about this run of `request` on `endpoint`, without asking anyone."""
-        instance, sent = request.instance, request.instance.options.sent()
+        instance = endpoint.client.told(request.instance)
+        sent = instance.options.sent()
         info = endpoint.known(instance.model)
         return Manifest(
             model=instance.model,

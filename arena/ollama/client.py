@@ -15,7 +15,7 @@ from arena.ollama.failures import refusal
 from arena.ollama.lines import read_object
 from arena.ollama.pull import PullAnswer
 from arena.streaming import Outlet
-from arena.types import ChatMessage, ChatRequest, LoadedModel, ModelInfo, Options, PullProgress
+from arena.types import ChatMessage, ChatRequest, LoadedModel, ModelInfo, ModelInstance, Options, PullProgress
 from arena.wire import Pool, Resolver, Timeouts
 
 QUICK_S = 10.0
@@ -132,6 +132,10 @@ class OllamaClient:
             details = msgspec.structs.replace(details, context_length=found[0])
         item = _Model(name=model, capabilities=shown.capabilities, modified_at=shown.modified_at)
         return self._info(item, details)
+
+    def told(self, instance: ModelInstance) -> ModelInstance:
+        """`instance` as the server is told of it: here, all of it."""
+        return instance
 
     def ask(self, request: ChatRequest, outlet: Outlet, *, contended: Callable[[], bool] | None = None) -> ChatAnswer:
         """Send a chat request now; its deltas and its Finished go into `outlet` as they come.
