@@ -15,20 +15,10 @@ from arena.settings import Settings
 from arena.types import EndpointStatus
 from arena.ui.elements import html
 from arena.ui.parts import DASH, size
+from arena.ui.readiness import KEYS
 
 if TYPE_CHECKING:
     from arena.arena import Arena
-
-KEYS = (
-    ("Enter", "send"),
-    ("Shift + Enter", "new line"),
-    ("Esc", "stop all answers, or close what is open"),
-    ("/", "go to the prompt"),
-    ("↑ in an empty prompt", "edit the last prompt"),
-    ("Alt + N", "add a column"),
-    ("Alt + 1 … 9", "open the settings of a column"),
-    ("?", "show these keys"),
-)
 
 
 class AboutPanel:

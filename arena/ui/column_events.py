@@ -14,7 +14,7 @@ from arena.ui.compare import CompareParts, Updates, Values, layout, mode_line, r
 from arena.ui.conversation import Conversations
 from arena.ui.drafts import for_script
 from arena.ui.drawer import drawer_title
-from arena.ui.lineup import model_name
+from arena.ui.lineup import picked
 from arena.ui.sessions import Session, Sessions
 from arena.ui.wiring import QUICK, STREAM
 
@@ -96,7 +96,7 @@ class ColumnEvents:
         """Take another model; the column's settings stay."""
         session = self._session(request)
         remind(self.drawn, session, values)
-        session.choose(self.column.letter, model_name(values[self.column.model]))
+        session.choose(self.column.letter, *picked(values[self.column.model]))
         return {self.column.facts: self.conversations.facts(session.choices[self.column.letter])}
 
     async def open_settings(self, request: gr.Request) -> Updates:

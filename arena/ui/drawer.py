@@ -20,6 +20,7 @@ from arena.ui.lineup import DIALS, PRESETS, ColumnChoice, Dial, widget_values
 
 THINK_CHOICES = [
     ("model's own", "default"), ("off", "off"), ("on", "on"), ("low", "low"), ("medium", "medium"), ("high", "high"),
+    ("max", "max"),
 ]  # fmt: skip
 
 
@@ -99,4 +100,4 @@ def drawer_title(letter: str, model: str, think: parts.Ability) -> str:
 
 def as_preset(choice: ColumnChoice) -> ColumnChoice:
     """The settings without the model they were made for."""
-    return msgspec.structs.replace(choice, model="")
+    return msgspec.structs.replace(choice, model="", endpoint="")

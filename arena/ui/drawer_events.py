@@ -72,8 +72,8 @@ class DrawerEvents:
     def _set(self, session: Session, settings: ColumnChoice | None) -> Updates:
         letter = session.drawer
         if settings is not None:
-            model = session.choices[letter].model
-            session.choices[letter] = msgspec.structs.replace(settings, model=model)
+            own = session.choices[letter]
+            session.choices[letter] = msgspec.structs.replace(settings, model=own.model, endpoint=own.endpoint)
         return {self.drawn.columns[letter].facts: self.conversations.facts(session.choices[letter])}
 
     def _presets(self, remembered: Remembered, chosen: str | None) -> Updates:

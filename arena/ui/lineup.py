@@ -18,8 +18,10 @@ from arena.types import ModelInstance, Options, Order
 LETTERS = "ABCDEFGHIJKL"
 """The columns' names; a letter is also the id of the instance in it."""
 
-ThinkChoice = Literal["default", "off", "on", "low", "medium", "high"]
+ThinkChoice = Literal["default", "off", "on", "low", "medium", "high", "max"]
 _THINK: dict[str, bool | str | None] = {"default": None, "off": False, "on": True}
+ON = " on "
+"""Stands between a model and its endpoint in the picker."""
 MAX_TEXT = 20_000
 """Longest system prompt or prompt taken from the address bar or the browser, in characters."""
 
@@ -33,6 +35,7 @@ class Dial(Struct, frozen=True):
     step: float
     start: float
     hint: str
+    no_zero: bool = False
 
     @property
     def whole(self) -> bool:
@@ -50,6 +53,8 @@ class Dial(Struct, frozen=True):
         if not math.isfinite(number):
             return None
         number = min(self.maximum, max(self.minimum, number))
+        if self.no_zero and number == 0:
+            number = self.step
         return int(number) if self.whole else number
 
 
@@ -58,20 +63,26 @@ DIALS = (
     Dial("top_p", 0, 1, 0.01, 0.9, "draw from the likeliest tokens that make up this share"),
     Dial("top_k", 0, 100, 1, 40, "draw from this many tokens; 0 is no limit"),
     Dial("repeat_penalty", 1, 2, 0.01, 1.1, "above 1, repeated words become less likely"),
-    Dial("num_predict", -1, 4096, 1, 512, "longest answer in tokens; -1 is no limit"),
+    Dial("num_predict", -1, 4096, 1, 512, "longest answer in tokens; -1 is no limit", no_zero=True),
     Dial("seed", 0, 2**31 - 1, 1, 42, "the same seed repeats the draw; 0 is a new one each time"),
-    Dial("num_ctx", 256, 1_048_576, 256, 8192, "context window in tokens; more needs more memory"),
+    Dial("num_ctx", 16, 1_048_576, 16, 8192, "context window in tokens; more needs more memory"),
 )
 DIAL = {dial.name: dial for dial in DIALS}
 
 
 class ColumnChoice(Struct, frozen=True, omit_defaults=True):
-    """One column's model and settings. A blank `system` means the shared one."""
+    """One column's model and settings. A blank `system` means the shared one, a blank `endpoint` any that has it."""
 
     model: str = ""
     options: Options = Options()
     think: bool | str | None = None
     system: str = ""
+    endpoint: str = ""
+
+    @property
+    def picked(self) -> str:
+        """The model as the picker's value: with its endpoint, if it is to come from that one only."""
+        return f"{self.model}{ON}{self.endpoint}" if self.model and self.endpoint else self.model
 
     def instance(self, letter: str, shared_system: str) -> ModelInstance:
         """The contestant in column `letter`; seed 0 means random and is not sent."""
@@ -79,7 +90,7 @@ class ColumnChoice(Struct, frozen=True, omit_defaults=True):
         if options.seed == 0:
             options = msgspec.structs.replace(options, seed=None)
         system = self.system.strip() or shared_system.strip() or None
-        return ModelInstance(letter, self.model, options, system, self.think)
+        return ModelInstance(letter, self.model, options, system, self.think, self.endpoint or None)
 
 
 class Lineup(Struct, frozen=True, omit_defaults=True):
@@ -113,8 +124,10 @@ def choice_from(values: Mapping[str, Any]) -> ColumnChoice:
         dial.name: dial.checked(values.get(dial.name)) for dial in DIALS if values.get(f"{dial.name}_on")
     }
     stop = tuple(line for line in str(values.get("stop") or "").replace("\r\n", "\n").split("\n") if line)
+    model, endpoint = picked(values.get("model"))
     return ColumnChoice(
-        model=model_name(values.get("model")),
+        model=model,
+        endpoint=endpoint,
         options=Options(**options, stop=stop or None),
         think=_think_value(values.get("think")),
         system=str(values.get("system") or ""),
@@ -123,7 +136,7 @@ def choice_from(values: Mapping[str, Any]) -> ColumnChoice:
 
 def widget_values(choice: ColumnChoice) -> dict[str, Any]:
     """The values of a column's widgets that show `choice`."""
-    values: dict[str, Any] = {"model": choice.model or None}
+    values: dict[str, Any] = {"model": choice.picked or None}
     for dial in DIALS:
         value = getattr(choice.options, dial.name)
         values[f"{dial.name}_on"] = value is not None
@@ -134,10 +147,10 @@ def widget_values(choice: ColumnChoice) -> dict[str, Any]:
     return values
 
 
-def model_name(value: object) -> str:
-    """The name in what a picker holds: names have no spaces, what follows one is the label."""
+def picked(value: object) -> tuple[str, str]:
+    """Model and endpoint in what a picker holds: names have no spaces, what follows them is the label."""
     words = str(value or "").split()
-    return words[0] if words else ""
+    return words[0] if words else "", words[2] if words[1:2] == [ON.strip()] and len(words) > 2 else ""
 
 
 def _think_value(choice: object) -> bool | str | None:
@@ -168,6 +181,8 @@ def summary(choice: ColumnChoice) -> str:
         words.append(f"think {_think_choice(choice.think)}")
     if choice.system.strip():
         words.append("own system prompt")
+    if choice.endpoint:
+        words.insert(0, f"on {choice.endpoint}")
     return " · ".join(words)
 
 
@@ -189,7 +204,7 @@ def to_browser(remembered: Remembered) -> Any:
 
 def from_query(query: Mapping[str, str], most: int) -> Lineup | None:
     """The line-up that a link asks for, or None. `temperature=0.2` means all columns, `temperature_b=0.2` column B."""
-    names = [model_name(name) for name in query.get("models", "").split(",")]
+    names = [picked(name)[0] for name in query.get("models", "").split(",")]
     names = [name for name in names if name][:most]
     if not names and not query.get("prompt") and not query.get("system"):
         return None
@@ -202,7 +217,8 @@ def _column_from_query(query: Mapping[str, str], letter: str, model: str) -> Col
     def asked(name: str, default: str = "") -> str:
         return query.get(f"{name}_{letter.lower()}", query.get(name, default))[:MAX_TEXT]
 
-    values: dict[str, Any] = {"model": model, "stop": asked("stop"), "think": asked("think", "default")}
+    choice = ColumnChoice(model, endpoint=asked("endpoint"))
+    values: dict[str, Any] = {"model": choice.picked, "stop": asked("stop"), "think": asked("think", "default")}
     values["system"] = query.get(f"system_{letter.lower()}", "")[:MAX_TEXT]
     for dial in DIALS:
         values[f"{dial.name}_on"] = DIAL[dial.name].checked(asked(dial.name)) is not None
@@ -238,4 +254,6 @@ def _query_settings(choice: ColumnChoice) -> dict[str, str]:
         values["think"] = _think_choice(choice.think)
     if choice.system.strip():
         values["system"] = choice.system
+    if choice.endpoint:
+        values["endpoint"] = choice.endpoint
     return values

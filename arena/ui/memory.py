@@ -53,9 +53,10 @@ class Memory:
         column = self.drawn.columns[letter]
         updates = layout(self.drawn, session) | shown(self.drawn, {letter: self.conversations.view(session, letter)})
         if not session.choices[letter].model:
-            models = [session.choices[name].model for name in session.visible]
-            session.choose(letter, next((model for model in reversed(models) if model), ""))
-            updates[column.model] = session.choices[letter].model or None
+            left = next((choice for name in reversed(session.visible) if (choice := session.choices[name]).model), None)
+            if left is not None:
+                session.choose(letter, left.model, left.endpoint)
+            updates[column.model] = session.choices[letter].picked or None
         return updates | {column.facts: self.conversations.facts(session.choices[letter])}
 
     async def restore(self, kept: object, query: Mapping[str, str], session: Session) -> Updates:
@@ -85,7 +86,7 @@ class Memory:
         updates: Updates = {}
         for letter, column in self.drawn.columns.items():
             choice = session.choices[letter]
-            updates[column.model] = gr.Dropdown(choices=choices, value=choice.model or None)
+            updates[column.model] = gr.Dropdown(choices=choices, value=choice.picked or None)
             updates[column.facts] = self.conversations.facts(choice)
         return updates
 
@@ -109,7 +110,15 @@ class Memory:
 
 
 def model_choices(models: tuple[ModelInfo, ...], chosen: Iterable[ColumnChoice]) -> list[tuple[str, str]]:
-    """The picker's entries: what is installed, and what the columns name besides."""
-    names = {info.name for info in models}
-    missing = sorted({choice.model for choice in chosen if choice.model} - names)
-    return [(parts.picker_label(info), info.name) for info in models] + [(name, name) for name in missing]
+    """The picker's entries: what is installed, also on one endpoint of several, and what the columns name besides."""
+    entries = [entry for info in models for entry in _entries(info)]
+    missing = sorted({choice.picked for choice in chosen if choice.model} - {value for _, value in entries})
+    return entries + [(value, value) for value in missing]
+
+
+def _entries(info: ModelInfo) -> list[tuple[str, str]]:
+    entries = [(parts.picker_label(info), info.name)]
+    for name in info.endpoints if len(info.endpoints) > 1 else ():
+        value = ColumnChoice(info.name, endpoint=name).picked
+        entries.append((parts.pinned_label(value, name in info.loaded_on), value))
+    return entries

@@ -17,7 +17,7 @@ from arena.ui.elements import html
 from arena.ui.lineup import LETTERS
 from arena.ui.memory import Memory
 from arena.ui.pace import calm_the_queue
-from arena.ui.readiness import BRAND, TOOLS, banner, pill_text, settled
+from arena.ui.readiness import BRAND, banner, pill_text, settled, tools
 from arena.ui.sending import Sending
 from arena.ui.sessions import Sessions
 from arena.ui.theme import theme
@@ -50,8 +50,9 @@ class Page:
         swept = (UPLOADS_SWEPT_S, UPLOADS_KEPT_S)
         with UploadsOnly(title="Ollama Arena", analytics_enabled=False, fill_width=True, delete_cache=swept) as demo:
             html(BRAND, "brand")
-            pill = html("", "pill")
-            html(TOOLS, "tools")
+            guarded = self.arena.settings.token is not None
+            pill = html("", "pill", "beside-sign-out" if guarded else None)
+            html(tools(signed_in=guarded), "tools")
             with gr.Tabs(elem_id="tabs"):
                 with gr.Tab("Compare", id="compare") as compare_tab:
                     compare = draw_compare(self.conversations.most_columns)

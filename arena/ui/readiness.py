@@ -13,12 +13,38 @@ BRAND = (
     '<path d="M3 20V9a9 9 0 0 1 18 0v11h-4V9.5a5 5 0 0 0-10 0V20z"/><path d="M10 20v-9.5a2 2 0 0 1 4 0V20z"/></svg>'
     "<h1>Ollama Arena</h1></div>"
 )
-TOOLS = (
-    '<div class="tools"><button type="button" data-ui="keys" aria-label="Show the keys" title="Keys (?)">?</button>'
+KEYS = (
+    ("Enter", "send"),
+    ("Shift + Enter", "new line"),
+    ("Esc", "stop all answers, or close what is open"),
+    ("/", "go to the prompt"),
+    ("↑", "edit the last prompt (in an empty prompt)"),
+    ("Alt + N", "add a column"),
+    ("Alt + 1 … 9", "open the settings of a column"),
+    ("?", "show these keys"),
+)
+"""The page's shortcuts: what is pressed, and what it does. `ui.js` acts on them."""
+
+_TOOLS = (
+    '<button type="button" data-ui="keys" aria-label="Show the keys" title="Keys (?)">?</button>'
     '<button type="button" data-ui="theme" aria-label="Switch between light and dark" title="Light or dark">'
     '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M20 14.5A8 8 0 1 1 9.5 4a6.5 6.5 0 0 0 10.5 10.5z"/></svg>'
-    "</button></div>"
+    "</button>"
 )
+_SIGN_OUT = (
+    '<a href="signout" aria-label="Sign out" title="Sign out"><svg viewBox="0 0 24 24" aria-hidden="true">'
+    '<path d="M10 4H5v16h5M9 12h11M16 8l4 4-4 4"/></svg></a>'
+)
+
+
+def tools(*, signed_in: bool) -> str:
+    """The small buttons in the page's head, with the dialog that one of them opens."""
+    rows = "".join(f"<div><dt><kbd>{escape(key)}</kbd></dt><dd>{escape(does)}</dd></div>" for key, does in KEYS)
+    dialog = (
+        f'<dialog id="arena-keys" aria-label="Keys"><h2>Keys</h2><dl>{rows}</dl>'
+        '<form method="dialog"><button>Close</button></form></dialog>'
+    )
+    return f'<div class="tools">{_TOOLS}{_SIGN_OUT if signed_in else ""}</div>{dialog}'
 
 
 def settled(any_models: bool, engine: str) -> bool:

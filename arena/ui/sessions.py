@@ -135,9 +135,9 @@ class Session:
         self.choices |= dict(zip(self.columns, choices, strict=False))
         self.visible = list(self.columns)[: max(1, len(choices))]
 
-    def choose(self, letter: str, model: str) -> None:
-        """Give column `letter` another model; its settings stay."""
-        self.choices[letter] = msgspec.structs.replace(self.choices[letter], model=model)
+    def choose(self, letter: str, model: str, endpoint: str = "") -> None:
+        """Give column `letter` another model, from one endpoint or from any; its settings stay."""
+        self.choices[letter] = msgspec.structs.replace(self.choices[letter], model=model, endpoint=endpoint)
 
     @property
     def taking_part(self) -> list[str]:

@@ -20,11 +20,10 @@
     log.addEventListener('keydown', (event) => { if (['PageUp', 'ArrowUp', 'Home'].includes(event.key)) leave(); });
     log.addEventListener('scroll', () => { if (!sticks && near()) sticks = true; }, { passive: true });
     const down = () => { frame = 0; if (sticks) log.scrollTop = log.scrollHeight; };
-    const moved = () => {
-      settle(log);
-      if (sticks && !frame) frame = requestAnimationFrame(down);
-    };
-    new MutationObserver(moved).observe(log, { childList: true, subtree: true, characterData: true });
+    const keep = () => { if (sticks && !frame) frame = requestAnimationFrame(down); };
+    new MutationObserver(() => { settle(log); keep(); })
+      .observe(log, { childList: true, subtree: true, characterData: true });
+    new ResizeObserver(keep).observe(log); // the column's foot grows when its answer ends
   }
 
   // ---- answers that grow. Their frames come through components that show nothing; what is new in them is appended
@@ -165,6 +164,7 @@
     markStates();
     $('columns')?.closest('.tabitem')?.classList.add('compare-tab');
     document.querySelectorAll('.abot .thought-group').forEach((group) => mark(group.closest('.bot-row'), 'thought', ''));
+    document.querySelectorAll('.thought-group button[aria-label=""]').forEach((button) => { button.ariaLabel = 'Show or hide the thought'; });
     document.querySelectorAll('.picker input').forEach(hint);
     document.querySelectorAll('.abot [role="log"]').forEach(follow);
     document.querySelectorAll('button.icon').forEach((button) => { if (!button.title) button.title = button.textContent.trim(); });
@@ -231,22 +231,8 @@
 
   // ---- keys
 
-  const KEYS = [
-    ['Enter', 'send'], ['Shift + Enter', 'new line'], ['Esc', 'stop all answers, or close what is open'],
-    ['/', 'go to the prompt'], ['\u2191', 'edit the last prompt (in an empty prompt)'], ['Alt + N', 'add a column'],
-    ['Alt + 1 \u2026 9', 'settings of a column'], ['?', 'show these keys'],
-  ];
   function keysDialog() {
-    let dialog = $('arena-keys');
-    if (!dialog) {
-      dialog = document.createElement('dialog');
-      dialog.id = 'arena-keys';
-      dialog.setAttribute('aria-label', 'Keys');
-      const rows = KEYS.map(([key, does]) => `<div><dt><kbd>${key}</kbd></dt><dd>${does}</dd></div>`).join('');
-      dialog.innerHTML = `<h2>Keys</h2><dl>${rows}</dl><form method="dialog"><button>Close</button></form>`;
-      dialog.addEventListener('click', (event) => { if (event.target === dialog) dialog.close(); });
-      document.body.append(dialog);
-    }
+    const dialog = $('arena-keys');
     if (dialog.open) dialog.close(); else dialog.showModal();
   }
 
@@ -278,6 +264,7 @@
   }
 
   function onClick(event) {
+    if (event.target.id === 'arena-keys') event.target.close(); // beside it
     const button = event.target.closest('button');
     if (!button) return;
     if (button.dataset.ui === 'keys') keysDialog();

@@ -34,6 +34,10 @@ class ArenaPage:
         """The conversation in a column."""
         return self.page.locator(f"#chat-{letter} [role=log]")
 
+    def growing(self, letter: str) -> Locator:
+        """The answer that grows in a column; gone when it has ended."""
+        return self.page.locator(f"#chat-{letter} .growing")
+
     def status(self, letter: str) -> Locator:
         """The status line of a column."""
         return self.page.locator(f"#status-{letter} .stat")

@@ -9,8 +9,8 @@ from playwright.sync_api import Page, expect
 from tests.e2e.arena_page import ArenaPage
 from tests.fake_ollama import RunningFake, text_of
 
-FREED_S = 1.0
-"""A page that leaves must free the models within this time; it takes a tenth of it on an idle machine."""
+FREED_S = 0.5
+"""A stopped column and a page that leaves must free their models within this time."""
 
 
 def test_two_columns_stream_each_at_its_own_pace(arena: ArenaPage, upstream: RunningFake) -> None:
@@ -21,11 +21,15 @@ def test_two_columns_stream_each_at_its_own_pace(arena: ArenaPage, upstream: Run
     expect(arena.log("a")).to_contain_text(text_of(2).strip())
     arena.in_state("a", "writing")
     arena.in_state("b", "reading")
+    expect(arena.growing("a")).to_be_visible()
     upstream.release("a", 2)
     arena.done("a")
+    expect(arena.page.locator("#arena-live")).to_have_text("A: done")
+    expect(arena.growing("a")).to_have_count(0)
     arena.in_state("b", "reading")
     upstream.release("b", 4)
     arena.done("b")
+    expect(arena.page.locator("#arena-live")).to_have_text("B: done")
     expect(arena.log("b")).to_contain_text(text_of(4).strip())
 
 
@@ -36,9 +40,11 @@ def test_stopping_one_column_lets_the_other_go_on(arena: ArenaPage, upstream: Ru
     upstream.release("a")
     upstream.release("b")
     arena.in_state("a", "writing")
+    before = time.monotonic()
     arena.click("stop-a")
-    arena.in_state("a", "stopped")
     upstream.closed(1)
+    assert time.monotonic() - before < FREED_S
+    arena.in_state("a", "stopped")
     upstream.release("b", 2)
     arena.done("b")
     expect(arena.log("a")).to_contain_text(text_of(1).strip())
@@ -73,6 +79,23 @@ def test_reloading_frees_the_models_too(arena: ArenaPage, upstream: RunningFake)
     arena.in_state("a", "writing")
     arena.page.reload()
     upstream.closed(1, within_s=5)
+
+
+def test_a_hidden_tab_misses_nothing_of_a_growing_answer(arena: ArenaPage, upstream: RunningFake) -> None:
+    arena.open("fx-gate:id-a_n-9", "fx-gate:id-b_n-9")
+    arena.send()
+    upstream.release("a", 2)
+    expect(arena.log("a")).to_contain_text(text_of(2).strip())
+    arena.tab("Models")
+    upstream.release("a", 4)
+    arena.tab("Compare")
+    upstream.release("a")
+    expect(arena.log("a")).to_contain_text(text_of(7).strip())
+    arena.in_state("a", "writing")
+    arena.click("stop-a")
+    arena.in_state("a", "stopped")
+    expect(arena.log("a")).to_contain_text(text_of(7).strip())
+    arena.page.keyboard.press("Escape")
 
 
 def test_an_error_stays_in_its_own_column(arena: ArenaPage) -> None:
@@ -124,7 +147,8 @@ def test_the_last_prompt_is_edited_in_place(arena: ArenaPage, upstream: RunningF
     expect(arena.log("a")).to_contain_text("What was it?")
     arena.done("a", "b")
     expect(arena.log("a")).not_to_contain_text("What is it?")
-    assert upstream.log[-1].body["messages"] == [{"role": "user", "content": "What was it?"}]
+    asked = [record for record in upstream.log if record.path == "/api/chat"]
+    assert asked[-1].body["messages"] == [{"role": "user", "content": "What was it?"}]
 
 
 def test_one_column_continues_alone_and_the_others_come_back(arena: ArenaPage, upstream: RunningFake) -> None:
@@ -161,6 +185,11 @@ def test_one_after_another_says_who_waits(arena: ArenaPage, upstream: RunningFak
 def test_thinking_is_folded_apart_and_counted_apart(arena: ArenaPage) -> None:
     arena.open("fx-think:n-10_ms-40_think-25")
     arena.send()
+    fold = arena.growing("a").locator("details")
+    expect(fold).to_have_attribute("open", "")
+    expect(fold).to_contain_text("Thinking")
+    expect(arena.growing("a").locator(".last > *").first).to_be_visible()
+    expect(fold).not_to_have_attribute("open", "")
     arena.done("a")
     expect(arena.log("a").locator(".thought-group")).to_contain_text("Thought")
     expect(arena.status("a")).to_contain_text("first word")

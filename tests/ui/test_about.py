@@ -13,7 +13,7 @@ from arena.settings import Settings, load
 from arena.types import EndpointStatus, LoadedModel, ModelInfo, PullJob
 from arena.ui.about import AboutPanel, access, endpoints_table
 from arena.ui.catalog import SUGGESTIONS, jobs_list, memory_list, models_table
-from arena.ui.readiness import banner, pill_text, settled
+from arena.ui.readiness import KEYS, banner, pill_text, settled, tools
 from tests.ui.pieces import EVIL
 
 UP = EndpointStatus("gpu1", "http://gpu1:11434", "ollama", True, "0.33", 3)
@@ -136,3 +136,15 @@ def test_nothing_from_outside_is_html() -> None:
 
 def test_every_suggested_model_can_be_fetched_by_the_embedded_engine() -> None:
     assert set(SUGGESTIONS) <= set(CATALOGUE)
+
+
+def test_the_head_offers_to_sign_out_where_one_signs_in() -> None:
+    assert 'href="signout"' in tools(signed_in=True)
+    assert "signout" not in tools(signed_in=False)
+
+
+def test_the_keys_stand_in_the_dialog_and_on_the_sheet() -> None:
+    dialog, sheet = tools(signed_in=False), text(load())
+    for _, does in KEYS:
+        assert does in dialog
+        assert does in sheet

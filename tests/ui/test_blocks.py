@@ -22,7 +22,7 @@ from arena.ui.compare import CompareParts, Updates, draw_compare
 from arena.ui.conversation import Conversations
 from arena.ui.drawer_events import DrawerEvents
 from arena.ui.lineup import ColumnChoice, from_browser
-from arena.ui.memory import Memory
+from arena.ui.memory import Memory, model_choices
 from arena.ui.page import MAX_EVENTS, Page
 from arena.ui.sending import Sending
 from arena.ui.sessions import Session, Sessions
@@ -300,6 +300,31 @@ async def test_a_page_is_restored_and_looked_after(desk: Desk, monkeypatch: pyte
     assert updates[desk.drawn.prompt]["text"] == "Why?"
     assert fresh.choices["B"].options.seed == 3
     assert ("x", "x") in updates[desk.drawn.columns["A"].model].choices
+
+
+def test_a_model_on_several_endpoints_is_offered_on_each() -> None:
+    models = (ModelInfo("a", ("x", "y"), loaded_on=("y",)), ModelInfo("b", ("x",)))
+    assert model_choices(models, [ColumnChoice("a", endpoint="x"), ColumnChoice("a", endpoint="gone")]) == [
+        ("a · loaded", "a"),
+        ("a on x", "a on x"),
+        ("a on y · loaded", "a on y"),
+        ("b", "b"),
+        ("a on gone", "a on gone"),
+    ]
+
+
+def test_a_column_takes_the_endpoint_that_was_picked(desk: Desk) -> None:
+    column = desk.columns["A"]
+    column.choose(desk.values() | {column.column.model: "a on gpu1"}, REQUEST)
+    assert desk.session.choices["A"] == ColumnChoice("a", endpoint="gpu1")
+    assert (
+        "on gpu1"
+        in desk.drawer.apply_preset({desk.drawn.drawer.preset: "Precise", desk.drawn.saved: None}, REQUEST)[
+            column.column.facts
+        ]
+    )
+    column.choose(desk.values() | {column.column.model: "a"}, REQUEST)
+    assert desk.session.choices["A"].endpoint == ""
 
 
 def test_what_the_browser_keeps_and_what_a_link_says(desk: Desk) -> None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from arena.api.fields import PARAMETERS, THINK_LEVELS
 from arena.types import Options
+from arena.ui.drawer import THINK_CHOICES
 from arena.ui.lineup import (
     DIAL,
     PRESETS,
     ColumnChoice,
     Lineup,
     Remembered,
+    ThinkChoice,
     choice_from,
     from_browser,
     from_query,
-    model_name,
+    picked,
     summary,
     to_browser,
     to_query,
@@ -32,6 +36,7 @@ FULL = ColumnChoice(
         temperature=0.3, top_p=0.5, top_k=0, repeat_penalty=1.2, num_predict=-1, seed=7, num_ctx=4096, stop=("a", "b")
     ),
     think="high",
+    endpoint="gpu1",
     system="Be brief.",
 )
 
@@ -46,7 +51,7 @@ choices = st.builds(
         seed=st.none() | st.integers(0, 2**31 - 1),
         stop=st.none() | st.lists(texts, min_size=1, max_size=3).map(tuple),
     ),
-    think=st.sampled_from([None, True, False, "low"]),
+    think=st.sampled_from([None, True, False, "low", "max"]),
     system=texts | st.just(""),
 )
 
@@ -65,7 +70,7 @@ def test_any_choice_survives_the_widgets(choice: ColumnChoice) -> None:
 def test_any_lineup_survives_its_link(columns: tuple[ColumnChoice, ...], prompt: str) -> None:
     lineup = Lineup(columns, "shared", "one_after_another", prompt if prompt.strip() else "")
     # a blank system prompt of a column means the shared one
-    columns = tuple(c if c.system.strip() else ColumnChoice(c.model, c.options, c.think) for c in columns)
+    columns = tuple(c if c.system.strip() else replace(c, system="") for c in columns)
     query = dict(parse_qsl(to_query(lineup).removeprefix("?"), keep_blank_values=True))
     assert from_query(query, 6) == Lineup(columns, "shared", "one_after_another", lineup.prompt)
 
@@ -129,13 +134,33 @@ def test_seed_zero_is_random_and_not_sent() -> None:
 def test_the_summary_names_what_is_not_the_models_own() -> None:
     assert summary(ColumnChoice("m")) == ""
     assert summary(FULL) == (
-        "T 0.3 · P 0.5 · K 0 · R 1.2 · N -1 · seed 7 · ctx 4096 · stop · think high · own system prompt"
+        "on gpu1 · T 0.3 · P 0.5 · K 0 · R 1.2 · N -1 · seed 7 · ctx 4096 · stop · think high · own system prompt"
     )
 
 
 def test_a_picker_may_hold_a_label() -> None:
-    assert model_name("llama3.2:3b  ·  2.0 GB") == "llama3.2:3b"
-    assert model_name(None) == model_name("  ") == ""
+    assert picked("llama3.2:3b  ·  2.0 GB") == ("llama3.2:3b", "")
+    assert picked("llama3.2:3b on gpu1 · loaded") == ("llama3.2:3b", "gpu1")
+    assert picked(None) == picked("  ") == ("", "")
+    assert picked("m on") == ("m", "")
+
+
+def test_the_pages_ranges_are_the_apis() -> None:
+    for parameter in PARAMETERS:
+        dial = DIAL[parameter.name]
+        assert dial.minimum == parameter.low, parameter.name
+        assert dial.maximum <= parameter.high, parameter.name
+        assert dial.checked(0) != 0 or parameter.checked(0) == 0, "what the API refuses is not sent"
+    assert {choice for choice in get_args(ThinkChoice) if choice not in ("default", "off", "on")} == set(THINK_LEVELS)
+    assert {value for _, value in THINK_CHOICES} == set(get_args(ThinkChoice))
+
+
+def test_a_column_may_keep_to_one_endpoint() -> None:
+    choice = ColumnChoice("m", endpoint="gpu1")
+    assert choice.instance("A", "").endpoint == "gpu1"
+    assert ColumnChoice("m").instance("A", "").endpoint is None
+    assert summary(choice) == "on gpu1"
+    assert to_query(Lineup((choice, ColumnChoice("m")))) == "?models=m,m&endpoint_a=gpu1"
 
 
 def test_a_link_without_anything_is_no_lineup() -> None:
