@@ -1,0 +1,180 @@
+"""A changed specification: what stays, what goes when its last answer has ended, and secrets that never show."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import anyio
+import msgspec
+import pytest
+
+from arena.errors import Unreachable
+from arena.fleet import Auth, Endpoint, EndpointSpec, Fleet, FleetSpec, Secret, StickySpec, Wanted, connect
+from arena.ollama import OllamaClient
+from arena.wire import Timeouts
+from tests.fake_ollama import FakeOllama
+from tests.fleet.hosts import BRIEF, M, closing, quiet_fleet, served_by, taken, tell, three
+
+pytestmark = pytest.mark.anyio
+
+
+def names(fleet: Fleet) -> list[str]:
+    return [endpoint.name for endpoint in fleet.endpoints]
+
+
+def with_endpoints(fleet: Fleet, *endpoints: EndpointSpec) -> FleetSpec:
+    return msgspec.structs.replace(fleet.spec, endpoints=endpoints)
+
+
+async def test_running_answers_go_on_where_their_host_is_taken_away() -> None:
+    async with closing(three()) as fleet:
+        a, b, c = fleet.endpoints
+        running = taken(fleet, endpoint="a")
+        fleet.apply(with_endpoints(fleet, b.spec, c.spec))
+        assert names(fleet) == ["b", "c"]
+        assert fleet.endpoint("b") is b
+        assert set(served_by(fleet, 4)) <= {"b", "c"}
+        assert not a.pool._closed
+        running.succeeded()
+        running.close()
+        await anyio.wait_all_tasks_blocked()
+        assert a.pool._closed
+        assert fleet.book.by_endpoint()["a"].successes == 1
+
+
+async def test_an_idle_host_that_is_taken_away_is_closed_at_once() -> None:
+    async with closing(three()) as fleet:
+        a, b, _ = fleet.endpoints
+        fleet.apply(with_endpoints(fleet, b.spec))
+        await anyio.wait_all_tasks_blocked()
+        assert a.pool._closed
+        assert not b.pool._closed
+
+
+async def test_a_fleet_that_closes_does_not_forget_hosts_that_still_answer() -> None:
+    fleet = three()
+    a = fleet.endpoint("a")
+    taken(fleet, endpoint="a")
+    fleet.apply(FleetSpec())
+    await fleet.aclose()
+    assert a.pool._closed
+    assert names(fleet) == []
+
+
+async def test_what_changes_nothing_about_the_way_changes_no_connection() -> None:
+    async with closing(quiet_fleet({"a": (M, "secret:1b")})) as fleet:
+        a = fleet.endpoint("a")
+        fleet.weight("a", 9)
+        fleet.apply(with_endpoints(fleet, msgspec.structs.replace(a.spec, exclude=("secret*",), priority=7)))
+        assert fleet.endpoint("a") is a
+        assert (a.spec.priority, a.weight, sorted(a.holds)) == (7, 9, [M])
+        fleet.apply(with_endpoints(fleet, msgspec.structs.replace(a.spec, exclude=(), weight=2.0, down_after=1)))
+        assert (a.weight, sorted(a.holds)) == (2.0, [M, "secret:1b"])
+        a.health.bad(Unreachable("no"))
+        assert not a.health.up
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"url": "http://127.0.0.1:8"},
+        {"auth": Auth.bearer("new")},
+        {"timeouts": Timeouts(connect_s=9)},
+        {"headers": (("X-A", "b"),)},
+        {"tls_verify": False},
+        {"type": "openai"},
+    ],
+)
+async def test_another_way_is_another_host(change: dict[str, object]) -> None:
+    async with closing(three()) as fleet:
+        a = fleet.endpoint("a")
+        fleet.apply(with_endpoints(fleet, msgspec.structs.replace(a.spec, **change)))
+        assert fleet.endpoint("a") is not a
+        assert not fleet.endpoint("a").heard
+
+
+async def test_a_wrong_specification_changes_nothing() -> None:
+    async with closing(three()) as fleet:
+        before, spec = fleet.endpoints, fleet.spec
+        with pytest.raises(ValueError, match="http"):
+            fleet.apply(FleetSpec(endpoints=(EndpointSpec(name="a", url="ftp://a"),)))
+        assert (fleet.endpoints, fleet.spec) == (before, spec)
+
+
+async def test_the_embedded_engine_stays(fake: FakeOllama) -> None:
+    async with closing(three()) as fleet:
+        engine = Endpoint("engine", OllamaClient(fake.url, name="engine"), "engine")
+        fleet.add(engine)
+        fleet.apply(with_endpoints(fleet, fleet.endpoint("b").spec))
+        assert names(fleet) == ["engine", "b"]
+        assert engine.pool.name == "engine"
+
+
+async def test_new_hosts_are_probed_where_the_others_are(fake: FakeOllama) -> None:
+    async with closing(Fleet()) as fleet:
+        fleet.start()
+        fleet.apply(FleetSpec(endpoints=(EndpointSpec(name="new", url=fake.url),)))
+        await fake.arrived(1, path="/api/tags")
+        fleet.add(connect(EndpointSpec(name="newer", url=fake.url)))
+        await fake.arrived(2, path="/api/tags")
+
+
+async def test_pins_and_turns_outlive_a_reload_that_does_not_touch_them() -> None:
+    async with closing(three()) as fleet:
+        home = taken(fleet, conversation="c").endpoint.name
+        fleet.apply(msgspec.structs.replace(fleet.spec, aliases={"nick": (M,)}))
+        lease = taken(fleet, "nick", conversation="c")
+        assert (lease.endpoint.name, lease.sticky) == (home, "hit")
+        fleet.apply(msgspec.structs.replace(fleet.spec, strategy="priority", sticky=StickySpec(idle_ttl_s=5)))
+        assert taken(fleet, conversation="c").sticky == "miss"
+        assert fleet.balancer.strategy == "priority"
+
+
+async def test_waiting_requests_outlive_a_reload() -> None:
+    async with closing(quiet_fleet({"a": (M,)}, each={"max_in_flight": 1})) as fleet:
+        running = taken(fleet)
+        waiting = asyncio.create_task(fleet.lease(Wanted(model=M)))
+        await anyio.wait_all_tasks_blocked()
+        spec = msgspec.structs.replace(fleet.endpoint("a").spec, url="http://127.0.0.1:8")
+        fleet.apply(with_endpoints(fleet, spec))
+        tell(fleet.endpoint("a"), M)
+        running.close()
+        lease = await waiting
+        assert lease.endpoint is fleet.endpoint("a")
+        lease.close()
+
+
+def test_globs_hide_models() -> None:
+    spec = EndpointSpec(name="a", url="http://a", include=("Llama*", "*:7b"), exclude=("*-uncensored*", "llama2"))
+    models = ("llama3:8b", "mistral:7b", "qwen:3b", "llama2:latest", "llama2-uncensored:7b")
+    assert [name for name in models if spec.shows(name)] == ["llama3:8b", "mistral:7b"]
+    assert EndpointSpec(name="a", url="http://a").shows("anything")
+
+
+@pytest.mark.parametrize(
+    ("auth", "header"),
+    [
+        (Auth.bearer("s3cret"), ("authorization", "Bearer s3cret")),
+        (Auth.basic("me", "s3cret"), ("authorization", "Basic " + base64.b64encode(b"me:s3cret").decode())),
+        (Auth.api_key("s3cret", "X-Key"), ("x-key", "s3cret")),
+    ],
+)
+async def test_credentials_are_sent_and_never_shown(fake: FakeOllama, auth: Auth, header: tuple[str, str]) -> None:
+    spec = EndpointSpec(name="a", url=fake.url, auth=auth, headers=(("X-More", "1"),), timeouts=BRIEF)
+    host = connect(spec)
+    await host.models()
+    sent = {name.lower(): value for name, value in dict(fake.log[0].headers).items()}
+    assert sent[header[0]] == header[1]
+    assert sent["x-more"] == "1"
+    await host.aclose()
+    assert "s3cret" not in f"{spec} {spec!r} {host.url} {FleetSpec(endpoints=(spec,))}"
+    with pytest.raises(TypeError):
+        msgspec.json.encode(spec)
+
+
+def test_secrets_compare_by_what_they_hold() -> None:
+    assert Auth.bearer("a") == Auth.bearer("a")
+    assert Auth.bearer("a") != Auth.bearer("b")
+    assert Secret("a") != "a"
+    assert len({Secret("a"), Secret("a")}) == 1
