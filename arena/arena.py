@@ -40,6 +40,7 @@ class Arena:
         self.compare = Compare(self.fleet)
         self.catalog = Catalog(self.fleet, settings)
         self.keys = Keys(settings.data / KEYS_FILE)
+        self.fleet.book.spent = self.keys.spent
         self.engine_error: str | None = None
         self._engine = engine or EngineProcess(settings, child_environment())
         self._engine_state: EngineState = "off"

@@ -102,9 +102,12 @@ class Compare:
         """Answers under way."""
         return sum(len(run.running) for run in self._runs)
 
-    def start(self, requests: Sequence[ChatRequest], *, order: Order = "together") -> Run:
+    def start(
+        self, requests: Sequence[ChatRequest], *, order: Order = "together", caller: str | bytes = "", key: str = ""
+    ) -> Run:
         """Ask every instance; `one_after_another` runs one at a time, so that their figures do not disturb each other.
 
+        The queue of a busy endpoint is fair between `caller`s; tokens are counted to the named `key`.
         Raises BadRequest for no instance, a repeated id or an empty history, and ShuttingDown while the server stops.
         Nothing runs before the first read of the run's events, or its `push()`.
         """
@@ -118,7 +121,9 @@ class Compare:
                 raise BadRequest(f"Duplicate model instance detected: {request.instance.id}")
             if not request.messages:
                 raise BadRequest("No messages provided")
-            lanes[request.instance.id] = partial(self._answer, request)
+            instance = request.instance
+            wanted = Wanted(instance.model, instance.endpoint, caller, key=key, route="compare")
+            lanes[instance.id] = partial(self._answer, request, wanted)
         run = Run(requests, FanOut(lanes, at_once=1 if order == "one_after_another" else None))
         self._runs.add(run)
         return run
@@ -129,17 +134,19 @@ class Compare:
         for run in tuple(self._runs):
             run.stop(reason=ShuttingDown("The server is shutting down."))
 
-    def _answer(self, request: ChatRequest, outlet: Outlet) -> Coroutine[Any, Any, None]:
+    def _answer(self, request: ChatRequest, wanted: Wanted, outlet: Outlet) -> Coroutine[Any, Any, None]:
         """The lane of one instance. Where the endpoint is known the request goes out at once, before the first wait."""
         asking: _Asking | ArenaError | None = None
         try:
-            if lease := self._fleet.try_lease(_wanted(request)):
+            if lease := self._fleet.try_lease(wanted):
                 asking = _ask(request, lease, outlet)
         except ArenaError as error:
             asking = error
-        return self._noted_answer(request, asking, outlet)
+        return self._noted_answer(request, wanted, asking, outlet)
 
-    async def _noted_answer(self, request: ChatRequest, asking: _Asking | ArenaError | None, outlet: Outlet) -> None:
+    async def _noted_answer(
+        self, request: ChatRequest, wanted: Wanted, asking: _Asking | ArenaError | None, outlet: Outlet
+    ) -> None:
         """Answer; a failure is told in one line of the log, and to the one who asked."""
         began_s, tried = time.monotonic(), frozenset[str]()
         while True:
@@ -147,14 +154,14 @@ class Compare:
                 if isinstance(asking, ArenaError):
                     raise asking
                 if asking is None:
-                    asking = _ask(request, await self._fleet.lease(_wanted(request), tried), outlet)
+                    asking = _ask(request, await self._fleet.lease(wanted, tried), outlet)
                 await self._end_of(asking, outlet)
                 return
             except ArenaError as error:
                 lease = asking.lease if isinstance(asking, _Asking) else None
                 where = {} if lease is None else {"endpoint": lease.endpoint.name}
                 warn_failed(log, "an answer", error, began_s, model=request.instance.model, **where)
-                following = None if lease is None else self._elsewhere(request, lease, error, tried, outlet)
+                following = None if lease is None else self._elsewhere(wanted, lease, error, tried, outlet)
                 if following is None or lease is None:
                     raise
                 tried |= {lease.endpoint.name}
@@ -178,15 +185,15 @@ class Compare:
         endpoint.freshen()  # the model is in memory now: the next manifest tells with which context
 
     def _elsewhere(
-        self, request: ChatRequest, lease: Lease, error: ArenaError, tried: frozenset[str], outlet: Outlet
+        self, wanted: Wanted, lease: Lease, error: ArenaError, tried: frozenset[str], outlet: Outlet
     ) -> Lease | None:
         """A lease on another endpoint, where this one has failed before its first token and another can take over."""
-        if request.instance.endpoint is not None or outlet.metrics_so_far().ttft_s is not None:
+        if wanted.endpoint is not None or outlet.metrics_so_far().ttft_s is not None:
             return None
         if not self._fleet.worth_another(error):
             return None
         try:
-            return self._fleet.try_lease(_wanted(request), tried | {lease.endpoint.name})
+            return self._fleet.try_lease(wanted, tried | {lease.endpoint.name})
         except ArenaError:
             return None
 
@@ -212,10 +219,6 @@ class Compare:
             app_version=__version__,
             started_at=self._now().isoformat(timespec="milliseconds"),
         )
-
-
-def _wanted(request: ChatRequest) -> Wanted:
-    return Wanted(request.instance.model, request.instance.endpoint, route="compare")
 
 
 def _ask(request: ChatRequest, lease: Lease, outlet: Outlet) -> _Asking:

@@ -16,6 +16,7 @@ from arena.api.operation import Operation, json_response
 from arena.api.requests import Asked, Limits, asked_in
 from arena.api.stream import LineStream, while_client_stays
 from arena.arena import Arena
+from arena.compare import Run
 from arena.errors import ArenaError
 from arena.exchange import Begin, Inbound, Session, Sink
 from arena.keys import check_model
@@ -37,8 +38,7 @@ class Chat:
         check_type(request.scope["headers"])
         body = await read(request.receive)
         await self._settled(request.receive)
-        wanted = self._wanted(body, inbound_of(request.scope))
-        run = self._arena.compare.start(wanted.requests, order=wanted.order)
+        wanted, run = self._start(body, inbound_of(request.scope))
         transcript = await while_client_stays(request.receive, run.transcript())
         return whole_answer(wanted, transcript)
 
@@ -46,8 +46,7 @@ class Chat:
         """Check a stream's request and start it; nothing of the request itself is kept here."""
         try:
             check_type(inbound.headers)
-            wanted = self._wanted(body, inbound)
-            run = self._arena.compare.start(wanted.requests, order=wanted.order)
+            wanted, run = self._start(body, inbound)
         except ArenaError as error:
             respond(sink, errors.of_arena_error(error))
             return None
@@ -73,13 +72,15 @@ class Chat:
         if not self._arena.fleet.endpoints:
             await while_client_stays(receive, self._arena.started())
 
-    def _wanted(self, body: bytes, inbound: Inbound) -> Asked:
-        """What is asked, if the caller's key may use all of its models. Raises BadRequest and Forbidden."""
+    def _start(self, body: bytes, inbound: Inbound) -> tuple[Asked, Run]:
+        """What is asked, and its run. Raises BadRequest, and Forbidden for a model that the caller may not use."""
         wanted = asked_in(body, self._limits, [endpoint.name for endpoint in self._arena.fleet.endpoints])
-        if (allowed := inbound.caller.models) is not None:
+        caller = inbound.caller
+        if caller.models is not None:
             for request in wanted.requests:
-                check_model(allowed, request.instance.model)
-        return wanted
+                check_model(caller.models, request.instance.model)
+        compare = self._arena.compare
+        return wanted, compare.start(wanted.requests, order=wanted.order, caller=caller.counted_as, key=caller.key)
 
 
 class StreamRoute:

@@ -155,10 +155,14 @@ class Entry(Struct, frozen=True):
 
 
 class Book:
-    """All counters, by endpoint, model and key, and the last requests."""
+    """All counters, by endpoint, model and key, and the last requests.
+
+    `spent` is told of the tokens of every answer to a named key: the key, the model, how many.
+    """
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
+        self.spent: Callable[[str, str, int], None] = lambda key, model, tokens: None
         self._rows: dict[tuple[str, str, str], Counts] = {}
         self._recent: deque[Entry] = deque(maxlen=RECENT)
         self.started_at = wall()
@@ -204,6 +208,8 @@ class Book:
             counts.load_s += usage.load_s or 0.0
             counts.prompt_s += usage.prompt_s or 0.0
             counts.eval_s += usage.eval_s or 0.0
+            if wanted.key:
+                self.spent(wanted.key, lease.model, usage.prompt_tokens + usage.completion_tokens)
         self._recent.append(
             Entry(
                 at,
