@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from arena.api import include_api
+from arena.api import include_api, internal
 from arena.api.proxy import include_proxy
 from arena.api.scopes import needs
 from arena.arena import Arena
@@ -31,7 +31,7 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     api_direct = include_api(app, arena)
-    proxy = include_proxy(app, arena)
+    proxy = include_proxy(app, arena, internal.rows())
     if page:
         app = mount_page(app, arena)
 

@@ -64,6 +64,7 @@ LIBRARIES: dict[str, set[str]] = {
     "markdown_it": {"ui"},
     "msgspec": set(FLOORS),
     "numpy": {"engine"},
+    "prometheus_client": {"api"},
     "pydantic": {"settings", "api", "fleet.config", "fleet.schema"},
     "pydantic_core": {"fleet.config"},
     "pydantic_settings": {"settings"},

@@ -43,7 +43,7 @@ async def test_without_token_everything_is_closed(locked: House, path: str, meth
 
 @pytest.mark.anyio
 async def test_public_paths_are_few(locked: House) -> None:
-    assert {"/api/health", "/signin", "/robots.txt"} == PUBLIC_PATHS
+    assert {"/api/health", "/internal/health", "/signin", "/robots.txt"} == PUBLIC_PATHS
     assert (await locked.ask(path="/api/health")).status == 200
     assert (await locked.ask(path="/robots.txt")).body == b"User-agent: *\nDisallow: /\n"
     assert (await locked.ask("POST", "/robots.txt")).error == ("Method not allowed", "method_not_allowed")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from arena.api import internal
 from arena.app import create_app
 from arena.guard import PUBLIC_PATHS, Guard
 from arena.proxy.table import Table
@@ -34,6 +35,16 @@ OURS = {
     "/openapi.json",
     "/docs",
     "/redoc",
+    "/version",
+    "/internal/health",
+    "/internal/status",
+    "/internal/status/endpoints",
+    "/internal/status/models",
+    "/internal/stats/models",
+    "/internal/stats/sticky",
+    "/internal/stats/translators",
+    "/internal/process",
+    "/internal/metrics",
 }
 UNKNOWN = (
     "/nowhere",
@@ -100,7 +111,9 @@ def test_our_routes_are_all_classified(routes: list[tuple[str, frozenset[str]]])
     page_begins = [path for path, _ in routes].index("/login/")
     ours = {path for path, _ in routes[:page_begins]}
     assert {path for path in ours if not path.startswith("/olla/")} == OURS
-    assert {path for path in ours if path.startswith("/olla/")} == {path for _, path in Table()}
+    assert {path for path in ours if path.startswith("/olla/")} == {
+        path for _, path in Table(internal.rows()) if path.startswith("/olla/")
+    }
     assert len(routes) > 80, "the page's own routes were not found"
     assert {"/config", "/gradio_api/queue/join", "/gradio_api/cancel", "/monitoring"} <= {path for path, _ in routes}
 
@@ -121,8 +134,8 @@ async def test_no_route_opens_without_the_token(
                 public.add(path)
     # behind another host name nothing is public
     assert public == (set() if status == 403 else PUBLIC_PATHS - {"/signin"})
-    assert len(PUBLIC_PATHS) == 3
-    assert {scope["path"] for scope in locked.inside.seen} <= {"/api/health"}
+    assert len(PUBLIC_PATHS) == 4
+    assert {scope["path"] for scope in locked.inside.seen} <= {"/api/health", "/internal/health"}
 
 
 @pytest.mark.anyio

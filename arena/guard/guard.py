@@ -41,12 +41,16 @@ from arena.settings import Settings
 log = logging.getLogger(__name__)
 
 HEALTH: Final = "/api/health"
-PUBLIC_PATHS: Final = frozenset({HEALTH, "/signin", "/robots.txt"})
+READY: Final = "/internal/health"
+PUBLIC_PATHS: Final = frozenset({HEALTH, READY, "/signin", "/robots.txt"})
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # files of the page: a browser fetches a hundred of them at once, and they cost next to nothing
 ASSETS: Final = ("/assets/", "/static/", "/svelte/", "/theme.css", "/favicon.ico", "/gradio_api/file=")
 PAGE: Final = "/gradio_api/"
 PROXY_BODY_BYTES: Final = 32 * 1024 * 1024
+# files of models, which nobody keeps in memory: they are handed on as they come
+BLOBS: Final = ("/olla/ollama/api/blobs/", "/olla/proxy/api/blobs/")
+BLOB_BYTES: Final = 1024**4
 UPLOAD: Final = "/gradio_api/upload"
 FORM_OVERHEAD_BYTES: Final = 64 * 1024
 # a Space is reached through the Hub's own proxies only, and those have private addresses
@@ -98,6 +102,7 @@ class Guard:
         self._headers = SafetyHeaders(on_a_space=on_a_space)
         self._pages = OwnPages(self._credentials, self._headers, root_path=self._root_path, framed=on_a_space)
         self._body_limits = (
+            *((prefix, BLOB_BYTES) for prefix in BLOBS),
             ("/olla/", PROXY_BODY_BYTES),
             ("/v1/", PROXY_BODY_BYTES),
             (UPLOAD, settings.max_upload_bytes + FORM_OVERHEAD_BYTES),

@@ -113,7 +113,7 @@ def _openai_only() -> dict[tuple[str, str], Route]:
 
 
 class Table:
-    """All routes. `more` are further ones that we answer ourselves, with whole paths."""
+    """All routes. `more` are further ones that we answer ourselves, with whole paths; /* at an end is any rest."""
 
     def __init__(self, more: Rows | None = None) -> None:
         rows: dict[tuple[str, str], Route] = {}
@@ -129,16 +129,18 @@ class Table:
             "/v1/messages/count_tokens", "chat", OPENAI
         )
         rows["GET", "/olla/anthropic/v1/models"] = Route("anthropic", action=merge.anthropic_models)
-        self._rows: Rows = {**rows, **(more or {})}
+        rows |= {row: route for row, route in (more or {}).items() if not row[1].endswith("/*")}
+        self._rows: Rows = rows
         self._methods: dict[str, tuple[str, ...]] = {}
         for method, path in self._rows:
             also = ("HEAD",) if method == "GET" else ()
             self._methods[path] = (*self._methods.get(path, ()), method, *also)
-        self._v1_model = {
+        self._one_model = {
             "/olla/ollama/v1/models/": Route("openai", NATIVE, action=merge.v1_model),
             "/olla/openai/v1/models/": Route("openai", action=merge.v1_model),
             "/olla/openai-compatible/v1/models/": Route("openai", action=merge.v1_model),
             "/olla/proxy/v1/models/": Route("openai", action=merge.v1_model),
+            **{path[:-1]: route for (_, path), route in (more or {}).items() if path.endswith("/*")},
         }
         self._blob = {
             "HEAD": Route("native", NATIVE, "manage", action=blobs.has_blob),
@@ -163,7 +165,7 @@ class Table:
             raise NotThisMethod("Method not allowed", self._methods[path])
         if path.startswith(("/olla/ollama/api/blobs/", "/olla/proxy/api/blobs/")):
             return _of(self._blob, method)
-        for prefix, listed in self._v1_model.items():
+        for prefix, listed in self._one_model.items():
             if path.startswith(prefix):
                 return _of({"GET": listed, "HEAD": listed}, method)
         return _absent(path)

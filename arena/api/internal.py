@@ -1,0 +1,201 @@
+"""What operators ask: is the fleet ready, how are its hosts, what was served, what does this process cost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import gzip
+import os
+import platform
+import sys
+import threading
+import time
+from hashlib import blake2s
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import msgspec
+
+from arena import __version__
+from arena.api import figures, unified
+from arena.api.fleet_status import Snapshot, state
+from arena.api.metrics import MEDIA_TYPE, exposition
+from arena.exchange import Headers, Inbound
+from arena.proxy import Route, Rows
+from arena.proxy.reply import JSON, Action, Reply, Surroundings, json_reply
+from arena.proxy.table import Scope
+
+GZIP_BYTES: Final = 256
+"""Smaller bodies are not worth the work."""
+
+
+async def health(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """200 while any host can serve (`healthy`, or `degraded` if some cannot), else 503: what a readiness probe asks."""
+    word = state(proxy.fleet)
+    return json_reply({"status": word}, 503 if word == "unhealthy" else 200, [(b"cache-control", b"no-store")])
+
+
+async def status(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """Hosts, totals, queue."""
+    return _told(inbound, Snapshot(proxy.fleet).status())
+
+
+async def endpoints(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """The hosts."""
+    return _told(inbound, Snapshot(proxy.fleet).endpoints())
+
+
+async def models(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """The models by family; `detailed=true` lists all, `group=family` groups them."""
+    query = parse_qs(inbound.query.decode("latin-1"))
+    told = Snapshot(proxy.fleet).models(detailed=_on(query, "detailed"), grouped=query.get("group") == ["family"])
+    return _told(inbound, told)
+
+
+async def model_stats(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """What each model has served; `include_endpoints=true` also on which host."""
+    query = parse_qs(inbound.query.decode("latin-1"))
+    return json_reply(Snapshot(proxy.fleet).model_stats(with_endpoints=_on(query, "include_endpoints")))
+
+
+async def sticky(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """How conversations stay where they were."""
+    return json_reply(Snapshot(proxy.fleet).sticky())
+
+
+async def translators(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """Nothing is translated here: hosts are asked in the dialect in which we were asked."""
+    summary = {
+        "total_translators": 0,
+        "active_translators": 0,
+        "total_requests": 0,
+        "overall_success_rate": "N/A",
+        "total_passthrough": 0,
+        "total_translations": 0,
+        "total_streaming": 0,
+        "total_non_streaming": 0,
+    }
+    return json_reply({"timestamp": figures.moment(time.time()), "translators": [], "summary": summary})
+
+
+async def process(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """What this process costs."""
+    resident = resident_bytes()
+    cycles = gc.get_stats()
+    told = {
+        "timestamp": figures.moment(time.time()),
+        "memory": {
+            "heap_alloc": figures.size(resident or 0),
+            "resident_bytes": resident,
+            "memory_pressure": "NORMAL",
+        },
+        "garbage_collection": {
+            "num_gc_cycles": sum(generation["collections"] for generation in cycles),
+            "collected": sum(generation["collected"] for generation in cycles),
+        },
+        "goroutines": {
+            "count": len(asyncio.all_tasks()),
+            "health_status": "HEALTHY",
+            "cgo_calls": 0,
+            "threads": threading.active_count(),
+        },
+        "runtime": {
+            "uptime": figures.span(time.time() - proxy.fleet.book.started_at),
+            "go_version": "",
+            "python_version": platform.python_version(),
+            "num_cpu": os.cpu_count(),
+            "gomaxprocs": 1,
+        },
+        "allocations": {"net_objects": sys.getallocatedblocks()},
+    }
+    return json_reply(told)
+
+
+async def metrics(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """Everything counted, for Prometheus."""
+    return Reply(200, [(b"content-type", MEDIA_TYPE)], exposition(proxy.fleet))
+
+
+async def version(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """Who answers, and where what is."""
+    return json_reply(
+        {
+            "name": "Ollama Arena",
+            "version": __version__,
+            "edition": "community",
+            "description": "Compares language models side by side, and proxies any number of Ollama servers.",
+            "build": {
+                "commit": "",
+                "date": "",
+                "go_version": "",
+                "python_version": platform.python_version(),
+                "platform": f"{platform.system().lower()}/{platform.machine().lower()}",
+            },
+            "links": {},
+            "api": {"version": "v1", "endpoints": {path.strip("/").replace("/", "_"): path for path in _PATHS}},
+            "capabilities": [*_CAPABILITIES],
+            "capabilities_experimental": [],
+            "supported_backends": ["ollama", "openai-compatible", "llamacpp (embedded)"],
+        }
+    )
+
+
+_CAPABILITIES: Final = (
+    "model-routing", "model-aliases", "failover", "circuit-breaker", "fair-queue", "sticky-sessions",
+    "model-management", "token-accounting", "prometheus", "anthropic-messages",
+)  # fmt: skip
+
+_ACTIONS: Final[tuple[tuple[str, Action, Scope | None], ...]] = (
+    ("/internal/health", health, None),
+    ("/internal/status", status, "admin"),
+    ("/internal/status/endpoints", endpoints, "admin"),
+    ("/internal/status/models", models, "admin"),
+    ("/internal/stats/models", model_stats, "admin"),
+    ("/internal/stats/sticky", sticky, "admin"),
+    ("/internal/stats/translators", translators, "admin"),
+    ("/internal/process", process, "admin"),
+    ("/internal/metrics", metrics, "admin"),
+    ("/version", version, None),
+    ("/olla/models", unified.listed, None),
+)
+_PATHS: Final = tuple(path for path, _, _ in _ACTIONS)
+
+
+def rows() -> Rows:
+    """All of these routes, for the proxy's table."""
+    return {
+        ("GET", "/olla/models/*"): Route("native", action=unified.one),
+        **{("GET", path): Route("native", scope=scope, action=action) for path, action, scope in _ACTIONS},
+    }
+
+
+def resident_bytes() -> int | None:
+    """The memory of this process, where the system tells it in a file (Linux)."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
+
+
+def _on(query: dict[str, list[str]], name: str) -> bool:
+    return query.get(name) == ["true"]
+
+
+def _told(inbound: Inbound, value: dict[str, Any]) -> Reply:
+    """`value` as JSON, unless the client has it already; packed, if that is wanted and worth it."""
+    sent = dict(inbound.headers)
+    content = msgspec.json.encode({key: item for key, item in value.items() if key != "timestamp"})
+    etag = b'W/"%s"' % blake2s(content, digest_size=8).hexdigest().encode()
+    headers: Headers = [
+        (b"etag", etag),
+        (b"cache-control", b"private, no-cache"),
+        (b"vary", b"accept-encoding"),
+    ]
+    if etag in sent.get(b"if-none-match", b""):
+        return Reply(304, headers)
+    body = msgspec.json.encode(value)
+    if len(body) >= GZIP_BYTES and b"gzip" in sent.get(b"accept-encoding", b""):
+        body = gzip.compress(body, 1)
+        headers.append((b"content-encoding", b"gzip"))
+    return Reply(200, [(b"content-type", JSON), *headers], body)
