@@ -11,7 +11,7 @@ from arena.exchange import Inbound
 from arena.fleet import Endpoint
 from arena.ollama.failures import refusal
 from arena.proxy.ask import each
-from arena.proxy.passing import OUR_CREDENTIALS, api_path, noted, patient, told_of
+from arena.proxy.passing import OUR_CREDENTIALS, api_path, headed, noted, patient
 from arena.proxy.progress import Results
 from arena.proxy.reply import JSON, Reply, Surroundings, json_reply
 from arena.proxy.targets import check_open, targets
@@ -29,7 +29,7 @@ async def has_blob(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     answers, errors = await each(where, lambda endpoint: endpoint.pool.fetch("HEAD", path))
     if errors:
         raise errors[0][1]
-    return Reply(max((fetched.status for _, fetched in answers), default=200), told_of(where))
+    return headed(Reply(max((fetched.status for _, fetched in answers), default=200), []), where)
 
 
 async def put_blob(proxy: Surroundings, inbound: Inbound, pieces: AsyncIterator[bytes]) -> Reply:
@@ -54,7 +54,7 @@ async def put_blob(proxy: Surroundings, inbound: Inbound, pieces: AsyncIterator[
                 break
         for copy in copies:
             await copy.end()
-    return _summed(copies, where)
+    return headed(_summed(copies, where), where)
 
 
 class _Copy:
@@ -101,11 +101,11 @@ def _summed(copies: list[_Copy], where: tuple[Endpoint, ...]) -> Reply:
         if failure is not None and (not only.status or only.status in OUR_CREDENTIALS):
             raise failure
         kind = [(b"content-type", JSON)] if only.body else []
-        return Reply(only.status, [*kind, *told_of(where)], only.body)
+        return Reply(only.status, kind, only.body)
     results = Results(where)
     for copy in copies:
         results.note(copy.endpoint, copy.failure)
-    return json_reply(results.told(), results.status if results.failures else 201, told_of(where))
+    return json_reply(results.told(), results.status if results.failures else 201)
 
 
 def _path(inbound: Inbound) -> str:

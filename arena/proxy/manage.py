@@ -78,14 +78,14 @@ async def _progress(
     noted(inbound, model, where)
     streaming = wanted.get("stream") is not False
     if len(where) == 1:
-        return await (passed if streaming else fetched)(where[0], "POST", path, body)
+        return headed(await (passed if streaming else fetched)(where[0], "POST", path, body), where, model)
     sent = msgspec.json.encode({**wanted, "stream": True})
 
     async def work(endpoint: Endpoint, tell: Tell) -> None:
         await follow(endpoint, tell, "POST", path, sent, patient(endpoint))
 
     merged = Merged(where, work, Results(where))
-    return headed(await (streamed if streaming else collected)(merged), where)
+    return headed(await (streamed if streaming else collected)(merged), where, model)
 
 
 async def _at_once(
@@ -95,9 +95,9 @@ async def _at_once(
     path = api_path(inbound)
     noted(inbound, model, where)
     if len(where) == 1:
-        return await fetched(where[0], method, path, body)
+        return headed(await fetched(where[0], method, path, body), where, model)
 
     async def work(endpoint: Endpoint, _: Tell) -> None:
         await whole(endpoint, method, path, body)
 
-    return headed(await collected(Merged(where, work, results)), where)
+    return headed(await collected(Merged(where, work, results)), where, model)

@@ -44,6 +44,7 @@ async def alive(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     endpoints = of_kind(proxy, kinds_of(inbound))
     up = sum(one.health.up for one in endpoints)
     headers: Headers = [
+        (b"x-olla-endpoint", header_value(",".join(one.name for one in endpoints if one.health.up) or "none")),
         (b"x-olla-endpoints-up", b"%d/%d" % (up, len(endpoints))),
         (b"x-olla-fleet", header_value(", ".join(f"{one.name}={one.state}" for one in endpoints))),
     ]
@@ -135,7 +136,7 @@ async def show(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
             continue
         headers: Headers = [
             (b"x-olla-endpoint", header_value(endpoint.name)),
-            (b"x-olla-backend-type", header_value(endpoint.kind)),
+            (b"x-olla-backend-type", b"ollama"),
             (b"x-olla-model", header_value(model)),
         ]
         digests = {one.name: info.digest for one, known in found if (info := one.known(known)) and info.digest}
@@ -200,7 +201,8 @@ async def _v1(proxy: Surroundings, inbound: Inbound) -> tuple[list[Entry], Heade
         for entry in told.data or ():
             known = endpoint.known(str(entry.get("id")))
             union.add(endpoint, entry, known.digest if known else "", apart=False)
-    return union.entries(), headers
+    backend = b"ollama" if kinds_of(inbound) == NATIVE else b"openai"
+    return union.entries(), [(b"x-olla-backend-type", backend), *headers]
 
 
 def _digest(entry: Entry) -> str:

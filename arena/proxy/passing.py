@@ -57,8 +57,7 @@ async def passed(endpoint: Endpoint, method: str, path: str, body: bytes) -> Rep
         opened = endpoint.pool.stream(method, path, body, resend=False, timeouts=patient(endpoint))
         stream = await stack.enter_async_context(opened)
         if stream.status == 200:
-            headers = [*content_type(stream.headers), *told_of([endpoint])]
-            return Reply(200, headers, Passed(endpoint, stream, stack.pop_all()))
+            return Reply(200, content_type(stream.headers), Passed(endpoint, stream, stack.pop_all()))
         return _refused(endpoint, stream.status, stream.headers, await beginning(stream))
 
 
@@ -75,7 +74,7 @@ def _refused(endpoint: Endpoint, status: int, headers: WireHeaders, body: bytes)
     """A whole answer, whatever it says, unless it is about our own credentials."""
     if status in OUR_CREDENTIALS:
         raise refusal(status, headers, body, endpoint.name)
-    return Reply(status, [*content_type(headers), *told_of([endpoint])], body)
+    return Reply(status, content_type(headers), body)
 
 
 def patient(endpoint: Endpoint, first_byte_s: float | None = None) -> Timeouts:
@@ -99,15 +98,13 @@ def content_type(headers: WireHeaders) -> Headers:
     return [(b"content-type", header_value(value)) for name, value in headers if name == "content-type"][:1]
 
 
-def told_of(endpoints: Sequence[Endpoint]) -> Headers:
-    """Headers that name the hosts."""
+def headed(reply: Reply, endpoints: Sequence[Endpoint], model: str = "") -> Reply:
+    """`reply` with headers that name the hosts and the model."""
     names = ",".join(endpoint.name for endpoint in endpoints)
-    return [(b"x-olla-endpoint", header_value(names)), (b"x-olla-backend-type", b"ollama")]
-
-
-def headed(reply: Reply, endpoints: Sequence[Endpoint]) -> Reply:
-    """`reply` with headers that name the hosts."""
-    return msgspec.structs.replace(reply, headers=[*reply.headers, *told_of(endpoints)])
+    headers = [*reply.headers, (b"x-olla-endpoint", header_value(names)), (b"x-olla-backend-type", b"ollama")]
+    if model:
+        headers.append((b"x-olla-model", header_value(model)))
+    return msgspec.structs.replace(reply, headers=headers)
 
 
 def noted(inbound: Inbound, model: str, endpoints: Sequence[Endpoint]) -> None:

@@ -49,6 +49,7 @@ async def test_with_one_host_the_bytes_are_its_own() -> None:
     assert answer.headers["x-olla-endpoint"] == "a"
     assert answer.lines[-1] == {"status": "success"}
     assert all(line in own for line in answer.body.split(b"\n"))
+    assert answer.headers["x-olla-model"] == "fx-pull:n-3"
     assert b"host" not in answer.body
 
 

@@ -260,6 +260,7 @@ async def test_alive_while_any_host_is() -> None:
         assert (answer.status, answer.body) == (200, b"Ollama is running")
         assert answer.headers["content-type"] == "text/plain; charset=utf-8"
         assert answer.headers["x-olla-endpoints-up"] == "2/2"
+        assert answer.headers["x-olla-endpoint"] == "a,b"
         ground.fleet.endpoint("a").health.refused()
         answer = await ground.ask(merge.alive, "GET", "/")
         assert (answer.status, answer.headers["x-olla-endpoints-up"]) == (200, "1/2")
