@@ -13,7 +13,7 @@ import msgspec
 
 from arena.errors import ArenaError, Busy, ModelNotFound, Unreachable, UpstreamTimeout
 from arena.fleet.breaker import Breaker, is_failure
-from arena.fleet.health import DOWN_CHECK_S, Health, HealthState, Prober
+from arena.fleet.health import DOWN_CHECK_S, IDLE_CHECK_S, Health, HealthState, Prober
 from arena.fleet.lease import Lease, Routing, Wanted
 from arena.fleet.spec import EndpointSpec
 from arena.names import canonical
@@ -89,6 +89,7 @@ class Endpoint:
         self._refreshing: asyncio.Task[None] | None = None
         self._asking: set[asyncio.Task[None]] = set()
         self._prober: Prober | None = None
+        self._idle: Callable[[], bool] = lambda: False
 
     @property
     def url(self) -> str:
@@ -360,10 +361,11 @@ class Endpoint:
 
     # probing
 
-    def watch(self) -> None:
-        """Begin to probe it at its interval, until `aclose()`."""
+    def watch(self, idle: Callable[[], bool] = lambda: False) -> None:
+        """Begin to probe it at its interval, until `aclose()`; rarely while `idle` says that nobody wants it."""
+        self._idle = idle
         if self._prober is None and self.spec.check_interval_s > 0:
-            self._prober = Prober(self.name, self.probe, self._delay_s)
+            self._prober = Prober(self.name, self.probe, self._delay_s, at_once=not self.heard)
 
     def hurry(self) -> None:
         """Probe it now, where it is probed at all."""
@@ -405,6 +407,8 @@ class Endpoint:
     def _delay_s(self) -> float:
         """Seconds until the next probe."""
         interval_s = self.spec.check_interval_s
+        if self._idle():
+            return max(interval_s, IDLE_CHECK_S)
         return interval_s if self.health.up else min(interval_s, DOWN_CHECK_S)
 
     async def aclose(self) -> None:

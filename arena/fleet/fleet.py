@@ -14,6 +14,7 @@ from arena.fleet.breaker import is_failure
 from arena.fleet.catalogue import Catalogue, Chain, ask
 from arena.fleet.connect import connect
 from arena.fleet.endpoint import DESCRIBED_S, FRESH_S, Endpoint
+from arena.fleet.health import IDLE_S
 from arena.fleet.lease import Lease, Routing, StickyWord, Wanted
 from arena.fleet.queue import Queue
 from arena.fleet.spec import EndpointSpec, FleetSpec
@@ -44,6 +45,7 @@ class Fleet:
         self._build = build
         self._clock = clock
         self._watching = False
+        self._used_s = clock()
         self._closing: set[asyncio.Task[None]] = set()
         self._retired: set[Endpoint] = set()
         self._endpoints: tuple[Endpoint, ...] = ()
@@ -191,6 +193,8 @@ class Fleet:
         now_s: float,
         routing: Routing | None = None,
     ) -> Lease:
+        if now_s - self._used_s > 1.0:
+            self.wake()
         info = endpoint.holds.get(key)
         if routing is None:
             routing = self._found
@@ -286,17 +290,27 @@ class Fleet:
     # coming and going
 
     def start(self) -> None:
-        """Probe every endpoint from now on, also those that are added later."""
+        """Probe every endpoint from now on, also those that are added later; rarely while nobody uses the fleet."""
         self._watching = True
         for endpoint in self._endpoints:
-            endpoint.watch()
+            endpoint.watch(self._idle)
+
+    def wake(self) -> None:
+        """Somebody wants to know how things stand: probe at full pace for the next while."""
+        if self._idle():
+            for endpoint in self._endpoints:
+                endpoint.hurry()
+        self._used_s = self._clock()
+
+    def _idle(self) -> bool:
+        return self._clock() - self._used_s > IDLE_S
 
     def add(self, endpoint: Endpoint) -> None:
         """Take one more endpoint into service (the embedded engine joins when it is ready)."""
         self._endpoints = (*self._endpoints, endpoint)
         endpoint.on_ready = self.queue.offer
         if self._watching:
-            endpoint.watch()
+            endpoint.watch(self._idle)
         self.queue.offer()
 
     def apply(self, spec: FleetSpec) -> None:
@@ -327,7 +341,7 @@ class Fleet:
         for endpoint in fresh:
             endpoint.on_ready = self.queue.offer
             if self._watching:
-                endpoint.watch()
+                endpoint.watch(self._idle)
         for endpoint in gone:
             self._retire(endpoint)
         self.queue.offer()
@@ -396,6 +410,7 @@ class Fleet:
 
     async def statuses(self) -> tuple[EndpointStatus, ...]:
         """One status per endpoint, in order."""
+        self.wake()
         answers, _ = await self._each(lambda endpoint: endpoint.status())
         return tuple(answers)
 

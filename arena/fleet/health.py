@@ -13,6 +13,9 @@ HealthState = Literal["healthy", "unhealthy", "offline", "draining", "unknown"]
 
 DOWN_CHECK_S = 1.0
 """An endpoint that is down is probed at least this often."""
+IDLE_S = 60.0
+"""A fleet that nobody has used for so long is probed only every IDLE_CHECK_S."""
+IDLE_CHECK_S = 30.0
 
 
 class Health:
@@ -103,12 +106,16 @@ class Prober:
         name: str,
         probe: Callable[[], Awaitable[object]],
         delay_s: Callable[[], float],
+        *,
+        at_once: bool = True,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._probe = probe
         self._delay_s = delay_s
         self._jitter = jitter
         self._hurry = asyncio.Event()
+        if at_once:
+            self._hurry.set()
         self._task = asyncio.create_task(self._run(), name=f"probe {name}")
 
     def hurry(self) -> None:
@@ -121,13 +128,13 @@ class Prober:
         await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        """Probe, then rest for the interval, a little more or less, so that many endpoints do not march in step."""
+        """Rest for the interval, or a little less, so that many endpoints do not march in step; then probe."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._probe()
             timer = loop.call_later(self._delay_s() * (0.9 + 0.1 * self._jitter()), self._hurry.set)
             try:
                 await self._hurry.wait()
             finally:
                 timer.cancel()
             self._hurry.clear()
+            await self._probe()

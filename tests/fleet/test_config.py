@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -310,6 +311,45 @@ def test_credentials_in_an_address_are_refused_and_not_shown(write: Write) -> No
 def test_a_mistake_is_one_line_with_its_place(write: Write, old: str, new: str, said: str) -> None:
     assert old in FULL
     assert said in refused(write(FULL.replace(old, new, 1)))
+
+
+def test_whatever_is_in_the_file_it_is_read_or_refused_in_one_line(write: Write) -> None:
+    chance = random.Random(7)
+    words = [
+        "[]",
+        "{}",
+        "~",
+        "-1",
+        "true",
+        "''",
+        "[[1]]",
+        "{a: 1}",
+        "*",
+        "&a",
+        "!!str x",
+        "  ",
+        "- ",
+        ": ",
+        '"',
+        "1e999",
+    ]
+    outcomes = {"read": 0, "refused": 0}
+    for _ in range(200):
+        lines = FULL.split("\n")
+        for _ in range(chance.randint(1, 3)):
+            at = chance.randrange(len(lines))
+            cut = chance.randint(0, len(lines[at]))
+            lines[at] = lines[at][:cut] + chance.choice(words) + lines[at][cut + chance.randint(0, 8) :]
+        path = write("\n".join(lines))
+        try:
+            reload(path)
+        except SettingsError as error:
+            outcomes["refused"] += 1
+            assert error.message.startswith(str(path))
+            assert not {"\n", "hush"} & {error.message, *error.message.replace("-", " ").split()}
+        else:
+            outcomes["read"] += 1
+    assert min(outcomes.values()) > 0
 
 
 def test_several_mistakes_are_the_first_and_a_count(write: Write) -> None:

@@ -123,6 +123,14 @@ def test_every_setting_without_a_place_is_told(key: str, said: str) -> None:
     assert comment(translated(OLLA), key).startswith(said)
 
 
+def test_a_secret_under_a_wrong_key_is_not_printed_either() -> None:
+    text = translated(
+        OLLA.replace("token: hush", "tokn: hush").replace("auth: {type: basic", "auth: {pasword: hush, type: basic")
+    )
+    assert "hush" not in text
+    assert "tokn: ${_2ND_VLLM_TOKN}" in text
+
+
 def test_what_has_found_its_place_is_not_told_again() -> None:
     told = [line for line in translated(OLLA).splitlines() if line.startswith("# ")]
     for key in ("proxy.load_balancer", "proxy.sticky_sessions.enabled", "model_aliases", "discovery.static"):
@@ -154,6 +162,11 @@ def test_a_type_that_is_not_told_is_taken_for_ollama() -> None:
             "discovery: {static: {endpoints: [{url: 'http://a', auth: secret}]}}",
             "olla.yaml:1: discovery.static.endpoints.0.auth: must be a mapping",
         ),
+        (
+            "discovery: {static: {endpoints: [{url: 'http://me:hush@a'}]}}",
+            "olla.yaml:1: discovery.static.endpoints.0.url: must not hold a user name or password; use auth",
+        ),
+        ("proxy: {load_balancer: {}}", "olla.yaml:1: proxy.load_balancer: must be one of"),
         ("a: [1", "olla.yaml:1: this is not YAML"),
     ],
 )

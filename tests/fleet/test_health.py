@@ -11,7 +11,7 @@ import pytest
 from arena.errors import ArenaError, Unreachable, UpstreamError
 from arena.fleet import Endpoint, EndpointSpec, Fleet, FleetSpec, Wanted, connect
 from arena.fleet.endpoint import LISTED_S
-from arena.fleet.health import DOWN_CHECK_S, Health, Prober
+from arena.fleet.health import DOWN_CHECK_S, IDLE_CHECK_S, IDLE_S, Health, Prober
 from tests.fake_ollama import FakeOllama
 from tests.fake_ollama.clock import Clock
 from tests.fleet.hosts import BRIEF, M, closing, taken, three
@@ -176,7 +176,7 @@ async def test_the_prober_keeps_its_pace_and_can_be_hurried() -> None:
 
     def delay_s() -> float:
         delays.append(1)
-        return 1000.0 if len(delays) > 2 else 0.0
+        return 1000.0 if len(delays) > 3 else 0.0
 
     prober = Prober("a", probe, delay_s, jitter=lambda: 1.0)
     with anyio.fail_after(5):
@@ -203,7 +203,7 @@ async def test_jitter_never_makes_an_interval_longer(luck: float, monkeypatch: p
     async def probe() -> None:
         monkeypatch.setattr(loop, "call_later", watched)
 
-    prober = Prober("a", probe, lambda: 500.0, jitter=lambda: luck)
+    prober = Prober("a", probe, lambda: 500.0, at_once=True, jitter=lambda: luck)
     await anyio.wait_all_tasks_blocked()
     assert [450.0 <= s <= 500.0 for s in waits if s > 100] == [True]
     await prober.aclose()
@@ -238,6 +238,28 @@ async def test_a_failed_request_has_the_host_probed_at_once(fake: FakeOllama) ->
             lease.failed(Unreachable("connection refused"))
         assert not host.health.up
         await until(lambda: host.health.up)
+
+
+async def test_a_fleet_that_nobody_uses_is_probed_rarely_and_wakes_with_the_first_request(fake: FakeOllama) -> None:
+    clock = Clock()
+    specs = (EndpointSpec(name="a", url=fake.url, timeouts=BRIEF),)
+    async with closing(
+        Fleet(spec=FleetSpec(endpoints=specs), build=lambda spec: connect(spec, clock=clock), clock=clock)
+    ) as fleet:
+        fleet.start()
+        (host,) = fleet.endpoints
+        await until(lambda: host.health.checks == 1)
+        assert host.health.next_check_s == clock() + 2.0
+        clock.advance(IDLE_S + 1)
+        host.hurry()
+        await until(lambda: host.health.checks == 2)
+        assert host.health.next_check_s == clock() + IDLE_CHECK_S
+        taken(fleet).close()
+        await until(lambda: host.health.checks == 3)
+        assert host.health.next_check_s == clock() + 2.0
+        clock.advance(IDLE_S + 1)
+        await fleet.statuses()
+        await until(lambda: host.health.checks == 4)
 
 
 async def test_hosts_with_an_interval_of_zero_are_never_probed() -> None:
