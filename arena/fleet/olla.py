@@ -19,7 +19,8 @@ STRATEGIES: Final = {
 ENDPOINTS: Final = ("discovery", "static", "endpoints")
 COPIED: Final = ("url", "name", "priority", "check_interval", "check_timeout")
 OPENAI: Final = "openai"
-SECRETS: Final = ("token", "key", "username", "password")
+OPEN: Final = ("type", "header")
+"""What may be shown of credentials, beside the names of files."""
 UNITS_BYTES: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _SECRET_HEADER = re.compile("auth|cookie|key|secret|token", re.IGNORECASE)
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([bkmg]?)(?:i?b)?", re.IGNORECASE)
@@ -105,9 +106,9 @@ class _Translation:
         fleet: dict[str, Any] = {}
         balancer = self._take("proxy", "load_balancer")
         if balancer is not None:
-            if balancer not in STRATEGIES:
+            if str(balancer) not in STRATEGIES:
                 raise self._wrong(("proxy", "load_balancer"), f"must be one of {', '.join(STRATEGIES)}")
-            fleet["strategy"] = STRATEGIES[balancer]
+            fleet["strategy"] = STRATEGIES[str(balancer)]
         sticky = {
             ours: value
             for ours, theirs in (
@@ -131,6 +132,8 @@ class _Translation:
 
     def _endpoint(self, number: int, body: dict[str, Any]) -> Iterator[str]:
         """The lines of one endpoint, and as comments what they leave out."""
+        if "@" in str(body.get("url")):
+            raise self._wrong((*ENDPOINTS, number, "url"), "must not hold a user name or password; use auth")
         notes: list[str] = []
         name = str(body.get("name") or f"endpoint {number + 1}")
         fleet = {key: body[key] for key in COPIED if body.get(key) is not None}
@@ -148,7 +151,8 @@ class _Translation:
             }
         if auth:
             fleet["auth"] = {
-                key: self._hidden(name, key, value, notes) if key in SECRETS else value for key, value in auth.items()
+                key: value if key in OPEN or key.endswith("_file") else self._hidden(name, key, value, notes)
+                for key, value in auth.items()
             }
         known = {*COPIED, "type", "model_filter", "headers", "auth"}
         for key in body.keys() - known:

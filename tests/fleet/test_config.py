@@ -333,8 +333,8 @@ def test_whatever_is_in_the_file_it_is_read_or_refused_in_one_line(write: Write)
         '"',
         "1e999",
     ]
-    outcomes = {"read": 0, "refused": 0}
-    for _ in range(200):
+    said: list[str] = []
+    for _ in range(40):
         lines = FULL.split("\n")
         for _ in range(chance.randint(1, 3)):
             at = chance.randrange(len(lines))
@@ -344,12 +344,9 @@ def test_whatever_is_in_the_file_it_is_read_or_refused_in_one_line(write: Write)
         try:
             reload(path)
         except SettingsError as error:
-            outcomes["refused"] += 1
-            assert error.message.startswith(str(path))
-            assert not {"\n", "hush"} & {error.message, *error.message.replace("-", " ").split()}
-        else:
-            outcomes["read"] += 1
-    assert min(outcomes.values()) > 0
+            said.append(error.message.removeprefix(str(path)))
+    assert 0 < len(said) < 40
+    assert all(line.startswith(":") and "\n" not in line and "hush" not in line for line in said)
 
 
 def test_several_mistakes_are_the_first_and_a_count(write: Write) -> None:
