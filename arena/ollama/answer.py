@@ -194,7 +194,13 @@ class ChatAnswer:
             del events[self._budget.deltas - self._deltas :]
 
     def _read_with_care(self, lines: bytes, events: Batch) -> None:
-        """Line by line; the first `done:true` ends the answer, whatever follows."""
+        """Line by line; the first `done:true` ends the answer, whatever follows. Mostly that is the last line only."""
+        cut = lines.rfind(b"\n", 0, -1) + 1
+        if cut and (plain := self._plain(lines[:cut])) is not None:
+            self._add(events, plain)
+            if self._deltas > self._budget.deltas:
+                return
+            lines = lines[cut:]
         for line in lines.split(b"\n"):
             if (plain := self._plain(line)) is not None:
                 self._add(events, plain)
