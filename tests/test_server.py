@@ -297,6 +297,19 @@ def test_slow_clients_are_closed_in_time(hasty: Running, shape: str) -> None:
         assert wire.rest() == b""
 
 
+def test_a_large_body_that_keeps_coming_has_the_time_it_needs(hasty: Running) -> None:
+    head = b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 200100\r\n\r\n"
+    with Wire(hasty.port) as wire:
+        wire.send(head + b"x" * 200_000)
+        sent = 0
+        while time.monotonic() - wire.opened_at < 2 * SHORT.body_total_s:
+            assert wire.quiet(0.05), "refused although it comes fast enough"
+            wire.send(b"y")
+            sent += 1
+        wire.send(b"y" * (100 - sent))
+        assert wire.reply().status == 200
+
+
 def test_a_crowd_of_slow_clients_leaves_the_others_alone(hasty: Running) -> None:
     wires = []
     for first, drop, _status, _limit_s in [*SHAPES.values()] * 100:

@@ -33,7 +33,7 @@ class Passed:
     def __init__(self, endpoint: Endpoint, stream: Stream, opened: AsyncExitStack) -> None:
         self._endpoint = endpoint
         self._stream = stream
-        self._opened = opened
+        self._opened: AsyncExitStack | None = opened
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -46,9 +46,11 @@ class Passed:
             raise
 
     async def aclose(self) -> None:
-        """Let go of the host."""
-        await self._opened.aclose()
-        changed(self._endpoint)
+        """Let go of the host; once."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.aclose()
+            changed(self._endpoint)
 
 
 async def passed(endpoint: Endpoint, method: str, path: str, body: bytes) -> Reply:

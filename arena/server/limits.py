@@ -11,7 +11,8 @@ class Limits(Struct, frozen=True):
     """Seconds and bytes a connection gets; what each stage of it may take.
 
     `head_s` runs from the connect or the first byte of a request to the end of its head, `body_idle_s` between two
-    pieces of a body, `body_total_s` over the whole body, `keep_alive_s` between two requests. A client that takes
+    pieces of a body, `body_total_s` over the whole body, and longer for a large one that comes at `body_bytes_per_s` at
+    least, `keep_alive_s` between two requests. A client that takes
     nothing off us for `write_stall_s` is dropped. A refused client gets `linger_s` to read why, and may meanwhile
     send `discard_bytes` of a body nobody wants. `framing_bytes` of a chunked body may pass without a byte of content.
     """
@@ -24,6 +25,7 @@ class Limits(Struct, frozen=True):
     head_s: float = 10
     body_idle_s: float = 15
     body_total_s: float = 60
+    body_bytes_per_s: int = 64 * 1024
     keep_alive_s: float = 15
     write_stall_s: float = 60
     linger_s: float = 2

@@ -84,6 +84,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unread = 0
         self._chunked = False
         self._framing = 0
+        self._taken = 0
         self._discarded = 0
         self._in_head = False
         self._deaf = False
@@ -157,7 +158,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if wrong is not None:
             self._refuse(wrong)
             return
-        self._unread = self._framing = self._discarded = 0
+        self._unread = self._framing = self._taken = self._discarded = 0
         self._chunked = False
         self._in_head = True
         self._enter(Stage.BODY)
@@ -168,6 +169,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _take_body(self, data: bytes) -> None:
         """Feed exactly the body: a declared length ends where it says, a chunked one where the parser says."""
         self._last = self.loop.time()
+        self._taken += len(data)
         if self._stage is Stage.DISCARD and not self._discard(data):
             return
         if not self._chunked:
@@ -395,7 +397,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return False
         if stage is Stage.BODY or stage is Stage.DISCARD:
             # while the application reads slowly, it is not the client who is late
-            late = age_s > limits.body_total_s or now - self._last > limits.body_idle_s
+            allowed_s = limits.body_total_s + self._taken / limits.body_bytes_per_s
+            late = age_s > allowed_s or now - self._last > limits.body_idle_s
             return late and not self.flow.read_paused
         if stage is Stage.LINGER or self._turned_away:
             return age_s > limits.linger_s
