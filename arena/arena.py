@@ -14,13 +14,12 @@ from arena.catalog import Catalog
 from arena.compare import Compare
 from arena.engine.process import EngineProcess
 from arena.errors import ArenaError
-from arena.fleet import Endpoint, Fleet
+from arena.fleet import Endpoint, EndpointSpec, Fleet, connect
+from arena.fleet.config import fleet_spec, timeouts_of
 from arena.keys import FILE as KEYS_FILE
 from arena.keys import Keys
-from arena.ollama import OllamaClient
-from arena.settings import OLLAMA_DEFAULT, Settings, endpoint_name_and_url
+from arena.settings import OLLAMA_DEFAULT, Settings
 from arena.types import EndpointKind
-from arena.wire import Timeouts
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class Arena:
     ) -> None:
         """`engine` and `local_ollama` (the address tried when the settings name no endpoint) stand in for the usual."""
         self.settings = settings
-        self.fleet = Fleet([self._endpoint(*endpoint_name_and_url(text)) for text in settings.endpoints])
+        self.fleet = Fleet(spec=fleet_spec(settings), build=self._endpoint)
         self.compare = Compare(self.fleet)
         self.catalog = Catalog(self.fleet, settings)
         self.keys = Keys(settings.data / KEYS_FILE)
@@ -56,6 +55,7 @@ class Arena:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Arena, None]:
         """Start in the background (the page does not wait for an engine), stop in order."""
+        self.fleet.start()
         self._starting = asyncio.create_task(self._start(), name="arena start")
         try:
             yield self
@@ -77,9 +77,10 @@ class Arena:
 
         Where nothing answers at all the local Ollama is the endpoint: the page can say so, and it may come up later.
         """
-        local = self._endpoint("ollama", self._local_ollama)
+        configured = self.fleet.spec.endpoints
+        local = self._endpoint(self._spec("ollama", self._local_ollama))
         try:
-            if not self.settings.endpoints and (await local.status()).reachable:
+            if not configured and (await local.status()).reachable:
                 self.fleet.add(local)
             if self.settings.engine == "on" or (self.settings.engine == "auto" and not self.fleet.endpoints):
                 await self._start_engine()
@@ -93,7 +94,7 @@ class Arena:
     async def _start_engine(self) -> None:
         self._engine_state = "starting"
         try:
-            endpoint = self._endpoint("engine", await self._engine.start(), "engine")
+            endpoint = self._endpoint(self._spec("engine", await self._engine.start(), "engine"))
             self.fleet.add(endpoint)
             self._engine_state = "running"
             if not await endpoint.models():
@@ -102,21 +103,13 @@ class Arena:
             self._engine_state, self.engine_error = "failed", error.message
             log.error("no embedded engine: %s", error.message)
 
-    def _endpoint(self, name: str, url: str, kind: EndpointKind = "ollama") -> Endpoint:
+    def _spec(self, name: str, url: str, kind: EndpointKind = "ollama") -> EndpointSpec:
+        """An endpoint that the settings do not name."""
+        return EndpointSpec(name=name, url=url, type=kind, timeouts=timeouts_of(self.settings))
+
+    def _endpoint(self, spec: EndpointSpec) -> Endpoint:
         settings = self.settings
-        client = OllamaClient(
-            url,
-            name=name,
-            timeouts=Timeouts(
-                connect_s=settings.connect_timeout_s,
-                first_byte_s=settings.first_byte_timeout_s,
-                idle_s=settings.idle_timeout_s,
-                total_s=settings.total_timeout_s,
-            ),
-            max_deltas=settings.max_answer_tokens,
-            max_bytes=settings.max_answer_bytes,
-        )
-        return Endpoint(name, client, kind)
+        return connect(spec, max_deltas=settings.max_answer_tokens, max_bytes=settings.max_answer_bytes)
 
     async def _cancel_start(self) -> None:
         if self._starting is not None and not self._starting.done():
