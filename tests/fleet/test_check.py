@@ -63,7 +63,11 @@ async def test_an_openai_server_is_taken_as_declared() -> None:
     async with Peer(serving({"/v1/models": SERVED, "/version": {"version": "0.9.1"}}, seen)) as peer:
         for url in (peer.url, f"{peer.url}/v1"):
             looked = await one(
-                url, type="openai", headers=(("X-Team", "a"),), auth=Auth.bearer("hush-hush"), include=("me/*",)
+                url,
+                type="openai",
+                headers=(("X-Team", "a"),),
+                auth=Auth.bearer("hush-hush"),
+                include=("me/qwen3:latest",),
             )
             assert (looked.ok, looked.version, looked.models) == (True, "0.9.1", ("me/qwen3",))
             assert looked.remedy == ""

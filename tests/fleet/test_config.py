@@ -126,6 +126,10 @@ def test_a_file_without_endpoints_is_about_those_that_are_given(write: Write) ->
     )
 
 
+def test_an_alias_may_bear_the_name_of_its_first_model(write: Write) -> None:
+    assert reload(write("aliases: {llama3: [llama3, qwen3]}")).aliases == {"llama3": ("llama3", "qwen3")}
+
+
 @pytest.mark.parametrize(
     ("said", "seconds"), [("30", 30), ("0.5", 0.5), ("500ms", 0.5), ("30s", 30), ("1h30m", 5400), ("1.5m", 90)]
 )
