@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import anyio
@@ -14,7 +15,7 @@ import pytest
 from arena import __version__
 from arena.compare import Compare, prompt_hash
 from arena.errors import BadRequest, ShuttingDown
-from arena.fleet import Endpoint, Fleet
+from arena.fleet import Endpoint, EndpointSpec, Fleet, FleetSpec
 from arena.ollama import OllamaClient
 from arena.types import ChatMessage, ChatRequest, ModelInstance, Options
 from tests.fake_ollama import FakeOllama, text_of
@@ -215,3 +216,71 @@ async def test_a_model_that_nobody_has_is_its_own_columns_error(compare: Compare
 async def test_what_cannot_run_is_refused_at_once(compare: Compare, requests: list[ChatRequest], message: str) -> None:
     with pytest.raises(BadRequest, match=message):
         compare.start(requests)
+
+
+@asynccontextmanager
+async def two_hosts() -> AsyncIterator[tuple[Fleet, FakeOllama, FakeOllama]]:
+    """Two hosts with the same models, the first of which is asked first."""
+    models = ["m:1b", "fx-ok:n-5", "fx-nodone:n-3"]
+    async with FakeOllama(models=models) as one, FakeOllama(models=models) as two:
+        specs = (EndpointSpec(name="one", url=one.url), EndpointSpec(name="two", url=two.url))
+        fleet = Fleet(spec=FleetSpec(endpoints=specs, aliases={"nick": ("m:1b",)}))
+        await fleet.models()
+        yield fleet, one, two
+        await fleet.aclose()
+
+
+async def test_a_host_that_fails_before_the_first_token_is_replaced_by_another() -> None:
+    async with two_hosts() as (fleet, one, _):
+        one.state(queue_full=True)
+        reply = (await Compare(fleet).start([ask("fx-ok:n-5", "x")]).transcript()).replies["x"]
+        assert reply.error is None
+        assert reply.text == text_of(5)
+        assert reply.manifest is not None
+        assert reply.manifest.endpoint == "two"
+        assert [(entry.endpoint, entry.outcome, entry.tried) for entry in fleet.book.recent] == [
+            ("two", "succeeded", ("one",)),
+            ("one", "failed", ()),
+        ]
+        assert fleet.book.recent[0].completion_tokens == 5
+        assert fleet.book.recent[0].ttft_s is not None
+        assert [endpoint.in_flight for endpoint in fleet.endpoints] == [0, 0]
+
+
+async def test_when_no_other_host_can_take_over_the_failure_is_told() -> None:
+    async with two_hosts() as (fleet, one, two):
+        for host in (one, two):
+            host.state(queue_full=True)
+        reply = (await Compare(fleet).start([ask("fx-ok:n-5", "x")]).transcript()).replies["x"]
+        assert reply.error is not None
+        assert reply.error.code == "busy"
+        assert fleet.book.totals().failed_requests == 1
+
+
+async def test_what_broke_after_the_first_token_is_not_asked_again() -> None:
+    async with two_hosts() as (fleet, _, two):
+        reply = (await Compare(fleet).start([ask("fx-nodone:n-3", "x")]).transcript()).replies["x"]
+        assert reply.error is not None
+        assert reply.error.code == "upstream_eof"
+        assert not [record for record in two.log if record.path == "/api/chat"]
+
+
+async def test_a_pinned_column_goes_nowhere_else() -> None:
+    async with two_hosts() as (fleet, one, _):
+        one.state(queue_full=True)
+        instance = ModelInstance(id="x", model="m:1b", endpoint="one")
+        reply = (await Compare(fleet).start([ChatRequest(instance, HELLO)]).transcript()).replies["x"]
+        assert reply.error is not None
+        assert reply.error.code == "busy"
+        unknown = ModelInstance(id="x", model="m:1b", endpoint="nowhere")
+        reply = (await Compare(fleet).start([ChatRequest(unknown, HELLO)]).transcript()).replies["x"]
+        assert reply.error is not None
+        assert reply.error.code == "no_endpoint"
+
+
+async def test_an_alias_is_sent_as_the_model_it_stands_for() -> None:
+    async with two_hosts() as (fleet, _, _two):
+        reply = (await Compare(fleet).start([ask("Nick", "x")]).transcript()).replies["x"]
+        assert reply.error is None
+        assert reply.manifest is not None
+        assert reply.manifest.model == "m:1b"

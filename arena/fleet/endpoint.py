@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
@@ -14,7 +13,7 @@ import msgspec
 from arena.errors import ArenaError, Busy, ModelNotFound, Unreachable, UpstreamTimeout
 from arena.fleet.breaker import Breaker, is_failure
 from arena.fleet.health import DOWN_CHECK_S, IDLE_CHECK_S, Health, HealthState, Prober
-from arena.fleet.lease import Lease, Routing, Wanted
+from arena.fleet.lease import Lease
 from arena.fleet.spec import EndpointSpec
 from arena.names import canonical
 from arena.ollama import OllamaClient
@@ -34,8 +33,6 @@ MAX_REST_S = 300.0
 """Longest time for which an endpoint's own Retry-After is believed."""
 
 Client: TypeAlias = OllamaClient | OpenAIClient
-
-_STAY = Routing("", "routed", "")
 
 
 class Endpoint:
@@ -208,12 +205,6 @@ class Endpoint:
             self._contexts, self._answered, self.warm = {}, {}, set()
             self.health.refused()
             self.hurry()
-
-    @contextmanager
-    def lease(self) -> Iterator[Lease]:
-        """Count a generation in and out, and notice overlap: figures taken under contention are not comparable."""
-        with Lease(self, "", "", Wanted(), frozenset(), _STAY, self._clock(), self.leave) as lease:
-            yield lease
 
     # what it says about itself
 

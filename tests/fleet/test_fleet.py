@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from arena.errors import ModelNotFound, NoEndpoint, Unreachable, UpstreamError
-from arena.fleet import Endpoint, Fleet
+from arena.fleet import Endpoint, Fleet, FleetSpec, Wanted
 from arena.ollama import OllamaClient
 from arena.types import LoadedModel, ModelInfo
 from arena.wire import Timeouts
@@ -84,9 +84,17 @@ async def test_a_model_whose_endpoint_went_down_is_not_told_to_be_missing() -> N
 
 async def test_of_two_holders_the_less_busy_one_is_taken() -> None:
     async with two_hosts(["a:1b"], ["a:1b"]) as (fleet, _, _two):
-        with (await fleet.holder("a:1b")).lease():
+        with await fleet.lease(Wanted(model="a:1b")):
             assert (await fleet.holder("a:1b")).name == "two"
         assert (await fleet.holder("a:1b")).name == "one"
+
+
+async def test_an_alias_has_a_holder_and_a_description() -> None:
+    async with two_hosts(["a:1b"], ["b:1b"]) as (fleet, _, _two):
+        fleet.apply(FleetSpec(aliases={"nick": ("gone", "b:1b")}))
+        assert (await fleet.holder("Nick")).name == "two"
+        assert (await fleet.describe("nick")).name == "b:1b"
+        assert (await fleet.describe("a:1b", "one")).endpoints == ("one",)
 
 
 async def test_one_silent_endpoint_does_not_hide_the_others() -> None:
@@ -166,20 +174,6 @@ async def test_describe_tells_capabilities_and_asks_older_servers_once(fake: Fak
     with pytest.raises(ModelNotFound):
         await host.describe("nowhere")
     await host.aclose()
-
-
-def test_overlap_is_noticed_on_both_sides_and_only_there() -> None:
-    host = endpoint("a", NOBODY)
-    with host.lease() as alone:
-        assert host.in_flight == 1
-    with host.lease() as first:
-        assert not first.contended
-        with host.lease() as second:
-            assert host.in_flight == 2
-        assert first.contended
-        assert second.contended
-    assert not alone.contended
-    assert host.in_flight == 0
 
 
 async def test_freshen_asks_in_the_background_and_keeps_a_failure_to_itself(fake: FakeOllama) -> None:
