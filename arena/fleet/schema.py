@@ -17,6 +17,11 @@ from arena.settings import endpoint_name_and_url
 from arena.wire import Timeouts
 
 UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+RESERVED: Final = {
+    "all": "every endpoint",
+    "missing": "those that lack a model",
+    "engine": "the embedded engine",
+}
 SECRET_BYTES: Final = 16 * 1024
 WEEK_S: Final = 7 * 86400.0
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -96,8 +101,10 @@ def _visible(text: str) -> str:
 
 def _endpoint_name(name: str) -> str:
     _visible(name)
-    if len(name) > 64 or "," in name or name == "all":
-        raise ValueError("must have at most 64 characters and no comma; 'all' stands for every endpoint")
+    if len(name) > 64 or "," in name:
+        raise ValueError("must have at most 64 characters and no comma")
+    if name.lower() in RESERVED:
+        raise ValueError(f"must not be {name}, which stands for {RESERVED[name.lower()]}")
     return name
 
 

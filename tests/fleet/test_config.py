@@ -286,7 +286,8 @@ def test_credentials_in_an_address_are_refused_and_not_shown(write: Write) -> No
         ),
         ("url: http://gpu1:11434/", "type: ollama", "fleet.yaml:11: endpoints[gpu1].url: is missing"),
         ("name: gpu1", "name: 7", "fleet.yaml:12: endpoints[#1].name: must be text; put it into quotes"),
-        ("name: gpu1", "name: all", "fleet.yaml:12: endpoints[all].name: must have at most 64 characters"),
+        ("name: gpu1", "name: All", "fleet.yaml:12: endpoints[All].name: must not be All, which stands for every end"),
+        ("name: gpu1", "name: engine", "endpoints[engine].name: must not be engine, which stands for the embedded"),
         ("name: gpu1", "name: 'a, b'", "fleet.yaml:12: endpoints[a, b].name: must have at most"),
         (
             "type: openai",
