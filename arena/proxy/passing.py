@@ -112,5 +112,6 @@ def headed(reply: Reply, endpoints: Sequence[Endpoint], model: str = "") -> Repl
 def noted(inbound: Inbound, model: str, endpoints: Sequence[Endpoint]) -> None:
     """One line in the log: who changes which models where."""
     caller = inbound.caller
-    fields = {"route": inbound.path, "model": model, "endpoints": ",".join(one.name for one in endpoints)}
-    log.info("models are changed", extra={**fields, "address": caller.address, "key": caller.key})
+    who = f"the key {caller.key}" if caller.key else caller.address
+    fields = {"model": model, "endpoint": ",".join(one.name for one in endpoints)}
+    log.info("%s %s, asked by %s", inbound.method, api_path(inbound), who, extra=fields)

@@ -375,9 +375,9 @@ async def test_a_change_leaves_a_line_in_the_log(caplog: pytest.LogCaptureFixtur
     caplog.set_level(logging.INFO, "arena.proxy")
     async with grounds(TWO) as ground:
         await remove(ground, "tiny", "all")
-    (record,) = [record for record in caplog.records if record.message == "models are changed"]
-    told = record.__dict__
-    assert (told["model"], told["endpoints"], told["address"]) == ("tiny", "a,b", "127.0.0.1")
+    (record,) = [record for record in caplog.records if record.name == "arena.proxy.passing"]
+    assert record.message == "DELETE /api/delete, asked by 127.0.0.1"
+    assert (record.__dict__["model"], record.__dict__["endpoint"]) == ("tiny", "a,b")
 
 
 async def test_a_bug_in_the_work_is_a_failure_and_no_endless_wait(caplog: pytest.LogCaptureFixture) -> None:
