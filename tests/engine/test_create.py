@@ -150,7 +150,9 @@ class TestFiles:
         assert list((tmp_path / "engine" / "blobs").iterdir()) == [], "its bytes are the model's now"
         assert (await engine.head(where)).status_code == 200, "it is known by the model"
         assert (await engine.post(where, content=data)).status_code == 200
-        assert (await create(engine, "second", files={"a.gguf": digest_of(data)})).status_code == 200
+        assert (await create(engine, files={"a.gguf": digest_of(data)})).status_code == 200
+        first, *_ = (await asked(engine, script, "mine"))["messages"]
+        assert first["role"] == "user", "nothing stays of the model that had the name before"
 
     async def test_what_is_not_a_model(self, engine: httpx.AsyncClient) -> None:
         files = await send(engine, b"GGUF but not really, for long enough", GGUF + b"\0", GGUF + b"\0\0", PROJECTOR)
