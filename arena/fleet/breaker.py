@@ -91,11 +91,6 @@ class Breaker:
             self._become("open")
             self.open_until_s = self._clock()
 
-    def trial(self) -> None:
-        """There is reason to believe that it works again (it was down and answers): let one through now."""
-        if self.state == "open":
-            self.open_until_s = self._clock()
-
     def reset(self) -> None:
         """Begin anew, as with a server that was restarted."""
         if self.state != "closed":
