@@ -115,7 +115,9 @@ def show(name: Name, as_json: Json = False, data: Data = None) -> None:
     table = Table(show_header=False, box=None)
     for field, value in described.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{model} ({of['tokens']} tokens in {of['answers']})" for model, of in value.items())
+            value = ", ".join(
+                f"{model} (answers: {of['answers']}, tokens: {of['tokens']})" for model, of in value.items()
+            )
         elif isinstance(value, list | tuple):
             value = ", ".join(value)
         table.add_row(field.replace("_", " "), Text("-" if value in (None, "") else str(value)))

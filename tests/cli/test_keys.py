@@ -81,7 +81,7 @@ def test_list_and_show_tell_what_has_been_used(run: Run, data: Path) -> None:
     for shown in ("alice", "chat", "[a-l]*", "60 requests/min", "1234"):
         assert shown in table
     shown = run("keys", "show", "alice").out
-    assert "llama3:latest (1234 tokens in 1)" in shown
+    assert "llama3:latest (answers: 1, tokens: 1234)" in shown
     listed = json.loads(run("keys", "list", "--json").out)
     assert listed == [json.loads(run("keys", "show", "alice", "--json").out)]
     assert listed[0]["used_models"] == {"llama3:latest": {"answers": 1, "tokens": 1234}}
