@@ -92,6 +92,8 @@ class Tail:
                 continue
             last = _last(line)
             if last is None:
+                if not line.rstrip().endswith(b"}"):
+                    continue  # cut
                 if _DONE.search(line) or b'"eval_count"' in line:
                     return End(_usage_in(line))
                 unread = unread or self.received_bytes > len(self.end)

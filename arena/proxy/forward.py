@@ -140,7 +140,9 @@ class Forward:
         lease = self._lease
         assert lease is not None
         self._status, self._headers = status, headers
-        self._media_type = media_type = head.header(headers, b"content-type") or b""
+        media_type = head.header(headers, b"content-type") or b""
+        coded = (head.header(headers, b"content-encoding") or b"identity").lower() != b"identity"
+        self._media_type = b"" if coded else media_type
         refused = refusal(status, lease.endpoint.name, media_type, headers)
         if refused is None:
             return
@@ -261,6 +263,7 @@ class Forward:
             answer += sticky_headers(self._inbound, asked)
         answer.append((b"server-timing", self._timing(lease, now_s)))
         if self._is_stream:
+            answer = [pair for pair in answer if pair[0] != b"content-length"]  # there may be last words to add
             answer.append(TRAILERS)
         if self._route.dialect == "anthropic":
             answer.append((b"x-olla-mode", b"passthrough"))

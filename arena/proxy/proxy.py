@@ -35,7 +35,6 @@ class Proxy:
         self.table = Table(more)
         self._settled = settled
         self._running: set[Forward | Answering] = set()
-        self._stopping = False
 
     @property
     def running(self) -> int:

@@ -7,7 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tests.fake_ollama.wire import RST_ON_CLOSE
 
@@ -30,7 +30,7 @@ class Door:
         self.accept: Accept = "normal"
         self._protocol = protocol
         self._listener: socket.socket | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._welcomes: set[asyncio.Task[Any]] = set()
         self._held: list[socket.socket] = []
 
     @property
@@ -80,12 +80,11 @@ class Door:
     def _listen(self) -> None:
         assert self._listener is not None
         self._listener.listen(BACKLOG)
-        self._task = asyncio.get_running_loop().create_task(self._accept(self._listener), name="fake accept")
+        asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
     def _stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
         for held in self._held:
             held.close()
         self._held.clear()
@@ -105,16 +104,22 @@ class Door:
                 filler.connect((self.host, self.port))
             self._held.append(filler)
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            sock, _ = await loop.sock_accept(listener)
-            self.accepted += 1
-            if self.accept == "rst":
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
-                sock.close()
-            elif self.accept == "eof":
-                sock.shutdown(socket.SHUT_WR)
-                self._held.append(sock)  # closing now would turn into RST as soon as the client has written
-            else:
-                await loop.connect_accepted_socket(self._protocol, sock)
+    def _accept(self, listener: socket.socket) -> None:
+        """Take one connection; at once, so that none is lost when the door changes meanwhile."""
+        try:
+            sock, _ = listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # it has left again
+        sock.setblocking(False)
+        self.accepted += 1
+        if self.accept == "rst":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
+            sock.close()
+        elif self.accept == "eof":
+            sock.shutdown(socket.SHUT_WR)
+            self._held.append(sock)  # closing now would turn into RST as soon as the client has written
+        else:
+            loop = asyncio.get_running_loop()
+            task = loop.create_task(loop.connect_accepted_socket(self._protocol, sock), name="fake accept")
+            self._welcomes.add(task)
+            task.add_done_callback(self._welcomes.discard)
