@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Literal
@@ -13,6 +14,7 @@ from arena.ui.sessions import Turn
 DASH = "\N{EN DASH}"
 """Stands for a figure that is not known."""
 
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 State = Literal["empty", "queued", "loading", "reading", "thinking", "writing", "done", "stopped", "failed"]
 SILENT_S = 10.0
 """Silence in the middle of an answer that the page mentions, in seconds."""
@@ -204,11 +206,8 @@ def notice(turn: Turn | None, *, may_pull: bool) -> str:
         button = _button("retry", "Try again")
     elif how.action == "settings":
         button = _button("settings", "Open settings")
-    details = (
-        f'<pre class="details">{escape(error.details)}</pre>'
-        if error.details and error.details != error.message
-        else ""
-    )
+    told = _ERRNO.sub("", error.details or "")
+    details = f'<pre class="details">{escape(told)}</pre>' if told.lower() not in error.message.lower() else ""
     return (
         f'<div class="notice" role="alert"><p class="head"><b>{escape(how.headline)}</b> '
         f"<code>{escape(error.code)}</code></p>"

@@ -63,6 +63,8 @@ def pill_text(statuses: Sequence[EndpointStatus], engine: str) -> str:
         count = sum(status.models for status in up)
         state = "running" if len(up) == len(statuses) else "partly"
         text = f"{names}{more} · {count} model{'' if count == 1 else 's'}"
+        if down := len(statuses) - len(up):
+            text += f" · {down} server{'' if down == 1 else 's'} down"
     return f'<div class="pill"><span class="state" data-state="{state}"><i class="dot"></i>{escape(text)}</span></div>'
 
 

@@ -21,9 +21,13 @@
     log.addEventListener('scroll', () => { if (!sticks && near()) sticks = true; }, { passive: true });
     const down = () => { frame = 0; if (sticks) log.scrollTop = log.scrollHeight; };
     const keep = () => { if (sticks && !frame) frame = requestAnimationFrame(down); };
-    new MutationObserver(() => { settle(log); keep(); })
-      .observe(log, { childList: true, subtree: true, characterData: true });
-    new ResizeObserver(keep).observe(log); // the column's foot grows when its answer ends
+    const sizes = new ResizeObserver(keep); // the column's foot grows when its answer ends, and so does what is drawn late
+    sizes.observe(log);
+    new MutationObserver(() => {
+      settle(log);
+      if (log.firstElementChild) sizes.observe(log.firstElementChild);
+      keep();
+    }).observe(log, { childList: true, subtree: true, characterData: true });
   }
 
   // ---- answers that grow. Their frames come through components that show nothing; what is new in them is appended
