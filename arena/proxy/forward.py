@@ -50,6 +50,7 @@ class Forward:
         "_first_s",
         "_headers",
         "_inbound",
+        "_is_stream",
         "_lease",
         "_loop",
         "_media_type",
@@ -96,6 +97,7 @@ class Forward:
         self._media_type = b""
         self._status = 0
         self._tail = Tail()
+        self._is_stream = False  # is it one to which words can be added at its end?
         self._started = self._over = self._paused = False
 
     def begin(self) -> Forward | None:
@@ -140,9 +142,11 @@ class Forward:
         lease = self._lease
         assert lease is not None
         self._status, self._headers = status, headers
-        media_type = head.header(headers, b"content-type") or b""
-        coded = (head.header(headers, b"content-encoding") or b"identity").lower() != b"identity"
-        self._media_type = b"" if coded else media_type
+        found = dict(headers)
+        media_type = found.get(b"content-type", b"")
+        if found.get(b"content-encoding", b"identity").lower() == b"identity":
+            self._media_type = media_type
+            self._is_stream = media_type.startswith((NDJSON, EVENTS))
         refused = refusal(status, lease.endpoint.name, media_type, headers)
         if refused is None:
             return
@@ -239,7 +243,8 @@ class Forward:
             following = self._owner.fleet.try_lease(self._wanted, frozenset(tried))
         except ArenaError:
             return False
-        self._tried, self._error, self._status = tried, error, 0
+        self._tried, self._error = tried, error
+        self._status, self._media_type, self._is_stream = 0, b"", False
         self._release_call()
         self._lease = None
         lease.close()
@@ -365,11 +370,6 @@ class Forward:
             call.release()
 
     # words and figures
-
-    @property
-    def _is_stream(self) -> bool:
-        """Is it a stream to which something can be added at the end?"""
-        return self._media_type.startswith((NDJSON, EVENTS))
 
     def _timing(self, lease: Lease, now_s: float) -> bytes:
         total_ms = (now_s - self._since_s) * 1000

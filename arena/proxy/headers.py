@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from arena.exchange import Headers, Inbound
 from arena.fleet import Lease
+from arena.fleet.lease import Routing
 
 VIA: Final = b"1.1 ollama-arena"
+_VIA: Final = (b"via", VIA)
 NONE: Final = b"none"
 """Stands in the headers that every answer has, where there is no host or no model to name."""
 
@@ -21,7 +24,7 @@ _REQUEST: Final = _HOP | {
     b"content-length", b"expect", b"authorization", b"cookie", b"x-api-key", b"api-key",
     b"x-auth-token", b"origin", b"referer", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest",
     b"sec-fetch-user", b"forwarded", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port",
-    b"x-real-ip",
+    b"x-real-ip", b"x-olla-endpoint", b"x-olla-session-id", b"x-olla-request-id",
 }  # fmt: skip
 _READ: Final = frozenset({b"host", b"accept-encoding", b"x-forwarded-for", b"via", b"connection"})
 _RESPONSE: Final = _HOP | {
@@ -40,7 +43,7 @@ def request_fields(inbound: Inbound, own: frozenset[bytes], length: int | None) 
         name = pair[0]
         if name in _READ:
             read[name] = b"%b, %b" % (read[name], pair[1]) if name in read else pair[1]
-        elif name not in _REQUEST and name not in own and name[:7] != b"x-olla-":
+        elif name not in _REQUEST and name not in own:
             passed.append(pair)
     connection = read.get(b"connection")
     if connection is not None and connection not in _PLAIN_CONNECTION:
@@ -48,35 +51,40 @@ def request_fields(inbound: Inbound, own: frozenset[bytes], length: int | None) 
         passed = [pair for pair in passed if pair[0] not in named]
     caller = inbound.caller
     address = caller.address.encode("latin-1", "replace")
-    forwarded, via = read.get(b"x-forwarded-for", b""), read.get(b"via")
-    if forwarded.rpartition(b",")[2].strip() != address:  # else a trusted proxy has said so already
-        forwarded = forwarded + b", " + address if forwarded else address
-    lines = b"".join([b"%b: %b\r\n" % pair for pair in passed])
-    length_line = b"" if length is None else b"Content-Length: %d\r\n" % length
-    return (
-        b"%bAccept-Encoding: %b\r\n%bX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n"
+    forwarded, via = read.get(b"x-forwarded-for"), read.get(b"via")
+    if forwarded is None:
+        forwarded = address
+    elif forwarded.rpartition(b",")[2].strip() != address:  # else a trusted proxy has said so already
+        forwarded = b"%b, %b" % (forwarded, address)
+    lines = [b"%b: %b\r\n" % pair for pair in passed]
+    if length is not None:
+        lines.append(b"Content-Length: %d\r\n" % length)
+    lines.append(
+        b"Accept-Encoding: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n"
         b"X-Olla-Request-ID: %b\r\nVia: %b\r\n"
-    ) % (
-        lines,
-        read.get(b"accept-encoding", b"identity"),
-        length_line,
-        forwarded,
-        read.get(b"host", b""),
-        b"https" if caller.https else b"http",
-        caller.request_id.encode("ascii", "replace"),
-        via + b", " + VIA if via else VIA,
+        % (
+            read.get(b"accept-encoding", b"identity"),
+            forwarded,
+            read.get(b"host", b""),
+            b"https" if caller.https else b"http",
+            caller.request_id.encode("ascii", "replace"),
+            VIA if via is None else b"%b, %b" % (via, VIA),
+        )
     )
+    return b"".join(lines)
 
 
 def passed_on(headers: Headers, own: frozenset[bytes]) -> Headers:
     """What of an endpoint's headers reaches the client; `own` are those that we sent it, which it may echo."""
     dropped = _RESPONSE
-    passed = [pair for pair in headers if pair[0] not in dropped and pair[0][:7] != b"x-olla-" and pair[0] not in own]
+    passed = [pair for pair in headers if pair[0] not in dropped and not pair[0].startswith(b"x-olla-")]
+    if own:
+        passed = [pair for pair in passed if pair[0] not in own]
     if len(passed) < len(headers):
-        for name, value in headers:
-            if name == b"connection" and value not in _PLAIN_CONNECTION:
-                named = _tokens(value)
-                passed = [pair for pair in passed if pair[0] not in named]
+        connection = dict(headers).get(b"connection")
+        if connection is not None and connection not in _PLAIN_CONNECTION:
+            named = _tokens(connection)
+            passed = [pair for pair in passed if pair[0] not in named]
     return passed
 
 
@@ -86,28 +94,36 @@ def told(request_id: str, model: str | None, elapsed_s: float) -> Headers:
         (b"x-olla-request-id", request_id.encode("ascii", "replace")),
         (b"x-olla-model", header_value(model) if model else NONE),
         (b"x-olla-response-time", b"%dms" % (elapsed_s * 1000)),
-        (b"via", VIA),
+        _VIA,
     ]
 
 
 def routed(lease: Lease, model: str | None, tried: tuple[str, ...]) -> Headers:
     """Ours on the answers of an endpoint: which, how it was found, who was `tried` before."""
-    headers = [
-        (b"x-olla-endpoint", header_value(lease.endpoint.name)),
-        (b"x-olla-backend-type", _ENDPOINT_TYPES.get(lease.endpoint.kind, b"openai")),
-        (b"x-olla-routing-strategy", lease.strategy.encode("ascii", "replace")),
-        (b"x-olla-routing-decision", lease.decision.encode("ascii", "replace")),
-        (b"x-olla-routing-reason", header_value(lease.reason)),
-        (b"x-olla-sticky-session", lease.sticky.encode("ascii", "replace")),
-    ]
-    if lease.model and model is not None and lease.model.removesuffix(":latest") != model.removesuffix(":latest"):
-        headers.append((b"x-olla-resolved-model", header_value(lease.model)))
+    endpoint = lease.endpoint
+    headers = list(_routed(endpoint.name, endpoint.kind, lease.routing, lease.sticky))
+    if lease.model and lease.model != model:
+        resolved = lease.model
+        if model is None or resolved.removesuffix(":latest") != model.removesuffix(":latest"):
+            headers.append((b"x-olla-resolved-model", header_value(resolved)))
     if lease.position:
         headers.append((b"x-olla-queue-position", b"%d" % lease.position))
         headers.append((b"x-olla-queue-time", b"%dms" % (lease.queued_s * 1000)))
     if tried:
         headers.append((b"x-olla-tried", tried_value(tried)))
     return headers
+
+
+@lru_cache(1024)
+def _routed(name: str, kind: str, routing: Routing, sticky: str) -> tuple[tuple[bytes, bytes], ...]:
+    return (
+        (b"x-olla-endpoint", header_value(name)),
+        (b"x-olla-backend-type", _ENDPOINT_TYPES.get(kind, b"openai")),
+        (b"x-olla-routing-strategy", header_value(routing.strategy)),
+        (b"x-olla-routing-decision", header_value(routing.decision)),
+        (b"x-olla-routing-reason", header_value(routing.reason)),
+        (b"x-olla-sticky-session", header_value(sticky)),
+    )
 
 
 def unrouted(backend: str, strategy: str, reason: str) -> Headers:
@@ -138,6 +154,7 @@ def tried_value(names: Iterable[str]) -> bytes:
     return header_value(", ".join(names))
 
 
+@lru_cache(1024)
 def header_value(text: str) -> bytes:
     """`text` as a header can carry it: what is not printable ASCII becomes a question mark."""
     if text.isascii() and text.isprintable():
