@@ -70,15 +70,18 @@ class Balancer:
 
     def _warm_first(self, candidates: Sequence[Endpoint], key: str) -> Endpoint:
         """Resident and idle, then idle (it can load at once), then resident and busy, then cold and busy."""
-
         served = self._served
-
-        def rank(endpoint: Endpoint) -> tuple[int, float, int, int]:
+        best, lowest = candidates[0], (4, 0.0, 0, 0)
+        for endpoint in candidates:  # a loop, since a key function is a call for each
             busy = endpoint.in_flight
             warmth = (2 if busy else 0) + (key not in endpoint.warm)
-            return warmth, busy / (endpoint.weight or TINY), -endpoint.spec.priority, served.get(endpoint.name, 0)
-
-        return min(candidates, key=rank)
+            if warmth > lowest[0]:
+                continue
+            load = busy / (endpoint.weight or TINY) if busy else 0.0
+            rank = (warmth, load, -endpoint.spec.priority, served.get(endpoint.name, 0))
+            if rank < lowest:
+                best, lowest = endpoint, rank
+        return best
 
 
 def load_of(endpoint: Endpoint) -> float:

@@ -201,7 +201,7 @@ def test_when_all_are_open_the_least_bad_is_tried() -> None:
     fleet = three(clock)
     for name in "cba":
         fail(fleet, name)
-        clock.advance(0.7)
+        clock.advance(1.5)
     with taken(fleet) as lease:
         assert (lease.endpoint.name, lease.decision, lease.reason) == ("c", "fallback", "all_unhealthy_fallback")
         lease.succeeded()
