@@ -13,6 +13,7 @@ from arena.api.scopes import needs
 from arena.arena import Arena
 from arena.exchange import Begin
 from arena.guard import Guard
+from arena.proxy import turned_away
 from arena.settings import Settings
 from arena.ui import mount_page
 
@@ -42,4 +43,13 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
         arena.compare.drain()
         proxy.drain()
 
-    return Guard(app, settings, direct=direct, keys=arena.keys, needs=needs(proxy.table), on_drain=drain)
+    return Guard(
+        app,
+        settings,
+        direct=direct,
+        keys=arena.keys,
+        needs=needs(proxy.table),
+        told=turned_away,
+        on_drain=drain,
+        on_reload=arena.reload_soon,
+    )

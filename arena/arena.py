@@ -13,7 +13,7 @@ from typing import Literal
 from arena.catalog import Catalog
 from arena.compare import Compare
 from arena.engine.process import EngineProcess
-from arena.errors import ArenaError
+from arena.errors import ArenaError, SettingsError
 from arena.fleet import Endpoint, EndpointSpec, Fleet, connect
 from arena.fleet.config import fleet_spec, timeouts_of
 from arena.keys import FILE as KEYS_FILE
@@ -45,6 +45,7 @@ class Arena:
         self._engine_state: EngineState = "off"
         self._local_ollama = local_ollama
         self._starting: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
 
     @property
     def engine_state(self) -> EngineState:
@@ -61,11 +62,32 @@ class Arena:
             yield self
         finally:
             self.compare.drain()
-            await self._cancel_start()
+            await _cancel(self._starting)
+            await _cancel(self._reloading)
             await self.catalog.aclose()
             await self.fleet.aclose()
             self.keys.flush()
             await self._engine.stop()
+
+    async def reload_fleet(self) -> None:
+        """Read the fleet file again and go on under it. Raises SettingsError, and then nothing has changed."""
+        spec = await asyncio.to_thread(fleet_spec, self.settings)
+        try:
+            self.fleet.apply(spec)
+        except ValueError as error:
+            raise SettingsError(f"The fleet stays as it was: {error}") from None
+        log.info("the fleet was read again: %s", ", ".join(each.name for each in self.fleet.endpoints))
+
+    def reload_soon(self) -> None:
+        """The same for a caller that cannot wait: what is wrong stands in the log."""
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._reload_or_tell(), name="reload")
+
+    async def _reload_or_tell(self) -> None:
+        try:
+            await self.reload_fleet()
+        except SettingsError as error:
+            log.error("the fleet stays as it was: %s", error.message)
 
     async def started(self) -> None:
         """Wait until the endpoints are settled: the local Ollama found, or the engine up (or failed)."""
@@ -111,10 +133,11 @@ class Arena:
         settings = self.settings
         return connect(spec, max_deltas=settings.max_answer_tokens, max_bytes=settings.max_answer_bytes)
 
-    async def _cancel_start(self) -> None:
-        if self._starting is not None and not self._starting.done():
-            self._starting.cancel()
-            await asyncio.wait([self._starting])
+
+async def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def child_environment() -> dict[str, str]:

@@ -47,7 +47,7 @@ class TinyApp:
     def __init__(self) -> None:
         self.seen: SimpleQueue[Route] = SimpleQueue()
         self.gone: SimpleQueue[str] = SimpleQueue()
-        self.drained = 0
+        self.drained = self.reloads = 0
         self.draining = threading.Event()
         self.fails_to_start = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -59,6 +59,10 @@ class TinyApp:
         self.drained += 1
         self.draining.set()
         self._stop.set()
+
+    def reload(self) -> None:
+        """Somebody asks to read the configuration again."""
+        self.reloads += 1
 
     def open_gate(self) -> None:
         """Let /gated go on, from any thread."""
@@ -79,6 +83,7 @@ class TinyApp:
             "/stubborn": self._stubborn,
             "/mumble": self._mumble,
             "/large": self._large,
+            "/reloads": self._reloads,
         }.get(path, self._echo)
         await serve(scope, receive, send)
 
@@ -113,6 +118,9 @@ class TinyApp:
 
     async def _lazy(self, scope: Any, receive: Any, send: Any) -> None:
         await self._answer(send, b"lazy")
+
+    async def _reloads(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._answer(send, b"%d" % self.reloads)
 
     async def _large(self, scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})

@@ -114,6 +114,27 @@ def test_an_idle_server_ends_at_once() -> None:
         assert idle.rest() == silent.rest() == b""
 
 
+def test_a_hang_up_asks_to_read_the_configuration_again() -> None:
+    with child(ARENA_DRAIN="5") as server, Wire(server.port) as wire:
+        for count in (b"1", b"2"):
+            server.process.send_signal(signal.SIGHUP)
+            deadline = time.monotonic() + PATIENCE_S
+            while wire.ask("/reloads").reply().body != count:  # a signal takes its time to another process
+                assert time.monotonic() < deadline
+        server.process.terminate()
+        assert server.ends(PATIENCE_S) == 0
+
+
+def test_a_terminal_that_is_gone_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(SHORT, drain_s=1.0) as served:
+        served.server._in_terminal = True
+        monkeypatch.setattr("os.isatty", lambda descriptor: False)
+        served.server._hang_up(signal.SIGHUP, None)
+        served.thread.join(PATIENCE_S)
+        assert not served.thread.is_alive()
+        assert served.app.reloads == 0
+
+
 # the same in a thread, where the inside can be seen
 
 

@@ -67,6 +67,11 @@ def _requests() -> dict[str, Schema]:
             },
             required=("model",),
         ),
+        "FleetDrain": _object({"endpoint": STRING, "on": {**FLAG, "default": True}}, required=("endpoint",)),
+        "FleetWeight": _object(
+            {"endpoint": STRING, "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000}},
+            required=("endpoint", "weight"),
+        ),
     }
 
 
@@ -207,6 +212,17 @@ def _lists() -> dict[str, Schema]:
         "Pulls": _object({"pulls": _list(reference("PullJob"))}, required=("pulls",)),
         "ModelDone": _object(
             {"status": {"enum": ["deleted", "loaded", "unloaded"]}, "model": STRING}, required=("status", "model")
+        ),
+        "FleetReloaded": _object(
+            {"status": {"const": "reloaded"}, "endpoints": _list(STRING)}, required=("status", "endpoints")
+        ),
+        "FleetLever": _object(
+            {
+                "status": {"enum": ["draining", "serving", "weighted"]},
+                "endpoint": STRING,
+                "weight": {"type": "number"},
+            },
+            required=("status", "endpoint"),
         ),
         "Endpoints": _object(
             {

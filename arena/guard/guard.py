@@ -24,8 +24,8 @@ from arena.errors import (
     Unauthorized,
     UnsupportedMedia,
 )
-from arena.exchange import Begin, Connection, Inbound, Session
-from arena.guard.asgi import App, Message, Receive, Refused, Scope, Send, answer, refusal
+from arena.exchange import Begin, Connection, Headers, Inbound, Session
+from arena.guard.asgi import App, Message, Receive, Refused, Scope, Send, Told, answer, error_body
 from arena.guard.body import BoundedBody
 from arena.guard.credentials import Credentials, presented
 from arena.guard.headers import API_PREFIXES, SafetyHeaders, preflight
@@ -63,7 +63,9 @@ class Guard:
 
     `direct` tells of a method and a path what answers them straight on a connection, past ASGI, if anything does;
     `needs` which scope a named key of `keys` must have for them (None: any key will do).
-    `on_drain` is called once when the server stops: it has every running answer end. `clock` tells seconds.
+    `told` is how the clients of a path want to be told that they are refused, where they want it otherwise than plain.
+    `on_drain` is called once when the server stops: it has every running answer end. `on_reload` has the configuration
+    read again. `clock` tells seconds.
     Raises SettingsError for a wrong ARENA_CORS_ORIGINS or ARENA_TRUSTED_PROXIES.
     """
 
@@ -75,7 +77,9 @@ class Guard:
         direct: Callable[[str, str], Begin | None] = lambda method, path: None,
         keys: Keys | None = None,
         needs: Callable[[str, str], Right | None] = lambda method, path: "admin",
+        told: Told = lambda path, request_id, error: None,
         on_drain: Callable[[], None] = lambda: None,
+        on_reload: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         on_a_space = settings.space_id is not None
@@ -84,8 +88,9 @@ class Guard:
             log.warning("WEB_CHAT_TOKEN has fewer than %d characters: it can be guessed", SHORT_TOKEN)
         self.app = app
         self.draining = False
-        self._direct = direct
+        self._direct, self._told = direct, told
         self._on_drain = on_drain
+        self._on_reload = on_reload
         # request ids need only tell lines of a log apart, so they may be cheap
         self._process, self._numbers = secrets.token_hex(4), itertools.count(1)
         self._root_path = settings.root_path
@@ -109,6 +114,10 @@ class Guard:
             ("", settings.max_body_bytes),
         )
         self._least_limit = min(size for _, size in self._body_limits)
+
+    def reload(self) -> None:
+        """Have the configuration read again."""
+        self._on_reload()
 
     def drain(self) -> None:
         """From now on refuse new requests, and have the running ones end: the server is stopping."""
@@ -141,8 +150,8 @@ class Guard:
             connection.over = self._count(request)
         except Refused as refused:
             self._note(request, refused)
-            status, headers, text = refusal(refused, self._headers.own(request))
-            connection.start(status, [(b"content-length", b"%d" % len(text)), *headers])
+            headers, text = self._refusal(request, refused)
+            connection.start(refused.error.status, [(b"content-length", b"%d" % len(text)), *headers])
             connection.write(text)
             connection.end()
             return None
@@ -320,7 +329,14 @@ class Guard:
             await self._pages.ask(request, send)
             return
         self._note(request, refused)
-        await answer(send, *refusal(refused, self._headers.own(request)))
+        headers, text = self._refusal(request, refused)
+        await answer(send, refused.error.status, headers, text)
+
+    def _refusal(self, request: Request, refused: Refused) -> tuple[Headers, bytes]:
+        error = refused.error
+        headers, text = self._told(request.path, request.id, error) or ([], error_body(error))
+        kind = (b"content-type", b"application/json")
+        return [kind, *headers, *refused.headers, *self._headers.own(request)], text
 
     @staticmethod
     def _note(request: Request, refused: Refused) -> None:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
@@ -40,6 +40,14 @@ class Application(Protocol):
 
     def drain(self) -> None:
         """Refuse new work, and have every running answer end with a well-formed last line."""
+
+
+@runtime_checkable
+class Reloadable(Protocol):
+    """An application that can read its configuration again while it runs."""
+
+    def reload(self) -> None:
+        """Begin to; what is wrong with it is told in the log, and nothing changes then."""
 
 
 class Server(uvicorn.Server):
@@ -78,6 +86,8 @@ class Server(uvicorn.Server):
         self._limits = limits
         self._sockets = list(sockets)
         self._on_ready = on_ready
+        self._in_terminal = _in_terminal()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._watchdogs: list[threading.Timer] = []
         self._sweep_ticks = max(1, round(limits.sweep_s * 10))
 
@@ -96,6 +106,7 @@ class Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         self._count_descriptors()
+        self._loop = asyncio.get_running_loop()
         self._on_ready(self.url)
 
     async def on_tick(self, counter: int) -> bool:
@@ -135,12 +146,21 @@ class Server(uvicorn.Server):
             yield
             return
         before = {number: signal.signal(number, self.handle_exit) for number in HANDLED_SIGNALS}
+        if hasattr(signal, "SIGHUP"):
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hang_up)
         try:
             yield
         finally:
             # once stopping, a late signal must not turn the orderly end into a kill
             for number, handler in () if self.should_exit else before.items():
                 signal.signal(number, handler)
+
+    def _hang_up(self, sig: int, frame: FrameType | None) -> None:
+        """SIGHUP: somebody asks to read the configuration again, unless the terminal we were started in is gone."""
+        if self._in_terminal and not _in_terminal():
+            self.handle_exit(sig, frame)
+        elif isinstance(self._app, Reloadable) and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._app.reload)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain: new work is refused, running answers say goodbye within the time set, the rest is cut."""
@@ -279,6 +299,13 @@ def address_of(settings: Settings, sockets: Sequence[socket.socket]) -> str:
     port = sockets[0].getsockname()[1]
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{port}{settings.root_path}"
+
+
+def _in_terminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
 
 
 def is_endless(path: str) -> bool:
