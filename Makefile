@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TEST_DATA ?= $(CURDIR)/.cache/arena
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fmt docs bench models system clean
+.PHONY: help install run test check fmt docs bench models system npm clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,7 +17,7 @@ install: $(VENV)/.dev ## virtual environment with everything for running and tes
 run: $(VENV)/.run ## serve the arena on http://127.0.0.1:7860 (ARGS="--port 8000" passes options)
 	$(BIN)/python arena_app.py $(ARGS)
 
-test: check models system ## lint, types, and all tests with branch coverage (ARGS="-k chat" passes options to pytest)
+test: check models system npm ## lint, types, and all tests with branch coverage (ARGS="-k chat" passes options to pytest)
 	ARENA_TEST_DATA=$(TEST_DATA) $(BIN)/python -m pytest $(PYTEST_OPTIONS) $(ARGS)
 
 check: $(VENV)/.dev ## format, lint and types only
@@ -36,7 +36,7 @@ bench: $(VENV)/.dev ## measure the arena beside direct access to the same server
 	$(BIN)/python bench/run.py $(ARGS)
 
 clean: ## remove the virtual environment and every cache
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf $(VENV) tests/clients/node_modules .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
 
 # ---- below: what the targets above rest on
 
@@ -58,6 +58,12 @@ $(VENV)/.dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
 
 models: $(VENV)/.dev
 	ARENA_DATA=$(TEST_DATA) $(BIN)/python -m arena setup
+
+# the ollama client of npm, which one test runs as it is
+npm: tests/clients/node_modules/ollama
+tests/clients/node_modules/ollama: tests/clients/package.json
+	@{ command -v npm >/dev/null && npm install --prefix tests/clients --no-audit --no-fund --no-package-lock --silent && touch $@; } \
+	  || echo "note: the ollama package of npm cannot be installed: its test is skipped"
 
 system:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
