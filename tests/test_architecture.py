@@ -46,7 +46,7 @@ FLOORS: dict[str, set[str]] = {
     "server": {"exchange", "guard", "arena", "log", *CORE},
     "api": {"arena", "exchange", "fleet", "keys", "proxy", "streaming", *FEATURES, *CORE},
     "ui": {"arena", "streaming", *FEATURES, *CORE},
-    "app": {"guard", "api", "ui", "arena", "exchange", *CORE},
+    "app": {"guard", "api", "ui", "arena", "exchange", "proxy", *CORE},
     "cli": {"app", "server", "engine", "guard", "arena", "fleet", "keys", "log", "streaming", *CORE},
     "__main__": {"cli"},
 }

@@ -25,8 +25,12 @@ class Refused(Exception):
         self.headers = list(headers)
 
 
+Told = Callable[[str, str, ArenaError], tuple[Headers, bytes] | None]
+"""How clients of a path want to be told of an error, under the id of their request: further headers, and the body."""
+
+
 def error_body(error: ArenaError) -> bytes:
-    """The JSON every refused caller gets; it never repeats what the caller sent."""
+    """The JSON that refused callers get where nothing else is said; it never repeats what the caller sent."""
     return json.dumps({"error": error.message, "code": error.code}).encode()
 
 
@@ -35,9 +39,3 @@ async def answer(send: Send, status: int, headers: Headers, body: bytes) -> None
     start: Headers = [(b"content-length", b"%d" % len(body)), *headers]
     await send({"type": "http.response.start", "status": status, "headers": start})
     await send({"type": "http.response.body", "body": body})
-
-
-def refusal(refused: Refused, headers: Headers) -> tuple[int, Headers, bytes]:
-    """Status, headers and JSON body of a refusal; `headers` stand beside its own."""
-    error = refused.error
-    return error.status, [(b"content-type", b"application/json"), *refused.headers, *headers], error_body(error)

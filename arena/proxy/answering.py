@@ -11,13 +11,26 @@ from typing import Final
 from arena.errors import ArenaError
 from arena.exchange import Headers, Inbound, Sink
 from arena.proxy import headers as head
-from arena.proxy.dialect import JSON, Dialect, error_body
+from arena.proxy.dialect import JSON, Dialect, dialect_of, error_body
 from arena.proxy.failures import retry_headers
 from arena.proxy.reply import Reply
 
 log = logging.getLogger(__name__)
 
 BUG: Final = ArenaError("An unexpected error occurred")
+
+
+def turned_away(path: str, request_id: str, error: ArenaError) -> tuple[Headers, bytes] | None:
+    """Headers and JSON of a refusal at the door, where no route was looked for; None where the path is not ours."""
+    dialect = dialect_of(path)
+    if dialect == "native" and not path.startswith("/olla/"):
+        return None
+    ours = head.told(request_id, None, 0) + head.unrouted(_backend(dialect), "none", error.code)
+    return ours, error_body(dialect, error, request_id)
+
+
+def _backend(dialect: Dialect) -> str:
+    return "ollama" if dialect == "native" else "openai"
 
 
 class Answering:
@@ -101,7 +114,7 @@ class Answering:
         self._started = True
         inbound = self._inbound
         elapsed_s = asyncio.get_running_loop().time() - self._since_s
-        backend = "ollama" if self._dialect == "native" else "openai"
+        backend = _backend(self._dialect)
         ours = head.told(inbound.caller.request_id, None, elapsed_s)
         ours += head.unrouted(backend, "none", reason) if reason else head.answered(backend)
         if length is not None:

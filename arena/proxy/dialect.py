@@ -26,7 +26,7 @@ def dialect_of(path: str) -> Dialect:
     """The dialect that a client at `path` speaks, whether there is such a route or not."""
     if path.startswith("/olla/anthropic/") or "/v1/messages" in path:
         return "anthropic"
-    if "/v1/" in path:
+    if "/v1/" in path or path.startswith("/olla/openai"):
         return "responses" if path.endswith("/v1/responses") else "openai"
     return "native"
 
