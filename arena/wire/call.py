@@ -29,6 +29,41 @@ class Timeouts(Struct, frozen=True):
     total_s: float | None = 1800.0
 
 
+class Alarm:
+    """One timer for all calls of a connection, one after the other: it is only set where it would fire too late.
+
+    It may fire for nothing. In return, a call that ends in time has neither set nor cancelled anything.
+    """
+
+    __slots__ = ("_due_s", "_handle", "_loop", "call")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.call: Call | None = None
+        self._loop = loop
+        self._due_s = float("inf")
+        self._handle: asyncio.TimerHandle | None = None
+
+    def by(self, due_s: float) -> None:
+        """Have the call look what is due at `due_s` at the latest, on the loop's clock."""
+        if due_s < self._due_s:
+            if self._handle is not None:
+                self._handle.cancel()
+            self._due_s = due_s
+            self._handle = self._loop.call_at(due_s, self._fire)
+
+    def stop(self) -> None:
+        """Never fire again."""
+        self.call = None
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _fire(self) -> None:
+        self._due_s, self._handle = float("inf"), None
+        if self.call is not None:
+            self.call.look()
+
+
 class Call:
     """One request and its answer.
 
@@ -38,9 +73,9 @@ class Call:
     """
 
     __slots__ = (
+        "_alarm",
         "_connection",
         "_dialing",
-        "_due_s",
         "_end_s",
         "_head",
         "_limit_s",
@@ -48,7 +83,6 @@ class Call:
         "_paused",
         "_phase",
         "_since_s",
-        "_timer",
         "done",
         "endpoint",
         "headers",
@@ -90,8 +124,7 @@ class Call:
         self._since_s = loop.time()
         self._limit_s = timeouts.connect_s
         self._end_s = float("inf") if timeouts.total_s is None else self._since_s + timeouts.total_s
-        self._due_s = float("inf")
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm: Alarm | None = None
 
     @property
     def head(self) -> asyncio.Future[tuple[int, Headers]]:
@@ -156,6 +189,8 @@ class Call:
             connection.drop()
         if self._dialing is not None:
             self._dialing.cancel()
+        if self._alarm is not None:
+            self._alarm.stop()
         self._forget()
 
     def answer(self) -> Answer:
@@ -171,6 +206,11 @@ class Call:
         """The request goes out on `connection` now."""
         self._dialing = None
         self._connection = connection
+        if connection.alarm is None:
+            connection.alarm = self._alarm
+        else:
+            self._alarm = connection.alarm
+            self._alarm.call = self
 
     def sent(self) -> None:
         """It is on its way: from now on the endpoint's time runs."""
@@ -179,7 +219,7 @@ class Call:
 
     def detached(self) -> None:
         """The connection is no longer this call's: it died and another will be tried, or the answer is complete."""
-        self._connection = None
+        self._connection = self._alarm = None
 
     def began(self, status: int, headers: Headers) -> None:
         """The head is complete."""
@@ -205,32 +245,27 @@ class Call:
         """Enter a phase. The timer is only set anew if it would be late; otherwise it finds out itself what is due."""
         self._phase, self._limit_s = phase, limit_s
         self._since_s = self._loop.time()
-        due_s = min(self._since_s + limit_s, self._end_s)
-        if due_s < self._due_s:
-            self._arm(due_s)
+        if self._alarm is None:
+            self._alarm = Alarm(self._loop)
+            self._alarm.call = self
+        self._alarm.by(min(self._since_s + limit_s, self._end_s))
 
-    def _pause_again(self) -> None:
-        if self._paused and self._connection is not None:
-            self._connection.pause_reading()
-
-    def _arm(self, due_s: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._due_s = due_s
-        self._timer = self._loop.call_at(due_s, self._look)
-
-    def _look(self) -> None:
+    def look(self) -> None:
         """The timer has fired: is it really time? Being paused is the caller's slowness, not the endpoint's."""
         now_s = self._loop.time()
         if self._paused:
             self._since_s = now_s
         due_s = min(self._since_s + self._limit_s, self._end_s)
-        if due_s > now_s:
-            self._arm(max(due_s, now_s + 0.001))
+        if due_s > now_s and self._alarm is not None:
+            self._alarm.by(max(due_s, now_s + 0.001))
         elif self._phase == "rest":
             self.hang_up()
         else:
             self.fail(self._too_late(now_s))
+
+    def _pause_again(self) -> None:
+        if self._paused and self._connection is not None:
+            self._connection.pause_reading()
 
     def _too_late(self, now_s: float) -> ArenaError:
         name, limits = self.endpoint, self.timeouts
@@ -247,9 +282,9 @@ class Call:
 
     def _forget(self) -> None:
         """Drop everything that costs memory or could call back."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        alarm, self._alarm = self._alarm, None
+        if alarm is not None:
+            alarm.call = None
         self._dialing = self.on_data = self.request = None
         if self._head is not None and not self._head.done():
             self._end_head()

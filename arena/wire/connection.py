@@ -7,7 +7,7 @@ from typing import Protocol, cast
 
 from arena.errors import ArenaError, UpstreamBroken
 from arena.wire.answer import Answer
-from arena.wire.call import Call
+from arena.wire.call import Alarm, Call
 
 REST_BYTES = 64 * 1024
 """How much of a released answer may still come before its connection is given up."""
@@ -35,6 +35,7 @@ class Connection(asyncio.Protocol):
         "_room",
         "_time",
         "_transport",
+        "alarm",
         "idle_since_s",
     )
 
@@ -49,6 +50,7 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._time = loop.time
         self._call_soon = loop.call_soon
+        self.alarm: Alarm | None = None
         self.idle_since_s = 0.0
 
     @property
@@ -144,6 +146,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._lost(exc)
+        if self.alarm is not None:
+            self.alarm.stop()
         self.resume_writing()
         self._transport = None
         self._home.closed(self)
@@ -160,6 +164,8 @@ class Connection(asyncio.Protocol):
 
     def drop(self) -> None:
         """Close at once, whatever is under way; the call is not told."""
+        if self.alarm is not None:
+            self.alarm.stop()
         self._call = self._answer = None
         if self._transport is not None:
             self._transport.abort()
