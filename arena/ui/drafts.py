@@ -85,9 +85,4 @@ class Draft:
 
 def _line_offset(text: str, line: int) -> int:
     """Where line number `line` of `text` begins."""
-    if line == 0:
-        return 0
-    for number, newline in enumerate(_NEWLINE.finditer(text), 1):
-        if number == line:
-            return newline.end()
-    return len(text)
+    return [0, *(newline.end() for newline in _NEWLINE.finditer(text))][line]

@@ -166,6 +166,7 @@
 
   function tend() {
     markStates();
+    growing.forEach((draft, letter) => { if (draft.over && $(`col-${letter}`)?.dataset.live !== 'true') drop(draft, letter); });
     $('columns')?.closest('.tabitem')?.classList.add('compare-tab');
     document.querySelectorAll('.abot .thought-group').forEach((group) => mark(group.closest('.bot-row'), 'thought', ''));
     document.querySelectorAll('.thought-group button[aria-label=""]').forEach((button) => { button.ariaLabel = 'Show or hide the thought'; });
