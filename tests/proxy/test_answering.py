@@ -1,0 +1,160 @@
+"""The routes that we answer ourselves, on their way to the client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from arena.errors import ArenaError, ModelNotFound, ShuttingDown
+from arena.exchange import Inbound
+from arena.proxy.answering import Answering
+from arena.proxy.dialect import Dialect
+from arena.proxy.reply import Reply
+from tests.proxy.front import CALLER, Taken
+
+pytestmark = pytest.mark.anyio
+
+LINES = [(b"content-type", b"application/x-ndjson")]
+
+
+class Work:
+    """A reply in pieces that the test lets go, and one session over it."""
+
+    def __init__(
+        self, *, fault: BaseException | None = None, dialect: Dialect = "native", method: str = "POST"
+    ) -> None:
+        self.gate = asyncio.Event()
+        self.closed = False
+        self.asked = 0
+        self.fault = fault
+        self.taken = Taken()
+        self.ended = asyncio.Event()
+        inbound = Inbound(method, "/olla/ollama/api/pull", b"", [], CALLER)
+        self.session = Answering(inbound, dialect, self.taken, lambda _: self.ended.set())
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Two lines, the second behind the gate."""
+        try:
+            self.asked += 1
+            yield b'{"status":"a"}\n'
+            self.asked += 1
+            await self.gate.wait()
+            if self.fault is not None:
+                raise self.fault
+            yield b'{"status":"success"}\n'
+        finally:
+            self.closed = True
+
+    async def streamed(self) -> Reply:
+        """The reply in pieces."""
+        return Reply(200, LINES, self.pieces())
+
+    async def failed(self) -> Reply:
+        """No reply at all."""
+        assert self.fault is not None
+        raise self.fault
+
+    async def over(self) -> None:
+        """Wait until the session has ended."""
+        async with asyncio.timeout(5):
+            await self.ended.wait()
+
+
+async def turns(count: int = 5) -> None:
+    """Let everybody run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_pieces_go_out_as_they_come() -> None:
+    work = Work()
+    work.session.begin(work.streamed)
+    await work.taken.until(b"a")
+    assert not work.taken.over.is_set()
+    work.gate.set()
+    await work.over()
+    assert (work.taken.ended, len(work.taken.lines), work.closed) == (True, 2, True)
+    assert {"x-olla-request-id", "x-olla-endpoint", "x-olla-model", "x-olla-backend-type"} <= set(work.taken.headers)
+    assert "content-length" not in work.taken.headers
+
+
+async def test_a_slow_client_is_asked_for_nothing_more() -> None:
+    work = Work()
+    work.session.begin(work.streamed)
+    work.session.pause()
+    await work.taken.until(b"a")
+    await turns()
+    assert work.asked == 1
+    work.session.resume()
+    await turns()
+    assert work.asked == 2
+    work.session.left()
+    await work.over()
+    assert work.closed
+
+
+@pytest.mark.parametrize("started", [True, False])
+async def test_a_client_that_leaves_ends_the_work(started: bool) -> None:
+    work = Work()
+    work.session.begin(work.streamed)
+    if started:
+        await work.taken.until(b"a")
+    work.session.left()
+    await work.over()
+    assert not work.taken.over.is_set()
+    assert work.closed is started
+
+
+async def test_a_stream_that_fails_is_cut() -> None:
+    work = Work(fault=ArenaError("no luck"))
+    work.session.begin(work.streamed)
+    work.gate.set()
+    await work.over()
+    assert (work.taken.cut, work.taken.ended) == (True, False)
+
+
+async def test_an_error_is_told_in_the_dialect() -> None:
+    work = Work(fault=ModelNotFound("no such model"), dialect="openai")
+    work.session.begin(work.failed)
+    await work.over()
+    assert (work.taken.status, work.taken.json["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("started", [True, False])
+async def test_a_fault_of_ours_leaves_nobody_waiting(started: bool, caplog: pytest.LogCaptureFixture) -> None:
+    work = Work(fault=RuntimeError("a bug"))
+    work.session.begin(work.streamed if started else work.failed)
+    work.gate.set()
+    await work.over()
+    if started:
+        assert work.taken.cut
+    else:
+        assert (work.taken.status, work.taken.json["error"]) == (500, "An unexpected error occurred")
+        assert "bug" not in work.taken.body.decode()
+    assert "a fault in an answer" in caplog.text
+
+
+@pytest.mark.parametrize("started", [True, False])
+async def test_when_the_server_stops(started: bool) -> None:
+    work = Work()
+    work.session.begin(work.streamed)
+    if started:
+        await work.taken.until(b"a")
+    work.session.stop(ShuttingDown("The server is stopping"))
+    await work.over()
+    assert work.taken.cut is started
+    assert started or work.taken.json["code"] == "server_shutting_down"
+
+
+async def test_head_has_no_body() -> None:
+    work = Work(method="HEAD")
+
+    async def reply() -> Reply:
+        return Reply(200, [(b"x-olla-endpoint", b"a")], b"four")
+
+    work.session.begin(reply)
+    await work.over()
+    assert (work.taken.body, work.taken.headers["content-length"]) == (b"", "4")
+    assert work.taken.headers["x-olla-endpoint"] == "a"
