@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -16,60 +17,107 @@ from typing import Any
 import lab
 
 TOKEN = "bench-token-0123456789"
+MODEL = "bench-m0:1b"
 PROMPT = "Why is the sky blue?"
-Command = Callable[[int, int], list[str | Path]]
+LONG_PROMPT = f"{PROMPT} Answer in one sentence that a child understands, without formulas, and name the effect. "
+"""Makes a request of about 300 bytes."""
+PROXY = "/olla/ollama"
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Setup:
+    """What a case wants to stand behind a candidate. `max_in_flight` is the limit of each upstream; None: no limit."""
+
+    upstreams: int = 1
+    max_in_flight: int | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a candidate is to listen, and the ports of what stands behind it."""
+
+    port: int
+    upstreams: tuple[int, ...]
+    max_in_flight: int | None = None
+
+    @property
+    def urls(self) -> list[str]:
+        """The upstreams' addresses."""
+        return [f"http://127.0.0.1:{port}" for port in self.upstreams]
+
+
+Command = Callable[[Place], list[str | Path]]
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """One way from a client to the upstream. `command(port, upstream_port)`; None: straight at the upstream."""
+    """One way from a client to the upstream. `command` None: straight at the upstream.
+
+    `prefix` stands before Ollama's own paths; `chat` is the route that is asked where it is another one than those.
+    `scale` is the part of a case's requests that a slow candidate gets.
+    """
 
     name: str
     what: str
     command: Command | None
     merges: bool = True
-    env: Callable[[int, int], dict[str, str]] = lambda port, up: {}
+    env: Callable[[Place], dict[str, str]] = lambda place: {}
     header: str = ""
     health: str = ""
     missing: Callable[[], str | None] = lambda: None
+    prefix: str = ""
+    chat: str = ""
+    scale: float = 1
+    wait_s: float = 60
 
     @property
     def path(self) -> str:
         """The route that is asked."""
-        return "/api/stream_chat" if self.merges else "/api/chat"
+        return self.chat or ("/api/stream_chat" if self.merges else f"{self.prefix}/api/chat")
 
 
-def _arena_env(port: int, up: int) -> dict[str, str]:
+def _arena_env(place: Place) -> dict[str, str]:
+    data = Path(tempfile.mkdtemp(prefix="data-", dir=lab.BUILD))
+    if place.max_in_flight is not None:
+        hosts = "".join(f"  - {{url: {url}, max_in_flight: {place.max_in_flight}}}\n" for url in place.urls)
+        (data / "fleet.yaml").write_text(f"endpoints:\n{hosts}")
     return {
-        "ARENA_PORT": str(port),
-        "ARENA_ENDPOINTS": f"http://127.0.0.1:{up}",
+        "ARENA_PORT": str(place.port),
+        "ARENA_ENDPOINTS": ",".join(place.urls),
         "ARENA_ENGINE": "off",
-        "ARENA_DATA": tempfile.mkdtemp(prefix="data-", dir=lab.BUILD),
+        "ARENA_DATA": str(data),
         "ARENA_MAX_INSTANCES": "64",
         "ARENA_MAX_ANSWER_TOKENS": "1000000",
     }
 
 
-def _guarded_env(port: int, up: int) -> dict[str, str]:
-    return {**_arena_env(port, up), "WEB_CHAT_TOKEN": TOKEN}
+def _guarded_env(place: Place) -> dict[str, str]:
+    return {**_arena_env(place), "WEB_CHAT_TOKEN": TOKEN}
 
 
-def _arena(port: int, up: int) -> list[str | Path]:
+def _arena(place: Place) -> list[str | Path]:
     return [sys.executable, lab.ROOT / "arena_app.py"]
+
+
+def _arena_asgi(place: Place) -> list[str | Path]:
+    serve: list[str | Path] = [sys.executable, "-m", "uvicorn", "arena_app:app", "--app-dir", lab.ROOT]
+    port, quiet = ["--port", str(place.port)], ["--no-access-log", "--log-level", "warning"]
+    return [*serve, *port, "--http", "httptools", "--loop", "uvloop", *quiet]
 
 
 def _no_arena() -> str | None:
     return None if (lab.ROOT / "arena_app.py").exists() else "arena_app.py is not there"
 
 
-def _limit(port: int, up: int) -> list[str | Path]:
-    return [lab.BUILD / "limit_fan", str(port), str(up)]
+def _limit(place: Place) -> list[str | Path]:
+    return [lab.BUILD / "limit_fan", str(place.port), str(place.upstreams[0])]
 
 
-def _nginx(port: int, up: int) -> list[str | Path]:
+def _nginx(place: Place) -> list[str | Path]:
     text = (lab.HERE / "nginx.conf.in").read_text()
-    for key, value in (("BUILD", lab.BUILD), ("UPSTREAM", up), ("PORT", port)):
+    servers = " ".join(f"server 127.0.0.1:{port};" for port in place.upstreams)
+    for key, value in (("BUILD", lab.BUILD), ("SERVERS", servers), ("PORT", place.port), ("PREFIX", PROXY)):
         text = text.replace(f"@{key}@", str(value))
     (lab.BUILD / "nginx.conf").write_text(text)
     return ["nginx", "-c", lab.BUILD / "nginx.conf"]
@@ -79,11 +127,33 @@ def _no_nginx() -> str | None:
     return None if shutil.which("nginx") else "nginx is not installed"
 
 
+def _litellm_program() -> Path | None:
+    named = os.environ.get("ARENA_BENCH_LITELLM")
+    program = Path(named) / "bin" / "litellm" if named else None
+    return program if program is not None and program.exists() else None
+
+
+def _litellm(place: Place) -> list[str | Path]:
+    program = _litellm_program()
+    assert program is not None
+    hosts = [
+        {"model_name": MODEL, "litellm_params": {"model": f"ollama_chat/{MODEL}", "api_base": url}}
+        for url in place.urls
+    ]
+    settings = lab.BUILD / "litellm.json"  # YAML reads JSON
+    settings.write_text(json.dumps({"model_list": hosts, "litellm_settings": {"telemetry": False}}))
+    return [program, "--config", settings, "--host", "127.0.0.1", "--port", str(place.port), "--num_workers", "1"]
+
+
+def _no_litellm() -> str | None:
+    return None if _litellm_program() else "ARENA_BENCH_LITELLM names no environment with bin/litellm in it"
+
+
 def _peer(library: str) -> Candidate:
     return Candidate(
         library,
         f"textbook fan-out with {library}" + (" in threads" if library == "requests" else ""),
-        lambda port, up: [sys.executable, lab.HERE / "peers.py", library, str(port), f"http://127.0.0.1:{up}"],
+        lambda place: [sys.executable, lab.HERE / "peers.py", library, str(place.port), place.urls[0]],
         missing=lambda: None if importlib.util.find_spec(library) else f"{library} is not installed",
     )
 
@@ -93,7 +163,14 @@ CANDIDATES = {
     for each in (
         Candidate("direct", "client straight at the upstream, one connection a stream", None, merges=False),
         Candidate("limit_c", "the same fan-out in C, checks nothing: the limit", _limit),
-        Candidate("nginx", "nginx, one worker; cannot merge: single streams", _nginx, merges=False, missing=_no_nginx),
+        Candidate(
+            "nginx",
+            "nginx, one worker; cannot merge: single streams",
+            _nginx,
+            merges=False,
+            missing=_no_nginx,
+            prefix=PROXY,
+        ),
         Candidate("arena", "the arena as shipped", _arena, env=_arena_env, health="/api/health", missing=_no_arena),
         Candidate(
             "arena+token",
@@ -103,6 +180,38 @@ CANDIDATES = {
             header=f"Authorization: Bearer {TOKEN}",
             health="/api/health",
             missing=_no_arena,
+        ),
+        Candidate(
+            "proxy",
+            "the arena as shipped, asked at /olla/ollama: answered on the connection itself",
+            _arena,
+            merges=False,
+            env=_arena_env,
+            health="/api/health",
+            missing=_no_arena,
+            prefix=PROXY,
+        ),
+        Candidate(
+            "proxy asgi",
+            "the same application under plain uvicorn",
+            _arena_asgi,
+            merges=False,
+            env=_arena_env,
+            health="/api/health",
+            missing=_no_arena,
+            prefix=PROXY,
+        ),
+        Candidate(
+            "litellm",
+            "LiteLLM's proxy, one worker, no database; it translates, which is more work",
+            _litellm,
+            merges=False,
+            env=lambda place: {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"},
+            health="/health/liveliness",
+            missing=_no_litellm,
+            chat="/v1/chat/completions",
+            scale=0.02,
+            wait_s=120,
         ),
         _peer("aiohttp"),
         _peer("httpx"),
@@ -118,52 +227,58 @@ def fan_body(streams: int, word: str) -> str:
     return json.dumps({"history": history, "model_instances": instances})
 
 
-def chat_body(word: str) -> str:
-    """Ollama's own request for one stream."""
-    messages = [{"role": "user", "content": f"{PROMPT} {word}"}]
-    return json.dumps({"model": "bench-m0:1b", "messages": messages, "stream": True})
+def chat_body(word: str, stream: bool = True, prompt: str = PROMPT) -> str:
+    """Ollama's own request for one stream, or one whole answer."""
+    messages = [{"role": "user", "content": f"{prompt} {word}"}]
+    return json.dumps({"model": MODEL, "messages": messages, "stream": stream})
 
 
 class Target:
-    """A candidate with its own fresh upstream, both running. Close it (`with`) to stop them."""
+    """A candidate with its own fresh upstreams, all running. Close it (`with`) to stop them."""
 
-    def __init__(self, candidate: Candidate) -> None:
+    def __init__(self, candidate: Candidate, setup: Setup = Setup()) -> None:
         self.candidate = candidate
-        self.log = lab.BUILD / f"{candidate.name}.log"
-        self.up_port = lab.free_port()
-        self.upstream = lab.upstream(self.up_port)
+        self.log = lab.BUILD / f"{candidate.name.replace(' ', '-')}.log"
+        self.setup = setup
+        self.up_ports = [lab.free_port() for _ in range(setup.upstreams)]
+        self.upstreams: list[lab.Server] = []
         self.server: lab.Server | None = None
-        try:
-            self._start()
-        except lab.LabError:
-            self.upstream.stop()
-            raise
+        self._start()
+
+    @property
+    def up_port(self) -> int:
+        """The port of the first upstream."""
+        return self.up_ports[0]
 
     def _start(self) -> None:
-        if self.candidate.command is None:
-            self.port = self.up_port
-            return
-        self.port = lab.free_port()
-        self.server = lab.Server(
-            self.candidate.command(self.port, self.up_port),
-            self.port,
-            self.log,
-            self.candidate.env(self.port, self.up_port),
-            self.candidate.health,
-        )
+        try:
+            self.upstreams = [lab.upstream(port) for port in self.up_ports]
+            self.port = self.up_port if self.candidate.command is None else self._serve(self.candidate.command)
+        except lab.LabError:
+            self._stop()
+            raise
+
+    def _serve(self, command: Command) -> int:
+        place = Place(lab.free_port(), tuple(self.up_ports), self.setup.max_in_flight)
+        env, one = self.candidate.env(place), self.candidate
+        self.server = lab.Server(command(place), place.port, self.log, env, one.health, one.wait_s)
+        return place.port
+
+    def _stop(self) -> None:
+        for each in (self.server, *self.upstreams):
+            if each is not None:
+                each.stop()
+        self.server, self.upstreams = None, []
 
     def __enter__(self) -> Target:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.server:
-            self.server.stop()
-        self.upstream.stop()
+        self._stop()
 
     def restart(self) -> None:
-        """A fresh server and upstream: what a load left unfinished must not burden the next one."""
-        self.__exit__(None, None, None)
-        self.upstream = lab.upstream(self.up_port)
+        """A fresh server and upstreams: what a load left unfinished must not burden the next one."""
+        self._stop()
         self._start()
 
     def args(
@@ -184,11 +299,13 @@ class Target:
         return args
 
     def load(self, word: str, streams: int, at_once: int, requests: int, tokens: int | None, **flags: object) -> Json:
-        """One measured load; adds the server's CPU seconds meanwhile as `server_cpu_s` (None for direct)."""
+        """One measured load of streams."""
+        return self.measured(self.args(word, streams, at_once, requests, tokens, **flags))
+
+    def measured(self, args: list[object]) -> Json:
+        """One run of loadgen with the server's CPU seconds meanwhile as `server_cpu_s` (None for direct)."""
         before = self.server.cpu_s() if self.server else 0.0
-        result = lab.finish_load(
-            lab.start_load(self.port, *self.args(word, streams, at_once, requests, tokens, **flags))
-        )
+        result = lab.finish_load(lab.start_load(self.port, *args))
         result["server_cpu_s"] = self.server.cpu_s() - before if self.server else None
         return result
 

@@ -1,13 +1,15 @@
 /* loadgen: a bounded loopback HTTP/1.1 load client that checks every stream it reads (one process, epoll).
  *
  *   gcc -O2 -o loadgen loadgen.c
- *   loadgen PORT -b BODY [-p PATH] [-c CONNECTIONS] [-n REQUESTS] [-t SECONDS] [-r RAMP_MS] [-s STREAMS] [-e TOKENS]
- *           [-f KEY] [-H HEADER] [-x CUT_MS] [-w PAUSE_MS]
+ *   loadgen PORT [-m METHOD] [-b BODY] [-p PATH] [-c CONNECTIONS] [-n REQUESTS] [-t SECONDS] [-r RAMP_MS] [-s STREAMS]
+ *           [-e TOKENS] [-f KEY] [-k TEXT] [-H HEADER] [-a ADDRESS] [-x CUT_MS] [-w PAUSE_MS]
  *
  *   -c  requests in flight at once, each on its own kept-alive connection    -n  requests in all
  *   -t  stop after this many seconds, whatever is open                      -r  spread the first -c requests over so many ms
  *   -s  streams in one answer (lines say which by "instance_id":"m<number>")  -e  tokens each stream must have
  *   -f  key of the text in a line: token (default) or content                -H  one more request header
+ *   -k  answers are no streams: complete with status 200 and TEXT in it      -a  come from this address (127.x.y.z)
+ *   -m  POST (default), or a method that sends no body
  *   -x  hang up so many ms after sending, and print when                     -w  read nothing for so many ms after the first token
  * "__TAG__" in BODY becomes the request's number (1, 2 ...).
  *
@@ -52,7 +54,7 @@ static int ep, port, conns_n = 1, ramp, cut_ms, pause_ms, streams_n = 1, ncut;
 static long want_n = 1, expect_n = -1, started, finished, errors, non200, lines, inflight, dropped, tokens;
 static long complete, wrong, incomplete, failed, stray;
 static unsigned long long bytes;
-static const char *path = "/", *body = "", *header = "";
+static const char *method = "POST", *path = "/", *body = "", *header = "", *needle, *source;
 static char key[32] = "\"token\":";
 static C *cs;
 static Samples ttft, total, lat;
@@ -143,6 +145,7 @@ static void line(C *c, const char *p, size_t n, uint64_t t) {
     static char decoded[1 << 20];
     const char *e = p + n, *q;
     long which = 0;
+    if (n <= 2 && (*p == '\n' || *p == '\r')) return;   /* what ends a server-sent event */
     lines++;
     if (streams_n > 1 || (q = value(p, e, "\"instance_id\":"))) {
         q = value(p, e, "\"instance_id\":");
@@ -156,6 +159,7 @@ static void line(C *c, const char *p, size_t n, uint64_t t) {
         if (k) text(c, s, decoded, k, t);
     }
     if ((q = value(p, e, "\"done\":")) && *q == 't') s->done = 1;
+    if (n >= 12 && !memcmp(p, "data: [DONE]", 12)) s->done = 1;
     if ((q = value(p, e, "\"error\":")) && *q != 'n') s->failed = 1;
 }
 static void consume(C *c, const char *p, size_t n, uint64_t t) {
@@ -164,16 +168,22 @@ static void consume(C *c, const char *p, size_t n, uint64_t t) {
     while (p < e) {
         nl = memchr(p, '\n', e - p);
         size_t k = (nl ? nl + 1 : e) - p;
-        if (nl && !c->line_n) { line(c, p, k, t); p += k; continue; }
+        if (nl && !c->line_n && !needle) { line(c, p, k, t); p += k; continue; }
         if (c->line_n + k > c->line_cap) { c->line_cap = (c->line_n + k) * 2; c->line = realloc(c->line, c->line_cap); }
         memcpy(c->line + c->line_n, p, k); c->line_n += k; p += k;
-        if (nl) { line(c, c->line, c->line_n, t); c->line_n = 0; }
+        if (nl && !needle) { line(c, c->line, c->line_n, t); c->line_n = 0; }
     }
 }
 
 /* ---- requests ---- */
 static void begin(C *c);
 static void judge(C *c) {
+    if (needle) {
+        if (c->status == 200 && c->line_n && memmem(c->line, c->line_n, needle, strlen(needle))) complete++;
+        else if (c->status == 200 && c->line_n) wrong++;
+        else incomplete++;
+        return;
+    }
     for (int i = 0; i < streams_n; i++) {
         Stream *s = &c->streams[i];
         if (s->wrong) wrong++;
@@ -210,9 +220,10 @@ static void fill_in(C *c) {
         memcpy(w, num, k); w += k;
     }
     free(c->out);
-    c->out = malloc(strlen(b) + strlen(path) + strlen(header) + 256);
-    c->out_n = sprintf(c->out, "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s%sContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                       path, port, header, *header ? "\r\n" : "", strlen(b), b);
+    c->out = malloc(strlen(b) + strlen(path) + strlen(header) + strlen(method) + 256);
+    c->out_n = sprintf(c->out, "%s %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s%s", method, path, port, header, *header ? "\r\n" : "");
+    if (strcmp(method, "POST")) c->out_n += sprintf(c->out + c->out_n, "\r\n");
+    else c->out_n += sprintf(c->out + c->out_n, "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", strlen(b), b);
     c->out_off = 0;
     free(b);
 }
@@ -229,6 +240,12 @@ static void begin(C *c) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (source) {
+        struct sockaddr_in from = {.sin_family = AF_INET};
+        inet_pton(AF_INET, source, &from.sin_addr);
+        setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+        bind(c->fd, (void *)&from, sizeof from);
+    }
     connect(c->fd, (void *)&a, sizeof a);
     listen_for(c, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT);
 }
@@ -318,10 +335,11 @@ int main(int argc, char **argv) {
     int o;
     double secs = 30;
     signal(SIGPIPE, SIG_IGN);
-    while ((o = getopt(argc, argv, "p:b:c:n:t:r:s:e:f:H:x:w:")) != -1) switch (o) {
+    while ((o = getopt(argc, argv, "m:p:b:c:n:t:r:s:e:f:k:H:a:x:w:")) != -1) switch (o) {
         case 'p': path = optarg; break; case 'b': body = optarg; break; case 'c': conns_n = atoi(optarg); break;
         case 'n': want_n = atol(optarg); break; case 't': secs = atof(optarg); break; case 'r': ramp = atoi(optarg); break;
         case 's': streams_n = atoi(optarg); break; case 'e': expect_n = atol(optarg); break; case 'H': header = optarg; break;
+        case 'm': method = optarg; break; case 'k': needle = optarg; break; case 'a': source = optarg; break;
         case 'f': snprintf(key, sizeof key, "\"%s\":", optarg); break;
         case 'x': cut_ms = atoi(optarg); break; case 'w': pause_ms = atoi(optarg); break;
         default: return 2; }

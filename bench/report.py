@@ -1,4 +1,4 @@
-"""Medians over the rounds, the tables, and the gates."""
+"""Medians over the rounds, and the tables."""
 
 from __future__ import annotations
 
@@ -36,6 +36,19 @@ class Column:
     difference: bool = False
 
 
+FIRST = (
+    Column("p50_us", "first token p50 us", 0, "direct", difference=True),
+    Column("p99_us", "p99 us"),
+)
+HOLD = (
+    Column("alive", "alive"),
+    Column("complete", "complete and right"),
+    Column("kib_per_stream", "KiB a stream", 1),
+    Column("threads", "threads"),
+    Column("p50_us", "latency p50 us"),
+    Column("p99_us", "p99 us"),
+    Column("cpu_s", "CPU s", 1),
+)
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "burst": (
         Column("us_per_token", "CPU us a token", 2, "limit_c"),
@@ -49,19 +62,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("p50_us", "latency p50 us"),
         Column("p99_us", "p99 us"),
     ),
-    "first": (
-        Column("p50_us", "first token p50 us", 0, "direct", difference=True),
-        Column("p99_us", "p99 us"),
-    ),
-    "hold": (
-        Column("alive", "alive"),
-        Column("complete", "complete and right"),
-        Column("kib_per_stream", "KiB a stream", 1),
-        Column("threads", "threads"),
-        Column("p50_us", "latency p50 us"),
-        Column("p99_us", "p99 us"),
-        Column("cpu_s", "CPU s", 1),
-    ),
+    "first": FIRST,
+    "hold": HOLD,
     "cancel": (
         Column("freed", "freed"),
         Column("of", "of"),
@@ -87,6 +89,34 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("browser_percent", "rest of the browser", 1),
         Column("tokens_per_s", "slowest column, tokens/s", 1),
         Column("characters", "characters shown"),
+    ),
+    "proxy": (
+        Column("us_per_request", "CPU us a request", 1, "nginx"),
+        Column("requests_per_s", "requests/s"),
+        Column("p50_us", "p50 us"),
+        Column("p99_us", "p99 us"),
+    ),
+    "proxy-stream": (
+        Column("us_per_token", "CPU us a token", 2, "nginx"),
+        Column("tokens_per_s", "tokens/s"),
+        Column("p50_us", "latency p50 us"),
+        Column("p99_us", "p99 us"),
+    ),
+    "proxy-first": FIRST,
+    "proxy-hold": HOLD,
+    "proxy-recover": (
+        Column("requests", "requests"),
+        Column("failed", "failed"),
+        Column("failing_s", "s until none fails", 2),
+        Column("back_s", "s until it serves again", 2),
+    ),
+    "proxy-fair": (
+        Column("waited_answers", "waits so many answers", 2),
+        Column("waited_ms", "waits p50 ms", 1),
+        Column("worst_ms", "worst ms", 1),
+        Column("served_per_s", "answers/s", 1),
+        Column("flood_waited_ms", "flood waits p50 ms", 1),
+        Column("flood_per_s", "its answers/s", 1),
     ),
 }
 
@@ -167,79 +197,3 @@ def _compared(stat: Stat | None, base: Stat | None, column: Column) -> str:
     if stat is None or base is None or not base.median:
         return "-"
     return f"{stat.median - base.median:+,.0f}" if column.difference else f"{stat.median / base.median:.1f}"
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A promise about the arena: what was measured, and the limit it must keep."""
-
-    name: str
-    figure: float | None
-    limit: float
-    unit: str = ""
-    at_least: bool = False
-
-    def line(self) -> str:
-        """PASS or FAIL with the figure; "not run" without one."""
-        limit = f"({'>=' if self.at_least else '<='} {self.limit:g}{self.unit})"
-        if self.figure is None:
-            return f"not run  {self.name} {limit}"
-        kept = self.figure >= self.limit if self.at_least else self.figure <= self.limit
-        return f"{'PASS' if kept else 'FAIL'}     {self.name}: {self.figure:.4g}{self.unit} {limit}"
-
-
-def gates(results: Results, name: str = "arena") -> list[Gate]:
-    """Every promise, for one candidate."""
-
-    def median(case: str, load: str, key: str, who: str = name) -> float | None:
-        stat = results.stat(case, load, who, key)
-        return stat.median if stat else None
-
-    def worst(case: str, load: str, key: str) -> float | None:
-        stat = results.stat(case, load, name, key)
-        return stat.greatest if stat else None
-
-    def least(case: str, load: str, key: str) -> float | None:
-        stat = results.stat(case, load, name, key)
-        return stat.least if stat else None
-
-    def added_ms(load: str) -> float | None:
-        mine, direct = median("first", load, "p50_us"), median("first", load, "p50_us", "direct")
-        return None if mine is None or direct is None else (mine - direct) / 1000
-
-    def ratio(case: str, load: str) -> float | None:
-        mine, limit = median(case, load, "us_per_token"), median(case, load, "us_per_token", "limit_c")
-        return mine / limit if mine is not None and limit else None
-
-    troubled = [row for row in results.rows if row["candidate"] == name and (row["void"] or row.get("behind"))]
-    found = [
-        Gate("loads with anything lost, wrong or late", len(troubled), 0),
-        Gate("first token added over direct, 1 stream, median", added_ms("1"), 0.5, " ms"),
-        Gate("first token added over direct, 64 streams, median", added_ms("64"), 1, " ms"),
-        Gate("64 x 30 tokens/s, CPU over the C limit", ratio("rates", "64x30"), 4, "x"),
-    ]
-    found += [
-        Gate(f"burst {load}, CPU over the C limit", ratio("burst", load), 6, "x")
-        for load in ("k=2", "k=6", "k=16", "k=64")
-    ]
-    found += [
-        Gate("2,000 slow streams complete and right", least("hold", "2000", "complete"), 2000, "", at_least=True),
-        Gate("2,000 slow streams, memory a stream", median("hold", "2000", "kib_per_stream"), 32, " KiB"),
-    ]
-    for phase in ("streaming", "slow", "before first token"):
-        found += [
-            Gate(f"cut while {phase}: upstream freed, of 36", least("cancel", phase, "freed"), 36, "", at_least=True),
-            Gate(f"cut while {phase}: worst", worst("cancel", phase, "worst_ms"), 50, " ms"),
-        ]
-    slow = results.loads("slow")
-    of = median("disconnects", "all stages", "of")
-    found += [
-        Gate("slow readers: held for each", worst("slow", slow[0], "mib_per_reader") if slow else None, 8, " MiB"),
-        Gate("disconnects: freed", least("disconnects", "all stages", "freed"), of or 500, "", at_least=True),
-        Gate("disconnects: p99", worst("disconnects", "all stages", "p99_ms"), 100, " ms"),
-    ]
-    found += [
-        Gate(f"page, {load}: renderer", median("page", load, "renderer_percent"), 50, " % of a core")
-        for load in ("fresh", "with 4k tokens")
-    ]
-    return found

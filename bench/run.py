@@ -1,4 +1,4 @@
-"""The benchmark: python bench/run.py [CASE ...] [--rounds N] [--only NAME,NAME]
+"""The benchmark: python bench/run.py [CASE ...] [--rounds N] [--only NAME,NAME] [--awake] [--with-litellm]
 
 Every candidate gets a fresh server and upstream in every round, and every other round runs in reverse order. Loopback
 only; bounded in count and time; only processes started here are ended. See README.md for how to read the figures.
@@ -15,29 +15,56 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cases
 import disconnects
 import lab
 import page
-from candidates import CANDIDATES, Target
-from report import Results, gates, table
+import proxying
+from candidates import CANDIDATES, Setup, Target
+from gates import GATES
+from report import Results, table
 
-ALL = tuple(CANDIDATES)
+ALL = ("direct", "limit_c", "nginx", "arena", "arena+token", "aiohttp", "httpx", "requests")
 OURS = ("arena", "arena+token")
-FAST = ("direct", "limit_c", "nginx", *OURS, "aiohttp", "httpx")
+PROXIES = ("direct", "nginx", "proxy", "proxy asgi")
+LITELLM = "litellm"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is driven, through whom, and what stands behind them."""
+
+    body: Callable[[Target], Iterator[dict[str, Any]]]
+    candidates: tuple[str, ...]
+    setup: Setup = Setup()  # noqa: RUF009 - frozen
+
+
 CASES = {
-    "burst": (cases.burst, ALL),
-    "rates": (cases.rates, ALL),
-    "first": (cases.first, ALL),
-    "hold": (cases.hold, ALL),
-    "cancel": (cases.cancel, ALL),
-    "slow": (cases.slow, ("direct", "limit_c", *OURS, "aiohttp")),
-    "disconnects": (disconnects.run, OURS),
-    "page": (page.run, ("arena",)),
+    "burst": Case(cases.burst, ALL),
+    "rates": Case(cases.rates, ALL),
+    "first": Case(cases.first, ALL),
+    "hold": Case(cases.hold, ALL),
+    "cancel": Case(cases.cancel, ALL),
+    "slow": Case(cases.slow, ("direct", "limit_c", *OURS, "aiohttp")),
+    "disconnects": Case(disconnects.run, OURS),
+    "page": Case(page.run, ("arena",)),
+    "proxy": Case(proxying.small, (*PROXIES, LITELLM)),
+    "proxy-stream": Case(proxying.stream, (*PROXIES, LITELLM)),
+    "proxy-first": Case(cases.first, PROXIES),
+    "proxy-hold": Case(cases.hold, PROXIES),
+    "proxy-recover": Case(proxying.recover, ("nginx", "proxy", "proxy asgi"), Setup(upstreams=2)),
+    "proxy-fair": Case(proxying.fair, ("proxy", "proxy asgi"), Setup(max_in_flight=proxying.PLACES)),
 }
-NOISE = {"rates": "p50_us", "first": "p50_us", "burst": "tokens_per_s"}
+FOOTNOTES = {
+    LITELLM: "litellm translates every request and answer to OpenAI's form and back; it does more than the others."
+}
+NOISE = {"rates": "p50_us", "first": "p50_us", "burst": "tokens_per_s", "proxy": "p50_us", "proxy-first": "p50_us"}
 NOISY = 0.3
 SERVER = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "msgspec", "gradio")
 PEERS = ("aiohttp", "httpx", "requests")
@@ -82,13 +109,13 @@ class Run:
 
     def case(self, name: str) -> None:
         """All rounds of one case."""
-        body, usual = CASES[name]
-        wanted = [each for each in usual if (not self.only or each in self.only) and self._there(each)]
+        case = CASES[name]
+        wanted = [each for each in case.candidates if each in self.only and self._there(each)]
         for number in range(self.rounds):
             for candidate in wanted if number % 2 == 0 else reversed(wanted):
                 try:
-                    with Target(CANDIDATES[candidate]) as target:
-                        for row in body(target):
+                    with Target(CANDIDATES[candidate], case.setup) as target:
+                        for row in case.body(target):
                             self._record(name, candidate, number, row)
                 except (lab.LabError, OSError, subprocess.SubprocessError, page.Unavailable) as error:
                     trouble = f"{type(error).__name__}: {error}"[:200]
@@ -126,8 +153,11 @@ def main() -> int:
     parser.add_argument("case", nargs="*", choices=[*CASES, []], help="some of: " + " ".join(CASES) + " (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="some of: " + ",".join(CANDIDATES))
+    parser.add_argument("--awake", action="store_true", help="keep every core awake meanwhile (see README.md)")
+    parser.add_argument("--with-litellm", action="store_true", help="LiteLLM too, from $ARENA_BENCH_LITELLM")
     given = parser.parse_args()
-    only = tuple(part for part in given.only.split(",") if part)
+    usual = tuple(each for each in CANDIDATES if each != LITELLM or given.with_litellm)
+    only = tuple(part for part in given.only.split(",") if part) or usual
     if unknown := set(only) - set(CANDIDATES):
         parser.error(f"no such candidate: {', '.join(sorted(unknown))}")
     if why := lab.missing_tools():
@@ -138,18 +168,26 @@ def main() -> int:
     folder.mkdir(exist_ok=True)
     names = given.case or list(CASES)
     command = "python bench/run.py " + " ".join(sys.argv[1:])
-    print(f"{command}\n{machine()}\nload average before: {load_average()}", flush=True)
+    awake = "kept awake by a spinner on each (--awake)" if given.awake else "left to sleep between requests"
+    print(f"{command}\n{machine()}\ncores: {awake}; load average before: {load_average()}", flush=True)
     run = Run(only, given.rounds, folder / time.strftime("%Y%m%d-%H%M%S.jsonl"))
-    for name in names:
-        run.case(name)
+    with lab.Spinners() if given.awake else nullcontext():
+        for name in names:
+            run.case(name)
+    report(run, names)
+    return 0
+
+
+def report(run: Run, names: list[str]) -> None:
+    """Tables, noise and gates."""
     results = Results(run.rows)
     for name in names:
         print(f"\n## {name}\n\n{table(results, name, CANDIDATES)}")
-    print(f"\nload average after: {load_average()}; {given.rounds} rounds; median [least-greatest]; rows in {run.file}")
+    print("".join(f"\n{note}" for who, note in FOOTNOTES.items() if any(row["candidate"] == who for row in run.rows)))
+    print(f"load average after: {load_average()}; {run.rounds} rounds; median [least-greatest]; rows in {run.file}")
     print("\n".join(noise(results, names)) or "quiet: direct moved by less than 30 % everywhere")
-    for candidate in [each for each in OURS if any(row["candidate"] == each for row in run.rows)]:
-        print(f"\n## gates, {candidate}\n\n" + "\n".join(gate.line() for gate in gates(results, candidate)))
-    return 0
+    for candidate in [each for each in GATES if any(row["candidate"] == each for row in run.rows)]:
+        print(f"\n## gates, {candidate}\n\n" + "\n".join(gate.line() for gate in GATES[candidate](results, candidate)))
 
 
 if __name__ == "__main__":
