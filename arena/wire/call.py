@@ -46,10 +46,13 @@ class Alarm:
     def by(self, due_s: float) -> None:
         """Have the call look what is due at `due_s` at the latest, on the loop's clock."""
         if due_s < self._due_s:
-            if self._handle is not None:
-                self._handle.cancel()
-            self._due_s = due_s
-            self._handle = self._loop.call_at(due_s, self._fire)
+            self._set(due_s)
+
+    def _set(self, due_s: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._due_s = due_s
+        self._handle = self._loop.call_at(due_s, self._fire)
 
     def stop(self) -> None:
         """Never fire again."""
