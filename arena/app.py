@@ -11,7 +11,7 @@ from arena.api import include_api, internal
 from arena.api.proxy import include_proxy
 from arena.api.scopes import needs
 from arena.arena import Arena
-from arena.exchange import Begin
+from arena.exchange import Begin, Refusals
 from arena.guard import Guard
 from arena.proxy import turned_away
 from arena.settings import Settings
@@ -32,7 +32,8 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     api_direct = include_api(app, arena)
-    proxy = include_proxy(app, arena, internal.rows())
+    refusals = Refusals()
+    proxy = include_proxy(app, arena, internal.rows(refusals))
     if page:
         app = mount_page(app, arena)
 
@@ -50,6 +51,7 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
         keys=arena.keys,
         needs=needs(proxy.table),
         told=turned_away,
+        refusals=refusals,
         on_drain=drain,
         on_reload=arena.reload_soon,
     )

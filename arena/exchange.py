@@ -6,6 +6,7 @@ nobody waits, a slow client pauses the session, and a client that leaves ends it
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -39,6 +40,14 @@ class Inbound(Struct, frozen=True):
     query: bytes
     headers: Headers
     caller: Caller
+
+
+class Refusals:
+    """What was turned away at the door since the start, by the code of its error; `held` tells how many must wait."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.held: Callable[[], int] = lambda: 0
 
 
 class Sink(Protocol):

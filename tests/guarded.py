@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlencode
 
+from arena.exchange import Refusals
 from arena.guard import Guard
 from arena.guard.asgi import Message, Receive, Scope, Send
 from arena.settings import Settings
@@ -86,7 +87,14 @@ class House:
         self.clock = Clock()
         self.inside = Inside()
         self.drained = 0
-        self.guard = Guard(self.inside, Settings(**settings), on_drain=self._note_drain, clock=self.clock)
+        self.refusals = Refusals()
+        self.guard = Guard(
+            self.inside,
+            Settings(**settings),
+            refusals=self.refusals,
+            on_drain=self._note_drain,
+            clock=self.clock,
+        )
 
     def _note_drain(self) -> None:
         self.drained += 1

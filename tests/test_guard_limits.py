@@ -10,7 +10,7 @@ import pytest
 from arena.errors import SettingsError
 from arena.guard import rate as rate_module
 from arena.guard.asgi import Receive, Scope, Send
-from tests.guarded import BEARER, TOKEN, Answer, House, session_of
+from tests.guarded import BEARER, PAGE, TOKEN, Answer, House, session_of
 
 
 @pytest.fixture
@@ -254,3 +254,33 @@ async def test_one_ipv6_customer_is_one_caller() -> None:
 def test_wrong_proxy_in_settings_is_named() -> None:
     with pytest.raises(SettingsError, match="ARENA_TRUSTED_PROXIES"):
         House(trusted_proxies=("10.0.0.0/33",))
+
+
+@pytest.mark.anyio
+async def test_what_is_turned_away_is_counted_by_its_reason() -> None:
+    house = House(token=TOKEN, max_body_bytes=1024)
+    await house.ask("POST", "/api/chat", {**BEARER, "Content-Length": "1025"})
+    chunked = {**BEARER, "Transfer-Encoding": "chunked"}
+    await house.ask("POST", "/api/chat", chunked, body=[b"x" * 1025])
+    await house.ask("POST", "/api/chat", {**BEARER, "Origin": "http://elsewhere.example"})
+    await house.ask(headers={**BEARER, "Content-Encoding": "gzip"})
+    await house.ask(headers=BEARER)
+    await house.ask(headers=PAGE)  # a browser that is sent to sign in has done nothing wrong
+    assert house.refusals.counts == {"payload_too_large": 2, "forbidden": 1, "unsupported_media_type": 1}
+    assert house.refusals.held() == 0
+    for _ in range(9):
+        await house.ask(headers={"Authorization": "Bearer wrong"}, peer="192.0.2.1")
+    assert (await house.sign_in("wrong", peer="192.0.2.1")).status == 401
+    assert (await house.sign_in(peer="192.0.2.1")).status == 429
+    assert (house.refusals.counts["unauthorized"], house.refusals.counts["too_many_requests"]) == (10, 1)
+    assert house.refusals.held() == 1
+    house.clock.now += 61
+    assert house.refusals.held() == 0
+
+
+@pytest.mark.anyio
+async def test_requests_over_the_rate_are_counted() -> None:
+    house = House(token=TOKEN, host="0.0.0.0", allowed_hosts=("arena.example",))
+    for _ in range(32):
+        await house.ask(headers=BEARER, host="arena.example")
+    assert house.refusals.counts == {"too_many_requests": 2}

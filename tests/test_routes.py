@@ -11,6 +11,7 @@ import pytest
 
 from arena.api import internal
 from arena.app import create_app
+from arena.exchange import Refusals
 from arena.guard import PUBLIC_PATHS, Guard
 from arena.proxy.table import Table
 from arena.settings import load
@@ -115,7 +116,7 @@ def test_our_routes_are_all_classified(routes: list[tuple[str, frozenset[str]]])
     ours = {path for path, _ in routes[:page_begins]}
     assert {path for path in ours if not path.startswith("/olla/")} == OURS
     assert {path for path in ours if path.startswith("/olla/")} == {
-        path for _, path in Table(internal.rows()) if path.startswith("/olla/")
+        path for _, path in Table(internal.rows(Refusals())) if path.startswith("/olla/")
     }
     assert len(routes) > 80, "the page's own routes were not found"
     assert {"/config", "/gradio_api/queue/join", "/gradio_api/cancel", "/monitoring"} <= {path for path, _ in routes}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from arena import __version__
 from arena.api import figures
+from arena.exchange import Refusals
 from arena.fleet import Endpoint, Fleet
 from arena.fleet.book import Counts, Histogram
 from arena.names import canonical
@@ -16,6 +17,13 @@ from arena.types import ModelInfo
 Json = dict[str, Any]
 State = Literal["healthy", "degraded", "unhealthy"]
 RECENT_MODELS = 10
+VIOLATIONS = {
+    "rate_limits": "too_many_requests",
+    "size_limits": "payload_too_large",
+    "credentials": "unauthorized",
+    "permissions": "forbidden",
+}
+"""What callers were turned away for, each with the code of its error."""
 
 
 def usable(endpoint: Endpoint) -> bool:
@@ -49,18 +57,20 @@ class Snapshot:
         """When it was taken."""
         return figures.moment(self._at)
 
-    def status(self) -> Json:
-        """`/internal/status`."""
+    def status(self, refusals: Refusals) -> Json:
+        """`/internal/status`; `refusals` are what was turned away before it came here."""
+        held = refusals.held()
+        violations = {word: refusals.counts[code] for word, code in VIOLATIONS.items()}
         return {
             "timestamp": self.timestamp,
             "proxy": {"engine": "arena", "profile": "auto", "balancer": self._fleet.spec.strategy},
             "endpoints": [self._in_status(endpoint) for endpoint in self._ordered()],
             "security": {
-                "status": "normal",
-                "blocked_ips": 0,
-                "violations": {"rate_limits": 0, "size_limits": 0},
+                "status": "elevated" if held else "normal",
+                "blocked_ips": held,
+                "violations": violations,
             },
-            "system": self._system(),
+            "system": {**self._system(), "security_violations": sum(violations.values())},
             "queue": self._queue(),
         }
 
@@ -240,7 +250,6 @@ class Snapshot:
             "commit": "",
             "start_time": figures.moment(self._fleet.book.started_at),
             "active_connections": sum(endpoint.in_flight for endpoint in endpoints),
-            "security_violations": 0,
             "total_requests": totals.requests,
             "total_failures": totals.failed_requests,
             "has_traffic": totals.requests > 0,

@@ -10,6 +10,7 @@ import platform
 import sys
 import threading
 import time
+from functools import partial
 from hashlib import blake2s
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -20,7 +21,7 @@ from arena import __version__
 from arena.api import figures, unified
 from arena.api.fleet_status import Snapshot, state
 from arena.api.metrics import MEDIA_TYPE, exposition
-from arena.exchange import Headers, Inbound
+from arena.exchange import Headers, Inbound, Refusals
 from arena.proxy import Route, Rows
 from arena.proxy.reply import JSON, Action, Reply, Surroundings, json_reply
 from arena.proxy.table import Scope
@@ -35,9 +36,9 @@ async def health(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     return json_reply({"status": word}, 503 if word == "unhealthy" else 200, [(b"cache-control", b"no-store")])
 
 
-async def status(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
-    """Hosts, totals, queue."""
-    return _told(inbound, Snapshot(proxy.fleet).status())
+async def status(proxy: Surroundings, inbound: Inbound, body: bytes, refusals: Refusals | None = None) -> Reply:
+    """Hosts, totals, queue, and what was turned away at the door."""
+    return _told(inbound, Snapshot(proxy.fleet).status(refusals or Refusals()))
 
 
 async def endpoints(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
@@ -111,9 +112,9 @@ async def process(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     return json_reply(told)
 
 
-async def metrics(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+async def metrics(proxy: Surroundings, inbound: Inbound, body: bytes, refusals: Refusals | None = None) -> Reply:
     """Everything counted, for Prometheus."""
-    return Reply(200, [(b"content-type", MEDIA_TYPE)], exposition(proxy.fleet))
+    return Reply(200, [(b"content-type", MEDIA_TYPE)], exposition(proxy.fleet, refusals or Refusals()))
 
 
 async def version(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
@@ -161,11 +162,16 @@ _ACTIONS: Final[tuple[tuple[str, Action, Scope | None], ...]] = (
 _PATHS: Final = tuple(path for path, _, _ in _ACTIONS)
 
 
-def rows() -> Rows:
-    """All of these routes, for the proxy's table."""
+def rows(refusals: Refusals) -> Rows:
+    """All of these routes, for the proxy's table; `refusals` are those of the door that the server stands behind."""
+    actions: dict[str, Action] = {
+        **{path: action for path, action, _ in _ACTIONS},
+        "/internal/status": partial(status, refusals=refusals),
+        "/internal/metrics": partial(metrics, refusals=refusals),
+    }
     return {
         ("GET", "/olla/models/*"): Route("native", action=unified.one),
-        **{("GET", path): Route("native", scope=scope, action=action) for path, action, scope in _ACTIONS},
+        **{("GET", path): Route("native", scope=scope, action=actions[path]) for path, _, scope in _ACTIONS},
     }
 
 

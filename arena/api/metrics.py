@@ -11,6 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from arena import __version__
+from arena.api.fleet_status import VIOLATIONS
+from arena.exchange import Refusals
 from arena.fleet import Fleet
 from arena.fleet.book import OTHER, Counts, Histogram
 
@@ -20,18 +22,19 @@ MAX_MODELS: Final = 100
 BREAKER: Final = {"closed": 0, "half-open": 1, "open": 2}
 
 
-def exposition(fleet: Fleet) -> bytes:
-    """All figures of `fleet` as text."""
+def exposition(fleet: Fleet, refusals: Refusals) -> bytes:
+    """All figures of `fleet` as text, and what was turned away before it came there."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(FleetCollector(fleet))
+    registry.register(FleetCollector(fleet, refusals))
     return generate_latest(registry)
 
 
 class FleetCollector:
     """Reads the books and the endpoints when it is asked."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, refusals: Refusals) -> None:
         self._fleet = fleet
+        self._refusals = refusals
 
     def collect(self) -> Iterator[Metric]:
         """Every family of metrics."""
@@ -44,6 +47,7 @@ class FleetCollector:
         yield from self._states()
         yield from self._residents()
         yield from self._pins()
+        yield from self._door()
 
     def _traffic(self) -> Iterator[Metric]:
         """What was asked, by endpoint and model."""
@@ -140,6 +144,15 @@ class FleetCollector:
         ):
             family.add_metric([result], count)
         yield family
+
+    def _door(self) -> Iterator[Metric]:
+        """What did not come in."""
+        refused = CounterMetricFamily("arena_refusals", "Requests turned away at the door.", labels=["code"])
+        for code in (*VIOLATIONS.values(), *sorted(self._refusals.counts.keys() - set(VIOLATIONS.values()))):
+            refused.add_metric([code], self._refusals.counts[code])
+        held = GaugeMetricFamily("arena_addresses_held", "Addresses that wait after too many wrong tokens.")
+        held.add_metric([], self._refusals.held())
+        yield from (refused, held)
 
     def _by_endpoint_and_model(self) -> dict[tuple[str, str], Counts]:
         rows = self._fleet.book.rows

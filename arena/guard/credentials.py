@@ -53,6 +53,10 @@ class Credentials:
             )
         return key
 
+    def held(self) -> int:
+        """How many addresses have to wait, after too many wrong tokens."""
+        return self._failures.held()
+
     def sign_in(self, candidate: bytes, address: str) -> str:
         """Trade the token, or a key for everything, for a session. Raises Refused: 401, 403, 429."""
         key = self.check(candidate, address)
@@ -134,6 +138,10 @@ class Failures:
         while len(self._times) >= MAX_ADDRESSES:
             del self._times[next(iter(self._times))]
         self._times[address] = times
+
+    def held(self) -> int:
+        """How many addresses have to wait now."""
+        return sum(len(self._recent(address)) >= MAX_FAILURES for address in self._times)
 
     def _recent(self, address: str) -> list[float]:
         since = self._clock() - FAILURE_WINDOW_S

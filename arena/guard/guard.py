@@ -24,7 +24,7 @@ from arena.errors import (
     Unauthorized,
     UnsupportedMedia,
 )
-from arena.exchange import Begin, Connection, Headers, Inbound, Session
+from arena.exchange import Begin, Connection, Headers, Inbound, Refusals, Session
 from arena.guard.asgi import App, Message, Receive, Refused, Scope, Send, Told, answer, error_body
 from arena.guard.body import BoundedBody
 from arena.guard.credentials import Credentials, presented
@@ -65,7 +65,7 @@ class Guard:
     `needs` which scope a named key of `keys` must have for them (None: any key will do).
     `told` is how the clients of a path want to be told that they are refused, where they want it otherwise than plain.
     `on_drain` is called once when the server stops: it has every running answer end. `on_reload` has the configuration
-    read again. `clock` tells seconds.
+    read again. What is turned away is counted in `refusals`. `clock` tells seconds.
     Raises SettingsError for a wrong ARENA_CORS_ORIGINS or ARENA_TRUSTED_PROXIES.
     """
 
@@ -78,6 +78,7 @@ class Guard:
         keys: Keys | None = None,
         needs: Callable[[str, str], Right | None] = lambda method, path: "admin",
         told: Told = lambda path, request_id, error: None,
+        refusals: Refusals | None = None,
         on_drain: Callable[[], None] = lambda: None,
         on_reload: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
@@ -99,13 +100,17 @@ class Guard:
         self._proxies = networks(settings.trusted_proxies or (SPACE_PROXIES if on_a_space else ()))
         self._keys, self._needs = keys, needs
         self._credentials = Credentials(token, clock, keys)
+        self._refusals = refusals or Refusals()
+        self._refusals.held = self._credentials.held
         self._rated = settings.public or bool(settings.trusted_proxies)
         self._rate = Rate(120, 30, clock)
         # opening the page alone takes a dozen of these
         self._page_rate = Rate(600, 150, clock)
         self._answers = Answers(each=8, in_all=1000)
         self._headers = SafetyHeaders(on_a_space=on_a_space)
-        self._pages = OwnPages(self._credentials, self._headers, root_path=self._root_path, framed=on_a_space)
+        self._pages = OwnPages(
+            self._credentials, self._headers, self._refusals, root_path=self._root_path, framed=on_a_space
+        )
         self._body_limits = (
             *((prefix, BLOB_BYTES) for prefix in BLOBS),
             ("/olla/", PROXY_BODY_BYTES),
@@ -338,8 +343,8 @@ class Guard:
         kind = (b"content-type", b"application/json")
         return [kind, *headers, *refused.headers, *self._headers.own(request)], text
 
-    @staticmethod
-    def _note(request: Request, refused: Refused) -> None:
+    def _note(self, request: Request, refused: Refused) -> None:
+        address, code = request.address or "-", refused.error.code
+        self._refusals.counts[code] += 1
         if refused.error.status in (401, 403, 429):
-            address, code = request.address or "-", refused.error.code
             log.warning("refused %s %s from %s: %s", request.method, request.path[:200], address, code)

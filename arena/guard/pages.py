@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import parse_qs, quote
 
 from arena.errors import BadRequest, MethodNotAllowed, PayloadTooLarge
-from arena.exchange import Headers
+from arena.exchange import Headers, Refusals
 from arena.guard.asgi import Receive, Refused, Send, answer
 from arena.guard.credentials import COOKIE, SESSION_S, Credentials
 from arena.guard.headers import SafetyHeaders
@@ -33,8 +33,17 @@ Page = Callable[[Request, Receive, Send], Awaitable[None]]
 class OwnPages:
     """The routes the guard answers itself. `root_path` is the prefix browsers see, without a slash at its end."""
 
-    def __init__(self, credentials: Credentials, headers: SafetyHeaders, *, root_path: str, framed: bool) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        headers: SafetyHeaders,
+        refusals: Refusals,
+        *,
+        root_path: str,
+        framed: bool,
+    ) -> None:
         self._credentials = credentials
+        self._refusals = refusals
         self._headers = headers
         self._root_path = root_path
         self._framed = framed
@@ -87,6 +96,7 @@ class OwnPages:
             except Refused as refused:
                 log.warning("refused sign-in from %s: %s", request.address, refused.error.code)
                 error = refused.error
+                self._refusals.counts[error.code] += 1
                 await self._render(request, send, error.status, target, error.message, refused.headers)
                 return
             headers = self._cookie(request, session)

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from arena.api import figures, internal, metrics, unified
 from arena.errors import BadRequest, ModelNotFound, Unreachable
+from arena.exchange import Refusals
 from arena.fleet import Usage, Wanted
 from arena.fleet.book import OTHER
 from arena.proxy.reply import Action
@@ -125,6 +126,30 @@ async def test_the_systems_grade_follows_hosts_and_recent_requests() -> None:
         assert (await told(ground, internal.status))["system"]["status"] == "critical"
     async with grounds({}) as ground:
         assert (await told(ground, internal.status))["system"]["status"] == "critical"
+
+
+async def test_what_was_turned_away_at_the_door_is_told() -> None:
+    refusals = Refusals()
+    actions = {path: route.action for (_, path), route in internal.rows(refusals).items()}
+    status, exposition = actions["/internal/status"], actions["/internal/metrics"]
+    assert status is not None
+    assert exposition is not None
+    async with grounds(TWO) as ground:
+        before = await told(ground, status)
+        assert before["security"] == {
+            "status": "normal",
+            "blocked_ips": 0,
+            "violations": {"rate_limits": 0, "size_limits": 0, "credentials": 0, "permissions": 0},
+        }
+        refusals.counts.update(too_many_requests=3, payload_too_large=2, unauthorized=1, bad_request=7)
+        refusals.held = lambda: 1
+        after = await told(ground, status)
+        found = samples((await got(ground, exposition)).body)
+    assert (after["security"]["status"], after["security"]["blocked_ips"]) == ("elevated", 1)
+    assert after["security"]["violations"]["rate_limits"] == 3
+    assert (before["system"]["security_violations"], after["system"]["security_violations"]) == (0, 6)
+    assert found["arena_refusals_total", "code=bad_request"] == 7
+    assert (found["arena_refusals_total", "code=forbidden"], found["arena_addresses_held",]) == (0, 1)
 
 
 async def test_endpoints_are_ordered_by_priority_and_say_what_is_wrong() -> None:
@@ -298,7 +323,7 @@ async def test_metrics_have_a_bounded_number_of_labels(monkeypatch: pytest.Monke
         for times, model in enumerate(models):
             for _ in range(times + 1):
                 serve(ground, model, "a")
-        found = samples(metrics.exposition(ground.fleet))
+        found = samples(metrics.exposition(ground.fleet, Refusals()))
     counted = {
         key[2]: value for key, value in found.items() if key[0] == "arena_requests_total" and "success" in key[3]
     }
@@ -309,7 +334,7 @@ async def test_refused_requests_are_counted_without_an_endpoint() -> None:
     async with grounds(TWO) as ground:
         with pytest.raises(ModelNotFound):
             await ground.fleet.lease(Wanted(model="nowhere"))
-        found = samples(metrics.exposition(ground.fleet))
+        found = samples(metrics.exposition(ground.fleet, Refusals()))
         assert found["arena_requests_total", "endpoint=", f"model={OTHER}", "status=refused"] == 1
         stats = await told(ground, internal.model_stats, "include_endpoints=true")
         assert stats["endpoints"] == {}
@@ -429,7 +454,7 @@ def test_words_for_figures() -> None:
 
 
 async def test_every_route_is_in_the_proxys_table() -> None:
-    table = Table(internal.rows())
+    table = Table(internal.rows(Refusals()))
     for path in internal._PATHS:
         assert table.find("GET", path).action is not None
         assert table.find("HEAD", path).action is not None
