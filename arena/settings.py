@@ -110,7 +110,8 @@ class Settings(BaseSettings):
     management: bool | None = Field(
         None,
         validation_alias=_names("ARENA_MANAGEMENT"),
-        description="Allow pull, delete and unload (1 or 0). Default: yes, but no on a Hugging Face Space.",
+        description="Allow pull, delete and unload (1 or 0). Default: yes, but no on a Hugging Face Space; "
+        "through the proxy also no on a public address.",
     )
     registry_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         ("registry.ollama.ai", "hf.co", "huggingface.co"),
