@@ -14,6 +14,7 @@ ArenaError                500 internal
   Busy                    503 busy
     ShuttingDown          503 server_shutting_down
     NoEndpoint            503 no_endpoint
+    StoreUnavailable      503 store_unavailable  (disk full, locked, damaged, gone: nothing was saved)
   Stopped                 499 stopped            (the user's own wish; never an HTTP answer)
   UpstreamError           502 upstream_error     (carries endpoint and upstream_status)
     Unreachable           502 backend_unreachable
@@ -146,6 +147,12 @@ class NoEndpoint(Busy):
     """No endpoint is configured, or none answers."""
 
     default_code = "no_endpoint"
+
+
+class StoreUnavailable(Busy):
+    """The store cannot be read or written now. What was asked for is not saved; asking again is safe."""
+
+    default_code = "store_unavailable"
 
 
 class Stopped(ArenaError):

@@ -204,3 +204,50 @@ class PullJob(Struct, frozen=True, omit_defaults=True):
     total_bytes: int = 0
     error: str | None = None
     started_at: str = ""
+
+
+Verdict = Literal["a", "b", "tie", "both_bad"]
+
+
+class Style(Struct, frozen=True):
+    """What `style.counted` finds in one answer; of several turns, the sum."""
+
+    tokens: int = 0
+    headers: int = 0
+    lists: int = 0
+    bold: int = 0
+
+
+class Configuration(Struct, frozen=True):
+    """A contestant of the ratings. `id` is a hash of the model's digest (else its name), options and system prompt."""
+
+    id: str
+    model: str
+    digest: str | None = None
+    options: dict[str, Any] = {}
+    endpoint: str = ""
+    label: str = ""
+
+
+class Vote(Struct, frozen=True):
+    """One verdict on two answers. `at` is ISO 8601 in UTC; `voter` and `address` are pseudonyms, "" where unknown.
+
+    `blind`: the models were not known before the vote. `rated`: it counts for the ratings by default.
+    """
+
+    battle_id: str
+    at: str
+    configuration_a: str
+    configuration_b: str
+    model_a: str
+    model_b: str
+    verdict: Verdict
+    blind: bool = True
+    rated: bool = True
+    voter: str = ""
+    address: str = ""
+    category: str = ""
+    tags: tuple[str, ...] = ()
+    turns: int = 1
+    style_a: Style | None = None
+    style_b: Style | None = None

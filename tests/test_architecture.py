@@ -38,6 +38,8 @@ FLOORS: dict[str, set[str]] = {
     "openai": {"ollama", "wire", "streaming", "types", "errors"},
     "fleet": {"ollama", "openai", "wire", "streaming", *CORE},
     "proxy": {"exchange", "fleet", "log", "ollama", "wire", "streaming", *CORE},
+    "style": {"types"},
+    "store": CORE,
     "compare": {"fleet", "ollama", "openai", "streaming", "log", "names", "types", "errors"},
     "catalog": {"fleet", "streaming", "log", *CORE},
     "engine": {"wire", *CORE},
@@ -54,6 +56,7 @@ FLOORS: dict[str, set[str]] = {
 # Where a third-party library may be imported: a module, or a package and all in it. msgspec is everybody's.
 LIBRARIES: dict[str, set[str]] = {
     "aiodns": {"wire"},
+    "alembic": {"store"},
     "fastapi": {"api", "app", "ui", "engine"},
     "filelock": {"keys"},
     "gguf": {"engine"},
@@ -68,8 +71,10 @@ LIBRARIES: dict[str, set[str]] = {
     "pydantic": {"settings", "api", "fleet.config", "fleet.schema"},
     "pydantic_core": {"fleet.config"},
     "pydantic_settings": {"settings"},
+    "psycopg": {"store"},
     "requests": {"cli"},
     "rich": {"cli"},
+    "sqlalchemy": {"store"},
     "starlette": {"api", "app", "guard", "server", "ui", "engine"},
     "structlog": {"log"},
     "typer": {"cli"},
