@@ -140,6 +140,12 @@ class Settings(BaseSettings):
         validation_alias=_names("ARENA_MAX_BODY_BYTES"),
         description="Largest request body of the API, in bytes.",
     )
+    max_proxy_body_bytes: int = Field(
+        32 * 1024 * 1024,
+        ge=1024,
+        validation_alias=_names("ARENA_MAX_PROXY_BODY_BYTES"),
+        description="Largest request body that the proxy hands on, in bytes (files of models may be of any size).",
+    )
     max_upload_bytes: int = Field(
         20 * 1024 * 1024,
         ge=1024,

@@ -47,6 +47,16 @@ async def test_declared_body_over_the_limit_is_refused_unread(locked: House) -> 
 
 
 @pytest.mark.anyio
+async def test_the_limit_of_the_proxy_can_be_set() -> None:
+    house = House(max_proxy_body_bytes=2048)
+    for path in ("/olla/ollama/api/chat", "/v1/chat/completions"):
+        assert (await house.ask("POST", path, {"Content-Length": "2049"})).status == 413
+        assert (await house.ask("POST", path, {"Content-Length": "2048"})).status == 200
+    blob = f"/olla/ollama/api/blobs/sha256:{'0' * 64}"
+    assert (await house.ask("POST", blob, {"Content-Length": "2049"})).status == 200
+
+
+@pytest.mark.anyio
 async def test_chunked_body_is_counted_while_it_is_read(locked: House) -> None:
     house = House(token=TOKEN, max_body_bytes=1024)
     chunked = {**BEARER, "Transfer-Encoding": "Chunked"}

@@ -236,7 +236,7 @@ VARIABLES: Final[dict[str, tuple[str, Callable[[object], str]]]] = {
     "server.host": ("ARENA_HOST", _plain),
     "server.port": ("ARENA_PORT", _plain),
     "server.shutdown_timeout": ("ARENA_DRAIN", _in_seconds),
-    "server.request_limits.max_body_size": ("ARENA_MAX_BODY_BYTES", _in_bytes),
+    "server.request_limits.max_body_size": ("ARENA_MAX_PROXY_BODY_BYTES", _in_bytes),
     "server.cors.allowed_origins": ("ARENA_CORS_ORIGINS", _plain),
     "server.rate_limits.trusted_proxy_cidrs": ("ARENA_TRUSTED_PROXIES", _plain),
     "proxy.connection_timeout": ("ARENA_CONNECT_TIMEOUT", _in_seconds),

@@ -47,7 +47,6 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # files of the page: a browser fetches a hundred of them at once, and they cost next to nothing
 ASSETS: Final = ("/assets/", "/static/", "/svelte/", "/theme.css", "/favicon.ico", "/gradio_api/file=")
 PAGE: Final = "/gradio_api/"
-PROXY_BODY_BYTES: Final = 32 * 1024 * 1024
 # files of models, which nobody keeps in memory: they are handed on as they come
 BLOBS: Final = ("/olla/ollama/api/blobs/", "/olla/proxy/api/blobs/")
 BLOB_BYTES: Final = 1024**4
@@ -113,8 +112,8 @@ class Guard:
         )
         self._body_limits = (
             *((prefix, BLOB_BYTES) for prefix in BLOBS),
-            ("/olla/", PROXY_BODY_BYTES),
-            ("/v1/", PROXY_BODY_BYTES),
+            ("/olla/", settings.max_proxy_body_bytes),
+            ("/v1/", settings.max_proxy_body_bytes),
             (UPLOAD, settings.max_upload_bytes + FORM_OVERHEAD_BYTES),
             ("", settings.max_body_bytes),
         )

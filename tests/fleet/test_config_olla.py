@@ -100,7 +100,7 @@ def test_secrets_are_not_printed() -> None:
         ("server.host", "set ARENA_HOST=0.0.0.0"),
         ("server.port", "set ARENA_PORT=40114"),
         ("server.shutdown_timeout", "set ARENA_DRAIN=10"),
-        ("server.request_limits.max_body_size", "set ARENA_MAX_BODY_BYTES=104857600"),
+        ("server.request_limits.max_body_size", "set ARENA_MAX_PROXY_BODY_BYTES=104857600"),
         ("server.rate_limits.trusted_proxy_cidrs", "set ARENA_TRUSTED_PROXIES=10.0.0.0/8,127.0.0.1"),
         ("proxy.response_header_timeout", "set ARENA_FIRST_BYTE_TIMEOUT=300"),
         ("proxy.read_timeout", "set ARENA_IDLE_TIMEOUT=soon"),
@@ -182,5 +182,5 @@ def test_true_and_lists_are_written_as_variables_take_them() -> None:
     )
     assert comment(text, "server.host") == "set ARENA_HOST=a,b"
     assert comment(text, "server.port") == "set ARENA_PORT=true"
-    assert comment(text, "server.request_limits.max_body_size") == "set ARENA_MAX_BODY_BYTES=huge"
+    assert comment(text, "server.request_limits.max_body_size") == "set ARENA_MAX_PROXY_BODY_BYTES=huge"
     assert comment(text, "logging.format") == "set ARENA_LOG_FORMAT=json"
