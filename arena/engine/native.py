@@ -132,10 +132,11 @@ class Native:
         await reply.json(await self._embed(body, inputs))
 
     async def embeddings(self, request: Request, reply: Reply) -> None:
-        """POST /api/embeddings, the older form."""
+        """POST /api/embeddings, the older form; Ollama itself leaves all but the vector out."""
         body = await decoded(request, EmbedBody)
-        vectors = (await self._embed(body, [body.prompt] if body.prompt else []))["embeddings"]
-        await reply.json({"embedding": vectors[0] if vectors else []})
+        whole = await self._embed(body, [body.prompt] if body.prompt else [])
+        vectors = whole.pop("embeddings")
+        await reply.json({"embedding": vectors[0] if vectors else [], **whole})
 
     async def _embed(self, body: EmbedBody, inputs: list[str]) -> dict[str, Any]:
         if len(inputs) > MOST_INPUTS:

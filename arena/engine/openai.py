@@ -268,8 +268,7 @@ class _Chunks:
         choice: dict[str, Any] = {"index": 0}
         if self._chat:
             choice["message"] = {"role": "assistant", **self._content(piece)}
-            if piece.logprobs:
-                choice["logprobs"] = {"content": piece.logprobs}
+            choice["logprobs"] = {"content": piece.logprobs} if piece.logprobs else None
         else:
             choice["text"] = piece.text
         choice["finish_reason"] = self._reason(ending.reason)

@@ -94,23 +94,22 @@ async def v1_models(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply
 
 async def v1_model(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     """GET /v1/models/{id}, where the id may hold slashes. Raises ModelNotFound."""
-    model = inbound.path.partition("/v1/models/")[2]
-    models, headers = await _v1(proxy, inbound)
-    for entry in models:
-        if canonical(entry["id"]) == canonical(model):
-            return json_reply(entry, headers=[*headers, (b"x-olla-model", header_value(model))])
-    raise ModelNotFound(f"model '{model}' not found")
+    entry, headers = await _v1_one(proxy, inbound)
+    return json_reply(entry, headers=headers)
 
 
 async def anthropic_models(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     """GET /olla/anthropic/v1/models: the same models in Anthropic's form."""
     models, headers = await _v1(proxy, inbound)
-    data = [
-        {"type": "model", "id": entry["id"], "display_name": entry["id"], "created_at": _moment(entry.get("created"))}
-        for entry in models
-    ]
+    data = [_as_anthropics(entry) for entry in models]
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return json_reply({"data": data, "has_more": False, "first_id": first, "last_id": last}, headers=headers)
+
+
+async def anthropic_model(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+    """GET /olla/anthropic/v1/models/{id}: one of them. Raises ModelNotFound."""
+    entry, headers = await _v1_one(proxy, inbound)
+    return json_reply(_as_anthropics(entry), headers=headers)
 
 
 async def no_models(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
@@ -203,6 +202,21 @@ async def _v1(proxy: Surroundings, inbound: Inbound) -> tuple[list[Entry], Heade
             union.add(endpoint, entry, known.digest if known else "", apart=False)
     backend = b"ollama" if kinds_of(inbound) == NATIVE else b"openai"
     return union.entries(), [(b"x-olla-backend-type", backend), *headers]
+
+
+async def _v1_one(proxy: Surroundings, inbound: Inbound) -> tuple[Entry, Headers]:
+    """The one model that the path ends with. Raises ModelNotFound."""
+    model = inbound.path.partition("/v1/models/")[2]
+    models, headers = await _v1(proxy, inbound)
+    for entry in models:
+        if canonical(entry["id"]) == canonical(model):
+            return entry, [*headers, (b"x-olla-model", header_value(model))]
+    raise ModelNotFound(f"model '{model}' not found")
+
+
+def _as_anthropics(entry: Entry) -> Entry:
+    name = entry["id"]
+    return {"type": "model", "id": name, "display_name": name, "created_at": _moment(entry.get("created"))}
 
 
 def _digest(entry: Entry) -> str:

@@ -21,6 +21,7 @@ MAX_QUERY: Final = 2048
 
 ANY: Final = None
 OPENAI: Final = frozenset({"openai"})
+ENGINE: Final = frozenset({"engine"})
 ABSENT: Final = (
     "lmstudio", "lm-studio", "lm_studio", "vllm", "vllm-mlx", "sglang", "lmdeploy", "llamacpp", "lemonade", "litellm",
     "dmr", "omlx",
@@ -96,6 +97,10 @@ def _v1(kinds: frozenset[str] | None) -> dict[tuple[str, str], Route]:
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"):
         rows["POST", path] = _handed_on(path, "chat", kinds)
     rows["POST", "/v1/embeddings"] = _handed_on("/v1/embeddings", "embed", kinds)
+    # Ollama does not count
+    rows["POST", "/v1/messages/count_tokens"] = _handed_on(
+        "/v1/messages/count_tokens", "chat", ENGINE if kinds == NATIVE else ENGINE | OPENAI
+    )
     return rows
 
 
@@ -104,7 +109,7 @@ def _openai_only() -> dict[tuple[str, str], Route]:
     embedding = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/score", "/score", "/pooling")
     other = (
         "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/audio/speech", "/v1/images/generations",
-        "/v1/moderations", "/v1/messages/count_tokens", "/tokenize", "/detokenize", "/infill",
+        "/v1/moderations", "/tokenize", "/detokenize", "/infill",
     )  # fmt: skip
     return {
         **{("POST", path): _handed_on(path, "embed", OPENAI) for path in embedding},
@@ -124,10 +129,8 @@ class Table:
             ("/olla/proxy", {**_openai_only(), **_native(), **_v1(ANY)}),
         ):
             rows |= {(method, prefix + path): route for (method, path), route in part.items()}
-        rows["POST", "/olla/anthropic/v1/messages"] = _handed_on("/v1/messages", "chat", ANY)
-        rows["POST", "/olla/anthropic/v1/messages/count_tokens"] = _handed_on(
-            "/v1/messages/count_tokens", "chat", OPENAI
-        )
+        for path in ("/v1/messages", "/v1/messages/count_tokens"):
+            rows["POST", f"/olla/anthropic{path}"] = rows["POST", f"/olla/proxy{path}"]
         rows["GET", "/olla/anthropic/v1/models"] = Route("anthropic", action=merge.anthropic_models)
         rows |= {row: route for row, route in (more or {}).items() if not row[1].endswith("/*")}
         self._rows: Rows = rows
@@ -140,6 +143,7 @@ class Table:
             "/olla/openai/v1/models/": Route("openai", action=merge.v1_model),
             "/olla/openai-compatible/v1/models/": Route("openai", action=merge.v1_model),
             "/olla/proxy/v1/models/": Route("openai", action=merge.v1_model),
+            "/olla/anthropic/v1/models/": Route("anthropic", action=merge.anthropic_model),
             **{path[:-1]: route for (_, path), route in (more or {}).items() if path.endswith("/*")},
         }
         self._blob = {

@@ -181,6 +181,10 @@ async def test_openai_lists_and_single_models_with_slashes_in_their_ids() -> Non
 async def test_anthropic_lists_the_same_models() -> None:
     async with grounds({"a": ["tiny", "mistral:7b"]}) as ground:
         answer = (await ground.ask(merge.anthropic_models, "GET", "/olla/anthropic/v1/models")).json
+        one = await ground.ask(merge.anthropic_model, "GET", "/olla/anthropic/v1/models/Mistral:7b")
+        assert (one.json, one.headers["x-olla-model"]) == (answer["data"][0], "Mistral:7b")
+        with pytest.raises(ModelNotFound, match="'nowhere' not found"):
+            await ground.ask(merge.anthropic_model, "GET", "/olla/anthropic/v1/models/nowhere")
     assert (answer["first_id"], answer["last_id"], answer["has_more"]) == ("mistral:7b", "tiny:latest", False)
     assert answer["data"][0] == {
         "type": "model",
