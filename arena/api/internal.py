@@ -65,18 +65,8 @@ async def sticky(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
 
 
 async def translators(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
-    """Nothing is translated here: hosts are asked in the dialect in which we were asked."""
-    summary = {
-        "total_translators": 0,
-        "active_translators": 0,
-        "total_requests": 0,
-        "overall_success_rate": "N/A",
-        "total_passthrough": 0,
-        "total_translations": 0,
-        "total_streaming": 0,
-        "total_non_streaming": 0,
-    }
-    return json_reply({"timestamp": figures.moment(time.time()), "translators": [], "summary": summary})
+    """What Anthropic's clients asked. Nothing is translated: hosts are asked in the dialect in which we were asked."""
+    return json_reply({"timestamp": figures.moment(time.time()), **Snapshot(proxy.fleet).translators()})
 
 
 async def process(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
@@ -171,7 +161,10 @@ def rows(refusals: Refusals) -> Rows:
     }
     return {
         ("GET", "/olla/models/*"): Route("native", action=unified.one),
-        **{("GET", path): Route("native", scope=scope, action=actions[path]) for path, _, scope in _ACTIONS},
+        **{
+            ("GET", path): Route("native", scope=scope, action=actions[path], at_once=not path.startswith("/olla/"))
+            for path, _, scope in _ACTIONS
+        },
     }
 
 

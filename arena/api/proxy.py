@@ -70,6 +70,8 @@ class ProxyRoutes:
 
     async def _upload(self, route: ProxyRoute, inbound: Inbound, receive: Receive, send: Send) -> None:
         assert route.upload is not None
+        if not self._proxy.fleet.endpoints:
+            await self._proxy.settled()
         work = asyncio.ensure_future(route.upload(self._proxy, inbound, pieces(receive)))
         try:
             await asyncio.wait([work])

@@ -57,7 +57,9 @@ class Proxy:
                 check_path(inbound.path, inbound.query)
             route = self.table.find(inbound.method, inbound.path)
             if route.action is not None:
-                return self._answering(inbound, route, sink).begin(partial(route.action, self, inbound, body))
+                work = partial(route.action, self, inbound, body)
+                waits = not self.fleet.endpoints and not route.at_once
+                return self._answering(inbound, route, sink).begin(partial(self._later, work) if waits else work)
             asked = asked_in(inbound, body, sticks=self.fleet.spec.sticks)
             if not allowed(inbound, asked.model):
                 raise Forbidden("This key may not use that model", code="model_not_allowed")
@@ -84,6 +86,10 @@ class Proxy:
     def ended(self, session: Forward | Answering) -> None:
         """A request is over."""
         self._running.discard(session)
+
+    async def _later(self, work: Callable[[], Awaitable[Reply]]) -> Reply:
+        await self._settled()
+        return await work()
 
     def _answering(self, inbound: Inbound, route: Route, sink: Sink) -> Answering:
         answering = Answering(inbound, route.dialect, sink, self.ended)

@@ -36,7 +36,8 @@ _MODEL_LIST: Final = re.compile(r"/(?:api/v1|api/v0|engines/v1|v1)/models")
 class Route(Struct, frozen=True):
     """One way to answer. Without an `action` or `upload` it is handed on to an endpoint of one of `kinds`, at `target`.
 
-    `scope` is what a named key must have for it; None: any key will do.
+    `scope` is what a named key must have for it; None: any key will do. `at_once`: also while the server starts and it
+    is not known yet who answers.
     """
 
     dialect: Dialect
@@ -45,6 +46,7 @@ class Route(Struct, frozen=True):
     target: bytes = b""
     action: Action | None = None
     upload: Upload | None = None
+    at_once: bool = False
 
 
 class NotThisMethod(MethodNotAllowed):
@@ -65,7 +67,7 @@ def _handed_on(path: str, scope: Scope, kinds: frozenset[str] | None) -> Route:
 def _native() -> dict[tuple[str, str], Route]:
     """Ollama's own routes, relative to a prefix."""
     rows: dict[tuple[str, str], Route] = {
-        ("GET", path): Route("native", NATIVE, action=action)
+        ("GET", path): Route("native", NATIVE, action=action, at_once=action is merge.alive)
         for path, action in (
             ("/", merge.alive),
             ("", merge.alive),

@@ -160,13 +160,16 @@ async def test_at_the_very_start_a_request_waits_until_it_is_known_who_answers()
     async with front("a") as it:
         endpoints = it.fleet.endpoints
         it.fleet._endpoints = ()
-        answer = it.begin_chat("tiny", stream=False)
-        await asyncio.sleep(0)
-        assert answer.raw_headers == []
+        answer, listed = it.begin_chat("tiny", stream=False), it.begin("GET", "/olla/ollama/api/tags")
+        assert (await it.ask("GET", "/olla/ollama/")).status == 503
+        assert not answer.status
+        assert not listed.status
         it.fleet._endpoints = endpoints
         it.settled.set()
         await answer.over.wait()
         assert answer.status == 200
+        await listed.over.wait()
+        assert [entry["name"] for entry in listed.json["models"]] == ["tiny:latest"]
 
 
 # headers
