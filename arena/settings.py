@@ -75,6 +75,12 @@ class Settings(BaseSettings):
         validation_alias=_names("ARENA_DATA"),
         description="Folder for downloaded models and everything the arena keeps.",
     )
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias=_names("ARENA_DATABASE_URL"),
+        description="PostgreSQL database for votes and battles, postgresql://user:password@host/name. "
+        "Default: arena.sqlite3 in ARENA_DATA.",
+    )
     engine_models: Annotated[tuple[Path, ...], NoDecode] = Field(
         (),
         validation_alias=_names("ARENA_MODELS"),

@@ -39,6 +39,7 @@ FLOORS: dict[str, set[str]] = {
     "fleet": {"ollama", "openai", "wire", "streaming", *CORE},
     "proxy": {"exchange", "fleet", "log", "ollama", "wire", "streaming", *CORE},
     "style": {"types"},
+    "ratings": {"types", "errors"},
     "store": CORE,
     "compare": {"fleet", "ollama", "openai", "streaming", "log", "names", "types", "errors"},
     "catalog": {"fleet", "streaming", "log", *CORE},

@@ -1,0 +1,91 @@
+"""Votes counted by the database: what the ratings are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Select, Text, func, select, type_coerce
+
+from arena.store.tables import votes
+from arena.types import Verdict
+
+Detail = Literal["voter", "address", "day", "category"]
+DETAILS: Final[tuple[Detail, ...]] = ("voter", "address", "day", "category")
+
+
+class CellFilter(Struct, frozen=True):
+    """Which votes to count, and how finely. None takes all.
+
+    `since` and `until` are moments (ISO 8601, UTC; until is not included); `after` and `upto` are numbers of votes,
+    for counting what is new (upto is included). `details` adds columns to group by.
+    """
+
+    blind: bool | None = None
+    rated: bool | None = True
+    category: str | None = None
+    tag: str | None = None
+    voters: tuple[str, ...] | None = None
+    since: str | None = None
+    until: str | None = None
+    after: int = 0
+    upto: int | None = None
+    per: Literal["configuration", "model"] = "configuration"
+    details: tuple[Detail, ...] = ()
+
+
+class Cell(Struct, frozen=True):
+    """`count` equal votes: sides and verdict as they stood; the details that were not asked for are ""."""
+
+    a: str
+    b: str
+    verdict: Verdict
+    count: int
+    voter: str = ""
+    address: str = ""
+    day: str = ""
+    category: str = ""
+
+
+def conditions(wanted: CellFilter) -> list[ColumnElement[bool]]:
+    """What a vote must be like to be counted."""
+    found: list[ColumnElement[bool]] = []
+    for column in (votes.c.blind, votes.c.rated, votes.c.category):
+        if (value := getattr(wanted, column.name)) is not None:
+            found.append(column == value)
+    if wanted.tag is not None:
+        found.append(
+            type_coerce(votes.c.tags, Text).contains(msgspec.json.encode(wanted.tag).decode(), autoescape=True)
+        )
+    if wanted.voters is not None:
+        found.append(votes.c.voter.in_(wanted.voters))
+    if wanted.since is not None:
+        found.append(votes.c.at >= wanted.since)
+    if wanted.until is not None:
+        found.append(votes.c.at < wanted.until)
+    if wanted.after:
+        found.append(votes.c.number > wanted.after)
+    if wanted.upto is not None:
+        found.append(votes.c.number <= wanted.upto)
+    return found
+
+
+def counting(wanted: CellFilter) -> Select[Any]:
+    """The query that counts, in the order of Cell's fields as far as they are asked for."""
+    sides = (votes.c[f"{wanted.per}_a"], votes.c[f"{wanted.per}_b"])
+    details = {"voter": votes.c.voter, "address": votes.c.address, "category": votes.c.category}
+    more = [func.substr(votes.c.at, 1, 10).label("day") if name == "day" else details[name] for name in asked(wanted)]
+    by = (*sides, votes.c.verdict, *more)
+    return select(*by[:3], func.count(), *by[3:]).where(*conditions(wanted)).group_by(*by)
+
+
+def asked(wanted: CellFilter) -> tuple[Detail, ...]:
+    """The details in the order of their columns."""
+    return tuple(name for name in DETAILS if name in wanted.details)
+
+
+def cell(row: Sequence[Any], details: tuple[Detail, ...]) -> Cell:
+    """One row of that query."""
+    return Cell(*row[:4], **dict(zip(details, row[4:], strict=True)))

@@ -1,0 +1,210 @@
+"""The connection to SQLite or PostgreSQL: what makes a commit durable, who writes when, and errors in our words."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, exc, make_url, text
+
+from arena.errors import SettingsError, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 5.0
+"""How long a writer waits for its turn, and for a database that another process has locked."""
+
+RETRY_S = 2.0
+WRITER_LOCK = 0x6172656E61
+"""The number of the lock that writers of a PostgreSQL database take, so that votes become visible in their order."""
+
+_POSTGRES = {
+    "connect_timeout": int(PATIENCE_S),
+    "options": f"-c synchronous_commit=on -c lock_timeout={PATIENCE_S:.0f}s -c client_min_messages=warning",
+    "keepalives_idle": 30,
+}
+_REASONS = {
+    "SQLITE_FULL": "the disk is full",
+    "SQLITE_BUSY": "another process holds it locked",
+    "SQLITE_LOCKED": "another process holds it locked",
+    "SQLITE_READONLY": "its file cannot be written",
+    "SQLITE_CANTOPEN": "its file cannot be opened",
+    "SQLITE_CORRUPT": "its file is damaged; restore a backup",
+    "SQLITE_NOTADB": "its file is not a database; restore a backup",
+    "SQLITE_IOERR": "its disk reports errors",
+}
+
+
+class Database:
+    """One engine over one URL, with one writer at a time in this process, and in all others."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: sqlite:///path, or postgresql://... Raises SettingsError for any other; touches nothing yet."""
+        try:
+            parsed = make_url(url)
+        except exc.ArgumentError:
+            raise SettingsError("ARENA_DATABASE_URL must look like postgresql://user:password@host/name") from None
+        self.backend = parsed.get_backend_name()
+        self.file: Path | None = None
+        if self.backend == "sqlite" and parsed.database:
+            self.file = Path(parsed.database).absolute()
+        elif self.backend == "postgresql":
+            self._url = parsed.set(drivername="postgresql+psycopg")
+        else:
+            raise SettingsError("ARENA_DATABASE_URL must begin with postgresql:// (or sqlite:/// and a path)")
+        self._engine: Engine | None = None
+        self._writing = threading.Lock()
+
+    @property
+    def opened(self) -> bool:
+        """Has `open` succeeded, and `close` not been called since?"""
+        return self._engine is not None
+
+    def open(self) -> None:
+        """Connect; a SQLite file that is not there is made. Raises StoreUnavailable."""
+        if self.file is not None:
+            with _in_our_words():
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+                _checked(self.file)
+        self._engine = self._made()
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One consistent view. Raises StoreUnavailable."""
+        with _in_our_words(), self._connected() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is on the disk when the block has ended. Raises StoreUnavailable, and nothing is saved."""
+        if not self._writing.acquire(timeout=PATIENCE_S):
+            raise _unavailable("too many are writing")
+        try:
+            with _in_our_words(), self._connected() as connection:
+                connection = connection.execution_options(writes=True)
+                with connection.begin():
+                    if self.file is None:
+                        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": WRITER_LOCK})
+                    self._check_file(connection)
+                    yield connection
+                self._check_file(connection)
+        finally:
+            self._writing.release()
+
+    def _connected(self) -> Connection:
+        if self._engine is None:
+            raise _unavailable("it is not open")
+        return self._engine.connect()
+
+    def _made(self) -> Engine:
+        if self.file is None:
+            engine = create_engine(
+                self._url, pool_pre_ping=True, connect_args=_POSTGRES, isolation_level="REPEATABLE READ"
+            )
+            event.listen(engine, "begin", _mark_readers)
+            return engine
+        engine = create_engine("sqlite://", creator=self._sqlite, poolclass=QueuePool, pool_timeout=PATIENCE_S)
+        event.listen(engine, "begin", _begin)
+        return engine
+
+    def _sqlite(self) -> sqlite3.Connection:
+        """A connection to the file that is there: one that has vanished is never silently begun anew."""
+        assert self.file is not None
+        connection = sqlite3.connect(
+            f"{self.file.as_uri()}?mode=rw",
+            uri=True,
+            timeout=PATIENCE_S,
+            isolation_level=None,  # we say BEGIN ourselves
+            check_same_thread=False,
+        )
+        connection.executescript("PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
+        return connection
+
+    def _check_file(self, connection: Connection) -> None:
+        """An unlinked file takes writes that nobody will ever read. Raises StoreUnavailable when ours is gone."""
+        if self.file is None:
+            return
+        here = _identity(self.file)
+        known = connection.info.setdefault("file", here)
+        if here is None or here != known or not os.path.exists(f"{self.file}-wal"):
+            connection.invalidate()
+            raise _unavailable("its file has vanished or was exchanged while the arena runs; put it back and restart")
+
+
+def _begin(connection: Connection) -> None:
+    """Writers take their lock at once: one that began as a reader cannot wait for it."""
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _mark_readers(connection: Connection) -> None:
+    """A writer sees what the writer before it has committed; a reader sees one moment."""
+    if connection.get_execution_options().get("writes", False):
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _checked(file: Path) -> None:
+    """Make the file where there is none; make sure of one that is there."""
+    connection = sqlite3.connect(file, timeout=PATIENCE_S, isolation_level=None)
+    try:
+        ((mode,),) = connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        ((sound,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
+    finally:
+        connection.close()
+    if mode != "wal":
+        raise _unavailable("its folder cannot hold a write-ahead log (a network drive?)")
+    if sound != "ok":
+        raise _unavailable(_REASONS["SQLITE_CORRUPT"])
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """A fault of the database becomes StoreUnavailable; a mistake of ours stays what it is."""
+    try:
+        yield
+    except (exc.ProgrammingError, exc.IntegrityError, exc.DataError):
+        raise
+    except (exc.DBAPIError, exc.TimeoutError) as error:
+        raise _told(error.orig if isinstance(error, exc.DBAPIError) else error) from error
+    except (sqlite3.DatabaseError, OSError) as error:
+        raise _told(error) from error
+
+
+def _told(error: BaseException | None) -> StoreUnavailable:
+    name = getattr(error, "sqlite_errorname", "")
+    reason = next((reason for code, reason in _REASONS.items() if name.startswith(code)), None)
+    if reason is None and isinstance(error, OSError):
+        reason = "its folder cannot be used"
+    log.error("the store fails: %s", error)
+    return _unavailable(reason or "the database does not answer")
+
+
+def _unavailable(reason: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The store cannot be used now: {reason}. Nothing was saved; it is safe to try again.", retry_after_s=RETRY_S
+    )
+
+
+def pragma(connection: Connection, name: str) -> Any:
+    """The value of a pragma of SQLite."""
+    return connection.exec_driver_sql(f"PRAGMA {name}").scalar()

@@ -1,0 +1,278 @@
+"""The store's face: plain functions that block, for threads. What returns from a write is on the disk."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import threading
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, Table, func, select
+
+from arena.errors import Conflict
+from arena.settings import Settings
+from arena.store import cells as counted
+from arena.store.battles import Side, StoredBattle
+from arena.store.cells import Cell, CellFilter
+from arena.store.database import Database
+from arena.store.documents import Document, Kind, Snapshot
+from arena.store.migrations import migrate
+from arena.store.tables import battles, configurations, documents, facts, sides, snapshots, votes
+from arena.types import Configuration, Vote
+
+FILE = "arena.sqlite3"
+PAGE_ROWS = 5000
+"""Votes read from the database at a time: no reader holds a view open for long."""
+
+_VOTE_COLUMNS = [votes.c[name] for name in Vote.__struct_fields__]
+
+
+def url_of(settings: Settings) -> str:
+    """Where the settings want the store: ARENA_DATABASE_URL, else a SQLite file in ARENA_DATA."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    return f"sqlite:///{settings.data.absolute() / FILE}"
+
+
+def now() -> str:
+    """This moment as the store writes it: ISO 8601, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Store:
+    """Votes, battles, configurations, documents and snapshots over one database URL.
+
+    It opens itself at the first use. Every method may raise StoreUnavailable: then nothing was saved, and the same
+    call may be made again.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Raises SettingsError for a URL that is neither SQLite's nor PostgreSQL's; touches nothing yet."""
+        self.database = Database(url)
+        self._opening = threading.Lock()
+        self._salt = b""
+
+    @property
+    def exists(self) -> bool:
+        """Is there something to open already, that had better be sound? A database server counts as one."""
+        return self.database.file is None or self.database.file.exists()
+
+    def open(self) -> None:
+        """Connect, check, and bring the schema up to date; again is fine. Raises StoreUnavailable."""
+        with self._opening:
+            if self._salt:
+                return
+            self.database.open()
+            opened = False
+            try:
+                with self.database.writing() as connection:
+                    migrate(connection)
+                    self._salt = _salt_in(connection)
+                opened = True
+            finally:
+                if not opened:
+                    self.database.close()
+
+    def close(self) -> None:
+        """Let go of every connection; a later use opens it again."""
+        with self._opening:
+            self._salt = b""
+            self.database.close()
+
+    # ---- votes
+
+    def add_vote(
+        self, vote: Vote, battle: StoredBattle | None = None, contestants: Iterable[Configuration] = ()
+    ) -> Vote:
+        """Keep a vote, with its battle and the configurations it is about; returns what is kept.
+
+        The same vote again is kept once. Raises Conflict where this voter has voted otherwise on this battle.
+        """
+        self.open()
+        with self.database.writing() as connection:
+            kept = _vote(connection, vote.battle_id, vote.voter)
+            if kept is not None:
+                if kept.verdict != vote.verdict:
+                    raise Conflict("This battle has your vote already, and it was another one.", code="voted")
+                return kept
+            fought = [side.configuration for side in battle.sides.values()] if battle else []
+            for each in (*contestants, *fought):
+                _keep_once(connection, configurations, {"id": each.id}, msgspec.structs.asdict(each))
+            if battle is not None:
+                _keep_battle(connection, battle)
+            connection.execute(votes.insert().values(**_row_of(vote)))
+        return vote
+
+    def add_votes(self, many: Iterable[Vote], contestants: Iterable[Configuration] = ()) -> int:
+        """Keep votes that come from elsewhere, all or none; those that are here already are left out; how many?"""
+        self.open()
+        with self.database.writing() as connection:
+            for each in contestants:
+                _keep_once(connection, configurations, {"id": each.id}, msgspec.structs.asdict(each))
+            here = {tuple(row) for row in connection.execute(select(votes.c.battle_id, votes.c.voter))}
+            new: dict[tuple[str, str], Vote] = {}
+            for vote in many:
+                if (key := (vote.battle_id, vote.voter)) not in here:
+                    new.setdefault(key, vote)
+            if new:
+                connection.execute(votes.insert(), [_row_of(vote) for vote in new.values()])
+        return len(new)
+
+    def vote(self, battle_id: str, voter: str) -> Vote | None:
+        """The vote of `voter` on a battle."""
+        self.open()
+        with self.database.reading() as connection:
+            return _vote(connection, battle_id, voter)
+
+    def votes(self, since: int = 0) -> Iterator[tuple[int, Vote]]:
+        """All votes with their numbers, ascending, after the number `since`."""
+        self.open()
+        while True:
+            query = select(votes.c.number, *_VOTE_COLUMNS).where(votes.c.number > since)
+            with self.database.reading() as connection:
+                rows = connection.execute(query.order_by(votes.c.number).limit(PAGE_ROWS)).all()
+            for number, *values in rows:
+                yield number, _vote_of(values)
+            if len(rows) < PAGE_ROWS:
+                return
+            since = rows[-1][0]
+
+    def last_number(self) -> int:
+        """The number of the latest vote; 0 before the first."""
+        self.open()
+        with self.database.reading() as connection:
+            return int(connection.execute(select(func.max(votes.c.number))).scalar() or 0)
+
+    def cells(self, wanted: CellFilter = CellFilter()) -> list[Cell]:  # noqa: B008 - it is frozen
+        """Equal votes counted by the database."""
+        self.open()
+        details = counted.asked(wanted)
+        with self.database.reading() as connection:
+            return [counted.cell(row, details) for row in connection.execute(counted.counting(wanted))]
+
+    def configurations(self) -> dict[str, Configuration]:
+        """Every configuration that was voted on, by id."""
+        self.open()
+        with self.database.reading() as connection:
+            return {row.id: Configuration(*row) for row in connection.execute(select(configurations))}
+
+    def battle(self, battle_id: str) -> StoredBattle | None:
+        """A kept battle."""
+        self.open()
+        told = select(sides, configurations).join(configurations).where(sides.c.battle_id == battle_id)
+        with self.database.reading() as connection:
+            found = connection.execute(select(battles).where(battles.c.id == battle_id)).one_or_none()
+            rows = connection.execute(told.order_by(sides.c.side)).all()
+        if found is None:
+            return None
+        of = {row.side: Side(Configuration(*row[6:]), *map(tuple, row[3:6])) for row in rows}
+        return StoredBattle(found.id, found.at, found.mode, tuple(found.prompts), of)
+
+    # ---- documents
+
+    def save(self, document: Document) -> None:
+        """Keep a conversation or a preset; one with the same kind, owner and id is replaced."""
+        self.open()
+        with self.database.writing() as connection:
+            connection.execute(documents.delete().where(*_named(document.kind, document.owner, document.id)))
+            connection.execute(documents.insert().values(**msgspec.structs.asdict(document)))
+
+    def document(self, kind: Kind, owner: str, document_id: str) -> Document | None:
+        """One document of `owner`."""
+        self.open()
+        with self.database.reading() as connection:
+            row = connection.execute(select(documents).where(*_named(kind, owner, document_id))).one_or_none()
+        return None if row is None else Document(*row)
+
+    def documents(self, kind: Kind, owner: str) -> list[Document]:
+        """All of a kind that `owner` has kept, the latest first."""
+        self.open()
+        query = select(documents).where(documents.c.kind == kind, documents.c.owner == owner)
+        with self.database.reading() as connection:
+            return [Document(*row) for row in connection.execute(query.order_by(documents.c.at.desc()))]
+
+    def forget(self, kind: Kind, owner: str, document_id: str) -> bool:
+        """Delete a document; was there one?"""
+        self.open()
+        with self.database.writing() as connection:
+            return bool(connection.execute(documents.delete().where(*_named(kind, owner, document_id))).rowcount)
+
+    # ---- snapshots
+
+    def add_snapshot(self, last_vote: int, content: Any) -> Snapshot:
+        """Keep what the ratings say now, after the vote with the number `last_vote`."""
+        self.open()
+        at = now()
+        with self.database.writing() as connection:
+            made = connection.execute(snapshots.insert().values(at=at, last_vote=last_vote, content=content))
+        (number,) = made.inserted_primary_key or (0,)
+        return Snapshot(number, at, last_vote, content)
+
+    def snapshots(self, last: int | None = None) -> list[Snapshot]:
+        """The snapshots in their order; at most the `last` ones."""
+        self.open()
+        query = select(snapshots).order_by(snapshots.c.number.desc()).limit(last)
+        with self.database.reading() as connection:
+            return [Snapshot(*row) for row in reversed(connection.execute(query).all())]
+
+    # ---- pseudonyms
+
+    def pseudonym(self, identity: str) -> str:
+        """A name under which `identity` can be counted but not found out, as long as the store lasts; "" stays ""."""
+        if not identity:
+            return ""
+        self.open()
+        return hmac.digest(self._salt, identity.encode(), sha256).hex()[:16]
+
+
+def _salt_in(connection: Connection) -> bytes:
+    _keep_once(connection, facts, {"name": "salt"}, {"name": "salt", "value": secrets.token_hex(32)})
+    return bytes.fromhex(connection.execute(select(facts.c.value).where(facts.c.name == "salt")).scalar_one())
+
+
+def _keep_once(connection: Connection, table: Table, key: dict[str, str], row: dict[str, Any]) -> None:
+    """Insert a row unless its key is there; writers come one at a time, so nobody can be between."""
+    found = select(1).where(*(table.c[name] == value for name, value in key.items())).select_from(table)
+    if connection.execute(found).first() is None:
+        connection.execute(table.insert().values(**row))
+
+
+def _keep_battle(connection: Connection, battle: StoredBattle) -> None:
+    if connection.execute(select(1).select_from(battles).where(battles.c.id == battle.id)).first() is not None:
+        return
+    connection.execute(
+        battles.insert().values(id=battle.id, at=battle.at, mode=battle.mode, prompts=list(battle.prompts))
+    )
+    for name, side in battle.sides.items():
+        connection.execute(
+            sides.insert().values(
+                battle_id=battle.id,
+                side=name,
+                configuration_id=side.configuration.id,
+                answers=side.answers,
+                metrics=side.metrics,
+                manifests=side.manifests,
+            )
+        )
+
+
+def _row_of(vote: Vote) -> dict[str, Any]:
+    return msgspec.structs.asdict(vote)
+
+
+def _vote(connection: Connection, battle_id: str, voter: str) -> Vote | None:
+    query = select(*_VOTE_COLUMNS).where(votes.c.battle_id == battle_id, votes.c.voter == voter)
+    row: Row[Any] | None = connection.execute(query).one_or_none()
+    return None if row is None else _vote_of(list(row))
+
+
+def _vote_of(values: list[Any]) -> Vote:
+    return msgspec.convert(dict(zip(Vote.__struct_fields__, values, strict=True)), Vote)
+
+
+def _named(kind: Kind, owner: str, document_id: str) -> tuple[Any, ...]:
+    return documents.c.kind == kind, documents.c.owner == owner, documents.c.id == document_id
