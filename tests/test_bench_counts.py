@@ -1,4 +1,4 @@
-"""The counts of the benchmark as tests: nothing lost, all alive, all cut, through the arena as shipped.
+"""The counts of the benchmark as tests: nothing lost, all alive, all cut, through the arena and the proxy as shipped.
 
 No times are asserted, machines are shared; those are the gates that `python bench/run.py` prints.
 """
@@ -23,6 +23,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("fake_ollama", "loadgen")
 STREAMS = 200
 DEADLINE_S = 30.0
+PLACES = 2
+ARENA: list[str | Path] = [sys.executable, ROOT / "arena_app.py"]
+ASGI: list[str | Path] = [
+    *(sys.executable, "-m", "uvicorn", "arena_app:app", "--app-dir", ROOT),
+    *("--port", "0", "--http", "httptools", "--loop", "uvloop", "--no-access-log"),
+]
+ANSWER = "The quick brown fox jumps over the lazy dog."
+"""What the fake server says when it is not to stream."""
 PHASES = {
     "streaming": "bench-d20000-n4000",
     "slow": "bench-d2000000-n10",
@@ -51,14 +59,37 @@ def servers(programs: Path) -> Iterator[Servers]:
     """The fake Ollama and the arena before it, as two processes."""
     with ExitStack() as stack:
         upstream = stack.enter_context(running([programs / "fake_ollama", "0", "16"], {}, "listening on "))
-        environment = {
-            "ARENA_PORT": "0",
-            "ARENA_ENDPOINTS": upstream,
-            "ARENA_ENGINE": "off",
-            "ARENA_DATA": str(programs / "data"),
-        }
-        arena = stack.enter_context(running([sys.executable, ROOT / "arena_app.py"], environment, "running on "))
+        arena = stack.enter_context(running(ARENA, settings(programs / "data", upstream), "running on "))
         yield Servers(programs / "loadgen", upstream, arena)
+
+
+@pytest.fixture(scope="module", params=["connection", "asgi"])
+def proxy(request: pytest.FixtureRequest, servers: Servers, programs: Path) -> Iterator[Servers]:
+    """The proxy before the same fake Ollama: answered on the connection itself, and under plain uvicorn."""
+    if request.param == "connection":
+        yield servers
+        return
+    with running(ASGI, settings(programs / "asgi", servers.upstream), "running on ") as address:
+        yield Servers(servers.loadgen, servers.upstream, address.split()[0])
+
+
+@pytest.fixture(scope="module")
+def fleet(programs: Path) -> Iterator[Fleet]:
+    """The proxy before two fake Ollamas with two places each, of which the second can be ended and started again."""
+    with ExitStack() as stack:
+        one = stack.enter_context(running([programs / "fake_ollama", "0", "16"], {}, "listening on "))
+        other = stack.enter_context(running([programs / "fake_ollama", "0", "16"], {}, "listening on "))
+        environment = settings(programs / "fleet", "")
+        data = Path(environment["ARENA_DATA"])
+        data.mkdir()
+        hosts = "".join(
+            f"  - {{name: {name}, url: {url}, max_in_flight: {PLACES}, check_interval: 200ms}}\n"
+            for name, url in (("one", one), ("other", other))
+        )
+        (data / "fleet.yaml").write_text(f"endpoints:\n{hosts}")
+        program: list[str | Path] = [programs / "fake_ollama", other.rpartition(":")[2], "16"]
+        arena = stack.enter_context(running(ARENA, environment, "running on "))
+        yield Fleet(Servers(programs / "loadgen", one, arena), Servers(programs / "loadgen", other, arena), program)
 
 
 class Servers:
@@ -75,17 +106,63 @@ class Servers:
             "history": [{"role": "user", "content": f"Why is the sky blue? {word}"}],
             "model_instances": [{"id": f"m{i}", "model": f"bench-m{i}:1b"} for i in range(streams)],
         }
-        port = self.arena.rpartition(":")[2]
-        command = [self.loadgen, port, "-p", "/api/stream_chat", "-b", json.dumps(body), "-s", streams, *flags]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=60, check=True)
-        return dict(json.loads(done.stdout))
+        return ended(self._start("-p", "/api/stream_chat", "-b", json.dumps(body), "-s", streams, *flags))
+
+    def chat(self, word: str, *flags: object, stream: bool = True) -> subprocess.Popen[str]:
+        """loadgen in the background, asking the proxy as a client of Ollama does."""
+        messages = [{"role": "user", "content": f"Why is the sky blue? {word}"}]
+        body = json.dumps({"model": "bench-m0:1b", "messages": messages, "stream": stream})
+        return self._start("-p", "/olla/ollama/api/chat", "-f", "content", "-b", body, *flags)
+
+    def get(self, path: str, *flags: object) -> Json:
+        """One run of loadgen that GETs `path`."""
+        return ended(self._start("-m", "GET", "-p", path, *flags))
+
+    def _start(self, *flags: object) -> subprocess.Popen[str]:
+        command = [str(part) for part in (self.loadgen, self.arena.rpartition(":")[2], *flags)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def control(self, path: str) -> Any:
         """What the fake server counted."""
         with requests.Session() as session:
             session.trust_env = False
-            method = "POST" if path == "/_reset" else "GET"
+            method = "GET" if path in ("/_stats", "/_aborts") else "POST"
             return session.request(method, f"{self.upstream}{path}", timeout=10).json()
+
+    def chats(self) -> int:
+        """Chats that the fake server was asked for."""
+        return int(self.control("/_stats")["chats"])
+
+
+class Fleet:
+    """The two hosts behind one proxy. `program` starts the second one again."""
+
+    def __init__(self, one: Servers, other: Servers, program: list[str | Path]) -> None:
+        self.one = one
+        self.other = other
+        self.program = program
+
+    def end_other(self) -> None:
+        """The second host dies at once, with all that it was answering."""
+        with pytest.raises(requests.ConnectionError):
+            self.other.control("/_quit")
+
+
+def settings(data: Path, upstream: str) -> dict[str, str]:
+    """The environment of an arena before `upstream`."""
+    named = {"ARENA_ENDPOINTS": upstream} if upstream else {}
+    return {"ARENA_PORT": "0", "ARENA_ENGINE": "off", "ARENA_DATA": str(data), **named}
+
+
+def ended(load: subprocess.Popen[str]) -> Json:
+    """What a run of loadgen has counted."""
+    try:
+        output, _ = load.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        load.kill()
+        load.wait()
+        raise
+    return dict(json.loads(output))
 
 
 @contextmanager
@@ -98,7 +175,7 @@ def running(command: list[str | Path], environment: dict[str, str], says: str) -
         env={**inherited, **environment},
         cwd=Path(environment.get("ARENA_DATA", command[0])).parent,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT if command is ASGI else subprocess.DEVNULL,
         text=True,
     )
     assert process.stdout is not None
@@ -177,3 +254,65 @@ def test_every_upstream_is_freed_when_its_client_leaves(servers: Servers, phase:
     assert cut == sorted([*range(1, 13)] * 3)
     assert len(got["cuts"]) == 12
     assert servers.control("/_stats")["active"] == 0
+
+
+def test_no_stream_through_the_proxy_loses_a_token(proxy: Servers) -> None:
+    """16 streams as fast as they go, 64 tokens a write."""
+    got = ended(proxy.chat("bench-n4000-b64", "-n", 32, "-c", 16, "-e", 4000))
+
+    assert_all_right(got, 32)
+    assert got["tokens"] == 32 * 4000
+
+
+def test_every_small_request_through_the_proxy_is_answered(proxy: Servers) -> None:
+    """32 connections that are kept alive: each answer is whole, and its own."""
+    posted = ended(proxy.chat("", "-n", 800, "-c", 32, "-k", ANSWER, stream=False))
+    got = proxy.get("/olla/ollama/api/version", "-n", 400, "-c", 32, "-k", '"version":"0.13.5"')
+
+    assert_all_right(posted, 800)
+    assert_all_right(got, 400)
+
+
+def test_many_slow_streams_of_the_proxy_stay_alive_and_in_order(proxy: Servers) -> None:
+    """200 clients, one slow stream each, all open at once."""
+    proxy.control("/_reset")
+
+    got = ended(proxy.chat("bench-d200000-n8", "-n", STREAMS, "-c", STREAMS, "-e", 8, "-r", 500))
+
+    assert_all_right(got, STREAMS)
+    assert proxy.control("/_stats")["peak"] == STREAMS
+
+
+def test_a_caller_with_one_request_is_not_made_to_wait_for_a_flood(fleet: Fleet) -> None:
+    """16 requests of one caller before two places; the other caller's next one is never behind more than a few."""
+    there = ("-H", "X-Olla-Endpoint: one")
+    fleet.one.control("/_reset")
+    flood = fleet.one.chat("bench-t20000-n1", "-n", 400, "-c", 16, "-a", "127.0.0.2", *there)
+    assert until(lambda: fleet.one.chats() > 16)
+    before = fleet.one.chats()
+
+    got = ended(fleet.one.chat("bench-t20000-n1", "-n", 20, "-c", 1, "-a", "127.0.0.3", "-e", 1, *there))
+
+    assert_all_right(got, 20)
+    # one after the other in a single line it would be 320
+    assert fleet.one.chats() - before < 20 * 6
+    assert_all_right(ended(flood), 400)
+
+
+def test_a_host_that_dies_fails_no_request_and_serves_again_when_it_is_back(fleet: Fleet) -> None:
+    """Requests under way at a host that is killed are answered by the other one; started again, it is asked again."""
+    fleet.other.control("/_reset")
+    load = fleet.one.chat("bench-t20000-n3", "-n", 300, "-c", 4, "-e", 3)
+    assert until(lambda: fleet.other.chats() > 20)
+
+    fleet.end_other()
+
+    assert_all_right(ended(load), 300)
+    with running(fleet.program, {}, "listening on "):
+        assert until(lambda: served_by(fleet.other))
+
+
+def served_by(host: Servers) -> bool:
+    """Ask a few times; has this host had any of it?"""
+    assert_all_right(ended(host.chat("bench-t20000-n3", "-n", 4, "-c", 4, "-e", 3)), 4)
+    return host.chats() > 0
