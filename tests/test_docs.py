@@ -111,7 +111,7 @@ def test_readme_lists_exactly_the_settings() -> None:
 def test_secrets_are_never_plain_text() -> None:
     for field, info in Settings.model_fields.items():
         kinds = {kind for kind in (get_args(info.annotation) or (info.annotation,)) if kind is not NoneType}
-        assert (kinds == {SecretStr}) is (field.endswith(("token", "secret", "password"))), field
+        assert (kinds == {SecretStr}) is field.endswith(("token", "secret", "password", "database_url")), field
 
 
 def test_readme_names_every_command() -> None:
