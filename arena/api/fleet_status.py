@@ -149,6 +149,38 @@ class Snapshot:
             "idle_ttl_seconds": pins.spec.idle_ttl_s,
         }
 
+    def translators(self) -> Json:
+        """`/internal/stats/translators`: the requests of Anthropic's clients, all of them passed through."""
+        routes = self._fleet.book.by_route().items()
+        served = [counts for path, counts in routes if path.endswith("/v1/messages")]
+        requests, streams = sum(counts.requests for counts in served), sum(counts.streams for counts in served)
+        good, bad = sum(counts.successes for counts in served), sum(counts.failures for counts in served)
+        rate = figures.share(good / (good + bad) if good + bad else None)
+        translator: Json = {
+            "translator_name": "anthropic",
+            "total_requests": requests,
+            "successful_requests": good,
+            "failed_requests": bad,
+            "success_rate": rate,
+            "passthrough_requests": requests,
+            "passthrough_rate": figures.share(1.0),
+            "translation_requests": 0,
+            "streaming_requests": streams,
+            "non_streaming_requests": requests - streams,
+            "average_latency": figures.latency(sum(counts.success_s for counts in served) / good if good else None),
+        }
+        summary: Json = {
+            "total_translators": 1,
+            "active_translators": int(requests > 0),
+            "total_requests": requests,
+            "overall_success_rate": rate,
+            "total_passthrough": requests,
+            "total_translations": 0,
+            "total_streaming": streams,
+            "total_non_streaming": requests - streams,
+        }
+        return {"translators": [translator] if requests else [], "summary": summary}
+
     # hosts
 
     def _ordered(self) -> list[Endpoint]:
@@ -289,6 +321,7 @@ class Snapshot:
         since_s = min((s for host in hosts if (s := self._since(host.health.checked_s)) is not None), default=None)
         told: Json = {
             "name": info.name,
+            "type": hosts[0].kind,
             "family": info.family,
             "size": figures.size(info.size_bytes) if info.size_bytes else "",
             "params": info.parameter_size,

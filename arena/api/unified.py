@@ -34,7 +34,7 @@ OF_KIND: Final = {
 
 
 class Model(Struct):
-    """One model, being what has the same name and digest, with the hosts that have it."""
+    """What has the same name, with the hosts that have it. Its id is that name: what a list tells can be asked for."""
 
     id: str
     info: ModelInfo
@@ -75,19 +75,15 @@ async def one(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
 
 
 def models(fleet: Fleet, inbound: Inbound, kinds: frozenset[str] | None = None) -> Iterator[Model]:
-    """What the caller may see, ordered by name; where hosts differ, ids tell the digests apart."""
-    found: dict[tuple[str, str], Model] = {}
-    digests: dict[str, set[str]] = {}
+    """What the caller may see, ordered by name."""
+    found: dict[str, Model] = {}
     for endpoint in fleet.endpoints:
         if kinds is not None and endpoint.kind not in kinds:
             continue
         for key, info in endpoint.holds.items():
             if seen(endpoint, inbound, info.name):
-                found.setdefault((key, info.digest), Model(info.name, info, [], [])).hosts.append(endpoint)
-                digests.setdefault(key, set()).add(info.digest)
-    for (key, digest), model in sorted(found.items(), key=lambda item: item[0]):
-        if len(digests[key]) > 1 and digest:
-            model.id = f"{model.info.name}-{digest[-8:]}"
+                found.setdefault(key, Model(info.name, info, [], [])).hosts.append(endpoint)
+    for key, model in sorted(found.items()):
         model.aliases = [alias for alias, names in fleet.catalogue.aliases.items() if key in map(canonical, names)]
         yield model
 
@@ -124,9 +120,13 @@ def _unified(model: Model) -> Json:
         "parameter_size": info.parameter_size,
         "quantization": info.quantization,
         "aliases": model.aliases,
-        "availability": [{"endpoint": host.name, "state": _state(host, model)} for host in model.hosts],
+        "availability": [
+            {"endpoint": host.name, "state": _state(host, model), "digest": _file(host, model).digest}
+            for host in model.hosts
+        ],
         "capabilities": _capabilities(model),
         "digest": info.digest,
+        "drift": _drifts(model),
     }
     if info.context_length:
         olla["max_context_length"] = info.context_length
@@ -162,7 +162,7 @@ def _detailed(model: Model) -> Json:
         "parameter_size": info.parameter_size,
         "quantization": info.quantization,
         "format": "gguf" if info.digest else "",
-        "total_disk_size": info.size_bytes * len(model.hosts),
+        "total_disk_size": sum(_file(host, model).size_bytes for host in model.hosts),
         "last_seen": figures.seen_at(host.health.checked_s for host in model.hosts),
         "aliases": model.aliases,
         "endpoints": [host.name for host in model.hosts],
@@ -170,6 +170,7 @@ def _detailed(model: Model) -> Json:
         "capabilities": _capabilities(model),
         "parameter_count": _count(info.parameter_size),
         "digest": info.digest,
+        "drift": _drifts(model),
     }
     if info.context_length:
         told["max_context_length"] = info.context_length
@@ -180,6 +181,16 @@ def _state(host: Endpoint, model: Model) -> str:
     if not usable(host):
         return "unavailable"
     return "loaded" if in_memory(host, model.info.name) else "available"
+
+
+def _file(host: Endpoint, model: Model) -> ModelInfo:
+    """What lies on `host` under the name."""
+    return host.known(model.info.name) or model.info
+
+
+def _drifts(model: Model) -> bool:
+    """Do hosts have different files under this name?"""
+    return len({_file(host, model).digest for host in model.hosts} - {""}) > 1
 
 
 def _capabilities(model: Model) -> list[str]:

@@ -14,6 +14,7 @@ from arena.fleet.lease import Lease, Outcome, Wanted
 
 MAX_ROWS = 2000
 """Kinds of (endpoint, model, key) that are told apart; what is beyond is counted under the model OTHER."""
+MAX_ROUTES = 200
 RECENT = 200
 OTHER = "(other)"
 
@@ -135,6 +136,16 @@ class Counts:
 _SUMS = tuple(name for name in Counts.__slots__ if name not in ("total", "queue", "first", "gap", "last_at"))
 
 
+class Served(Struct):
+    """What came of the requests to one route; the rest of them are running, or their clients left."""
+
+    requests: int = 0
+    successes: int = 0
+    failures: int = 0
+    streams: int = 0
+    success_s: float = 0.0
+
+
 class Entry(Struct, frozen=True):
     """One request as it was: `at` in seconds since 1970, `tried` the endpoints that had failed before."""
 
@@ -164,6 +175,7 @@ class Book:
         self._wall = wall
         self.spent: Callable[[str, str, int], None] = lambda key, model, tokens: None
         self._rows: dict[tuple[str, str, str], Counts] = {}
+        self._routes: dict[str, Served] = {}
         self._recent: deque[Entry] = deque(maxlen=RECENT)
         self.started_at = wall()
 
@@ -183,13 +195,13 @@ class Book:
         counts = self._counts(lease.endpoint.name, lease.key, wanted.key)
         counts.attempts += 1
         counts.last_at = at
-        if lease.tried:
-            counts.retries += 1
+        counts.retries += bool(lease.tried)
         total_s = now_s - lease.began_s
         first_s = None if lease.first_s is None else lease.first_s - lease.began_s
         counts.queue.observe(lease.queued_s)
         if first_s is not None:
             counts.first.observe(first_s)
+        self._enter_route(lease, total_s)
         usage = lease.usage
         if lease.outcome == "succeeded":
             counts.successes += 1
@@ -235,6 +247,9 @@ class Book:
         counts = self._counts("", OTHER if error.status == 404 else wanted.model or "", wanted.key)
         counts.refused += 1
         counts.last_at = at
+        served = self._served(wanted.route)
+        served.requests += 1
+        served.failures += 1
         if queued_s:
             counts.queue.observe(queued_s)
         model, code = wanted.model or "", error.code
@@ -269,6 +284,10 @@ class Book:
         """The counters of each named key ("" for the one token and for open access)."""
         return self._summed(2)
 
+    def by_route(self) -> dict[str, Served]:
+        """What came of the requests to each route."""
+        return dict(self._routes)
+
     def totals(self) -> Counts:
         """The counters of everything."""
         sums = Counts()
@@ -281,6 +300,26 @@ class Book:
         for names, counts in self._rows.items():
             sums.setdefault(names[place], Counts()).add(counts)
         return sums
+
+    def _enter_route(self, lease: Lease, total_s: float) -> None:
+        served = self._served(lease.wanted.route)
+        if lease.tried:
+            served.failures -= 1  # the failure before was not the end of it
+        else:
+            served.requests += 1
+        if lease.streamed:
+            served.streams += 1
+        if lease.outcome == "succeeded":
+            served.successes += 1
+            served.success_s += total_s
+        elif lease.outcome == "failed":
+            served.failures += 1
+
+    def _served(self, route: str) -> Served:
+        served = self._routes.get(route)
+        if served is None:
+            served = self._routes.setdefault(route if len(self._routes) < MAX_ROUTES else OTHER, Served())
+        return served
 
     def _counts(self, endpoint: str, model: str, key: str) -> Counts:
         row = (endpoint, model, key)

@@ -60,7 +60,7 @@ class Lease:
 
     Without an outcome it was the client's own leaving, which counts for nothing. `model` is the endpoint's own
     spelling ("" if none was wanted). `contended` turns True as soon as another request overlaps with it: figures
-    taken under contention are not comparable.
+    taken under contention are not comparable. `streamed`: the answer comes as a stream of its pieces.
     """
 
     __slots__ = (
@@ -80,6 +80,7 @@ class Lease:
         "routing",
         "status",
         "sticky",
+        "streamed",
         "ticket",
         "tried",
         "usage",
@@ -109,6 +110,7 @@ class Lease:
         self.queued_s = 0.0
         self.position = 0
         self.sticky: StickyWord = "disabled"
+        self.streamed = False
         self.first_s: float | None = None
         self.outcome: Outcome = "left"
         self.usage: Usage | None = None

@@ -268,6 +268,7 @@ class Forward:
             answer += sticky_headers(self._inbound, asked)
         answer.append((b"server-timing", self._timing(lease, now_s)))
         if self._is_stream:
+            lease.streamed = True
             answer = [pair for pair in answer if pair[0] != b"content-length"]  # there may be last words to add
             answer.append(TRAILERS)
         if self._route.dialect == "anthropic":

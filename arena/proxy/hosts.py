@@ -43,19 +43,21 @@ def allowed(inbound: Inbound, model: str) -> bool:
     return inbound.caller.models is None or names.matches(model, inbound.caller.models)
 
 
-async def holders(proxy: Surroundings, inbound: Inbound, model: str) -> list[tuple[Endpoint, str]]:
-    """The hosts that have `model`, each with its own spelling, those that answer first; an alias tries its models.
+async def holders(
+    proxy: Surroundings, inbound: Inbound, model: str, kinds: frozenset[str] | None = NATIVE
+) -> list[tuple[Endpoint, str]]:
+    """The hosts of `kinds` that have `model`, each with its own spelling, those that answer first.
 
-    A name that nobody knows has the hosts asked once more. Raises ModelNotFound.
+    An alias tries its models; a name that nobody knows has the hosts asked once more. Raises ModelNotFound.
     """
     if allowed(inbound, model):
-        native = of_kind(proxy, NATIVE)
+        able = of_kind(proxy, kinds)
         chain = proxy.fleet.catalogue.chain(model)
         for miss in (False, True):
             if miss:
-                await ask(asked(native))
+                await ask(asked(able))
             for key, _ in chain:
-                if known := [(one, one.holds[key].name) for one in native if key in one.holds]:
+                if known := [(one, one.holds[key].name) for one in able if key in one.holds]:
                     return sorted(known, key=lambda pair: not pair[0].health.up)
     raise ModelNotFound(f"model '{model}' not found")
 

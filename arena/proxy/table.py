@@ -9,7 +9,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from arena.errors import BadRequest, MethodNotAllowed, NoEndpoint, NotFound
-from arena.proxy import blobs, manage, merge
+from arena.proxy import blobs, manage, merge, tokens
 from arena.proxy.dialect import Dialect, dialect_of
 from arena.proxy.hosts import NATIVE
 from arena.proxy.reply import Action, Upload
@@ -21,7 +21,6 @@ MAX_QUERY: Final = 2048
 
 ANY: Final = None
 OPENAI: Final = frozenset({"openai"})
-ENGINE: Final = frozenset({"engine"})
 ABSENT: Final = (
     "lmstudio", "lm-studio", "lm_studio", "vllm", "vllm-mlx", "sglang", "lmdeploy", "llamacpp", "lemonade", "litellm",
     "dmr", "omlx",
@@ -99,10 +98,7 @@ def _v1(kinds: frozenset[str] | None) -> dict[tuple[str, str], Route]:
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"):
         rows["POST", path] = _handed_on(path, "chat", kinds)
     rows["POST", "/v1/embeddings"] = _handed_on("/v1/embeddings", "embed", kinds)
-    # Ollama does not count
-    rows["POST", "/v1/messages/count_tokens"] = _handed_on(
-        "/v1/messages/count_tokens", "chat", ENGINE if kinds == NATIVE else ENGINE | OPENAI
-    )
+    rows["POST", tokens.PATH] = Route("anthropic", kinds, "chat", action=tokens.count_tokens)
     return rows
 
 

@@ -34,9 +34,11 @@ async def got(ground: Ground, action: Action, query: str = "", path: str = "/oll
     return await whole(await action(ground, ground.inbound("GET", path, query, sent), b""))
 
 
-def serve(ground: Ground, model: str, endpoint: str, outcome: str = "succeeded", key: str = "") -> None:
+def serve(
+    ground: Ground, model: str, endpoint: str, outcome: str = "succeeded", key: str = "", route: str = "/api/chat"
+) -> None:
     """One request as the fleet counts it."""
-    lease = ground.fleet.try_lease(Wanted(model=model, endpoint=endpoint, key=key, route="/api/chat"))
+    lease = ground.fleet.try_lease(Wanted(model=model, endpoint=endpoint, key=key, route=route))
     assert lease is not None
     with lease:
         if outcome == "succeeded":
@@ -235,9 +237,27 @@ async def test_sticky_statistics() -> None:
         assert await told(ground, internal.sticky) == {"enabled": False}
 
 
-async def test_translators_process_and_version() -> None:
+async def test_what_anthropics_clients_asked_is_told_as_passed_through() -> None:
     async with grounds(TWO) as ground:
-        assert (await told(ground, internal.translators))["translators"] == []
+        before = await told(ground, internal.translators)
+        assert (before["translators"], before["summary"]["overall_success_rate"]) == ([], "N/A")
+        serve(ground, "tiny", "a")
+        for route, outcome in (
+            ("/olla/anthropic/v1/messages", "succeeded"),
+            ("/olla/proxy/v1/messages", "succeeded"),
+            ("/olla/anthropic/v1/messages", "failed"),
+        ):
+            serve(ground, "tiny", "a", outcome, route=route)
+        after = await told(ground, internal.translators)
+    (anthropic,) = after["translators"]
+    assert anthropic["translator_name"] == "anthropic"
+    figures_of = [anthropic[f"{word}_requests"] for word in ("total", "passthrough", "translation", "streaming")]
+    assert figures_of == [3, 3, 0, 0]
+    assert (anthropic["success_rate"], after["summary"]["active_translators"]) == ("66.7%", 1)
+
+
+async def test_process_and_version() -> None:
+    async with grounds(TWO) as ground:
         process = await told(ground, internal.process)
         version = await told(ground, internal.version)
     assert process.keys() >= {"memory", "garbage_collection", "goroutines", "runtime", "allocations"}
@@ -358,10 +378,12 @@ async def test_all_models_in_one_list_with_live_states() -> None:
         assert list(by_id) == ["llama3.2:3b", "mistral:7b", "tiny:latest"]
         tiny = by_id["tiny:latest"]
         assert (tiny["object"], tiny["owned_by"], tiny["created"]) == ("model", "olla", 1767265200)
+        digest = tiny["olla"]["digest"]
         assert tiny["olla"]["availability"] == [
-            {"endpoint": "a", "state": "available"},
-            {"endpoint": "b", "state": "loaded"},
+            {"endpoint": "a", "state": "available", "digest": digest},
+            {"endpoint": "b", "state": "loaded", "digest": digest},
         ]
+        assert not tiny["olla"]["drift"]
         assert tiny["olla"]["max_context_length"] == 8192
         assert by_id["mistral:7b"]["olla"]["aliases"] == ["best"]
         ground.fleet.endpoint("b").health.refused()
@@ -370,7 +392,7 @@ async def test_all_models_in_one_list_with_live_states() -> None:
         assert by_id.keys() == {entry["id"] for entry in everything["data"]}
         gone = await told(ground, unified.listed, "available=false")
         assert [entry["id"] for entry in gone["data"]] == ["mistral:7b"]
-        assert gone["data"][0]["olla"]["availability"] == [{"endpoint": "b", "state": "unavailable"}]
+        assert gone["data"][0]["olla"]["availability"][0]["state"] == "unavailable"
 
 
 @pytest.mark.parametrize(
@@ -417,12 +439,21 @@ async def test_one_model_by_id_or_alias() -> None:
             assert (one["id"], one["endpoints"], one["aliases"]) == ("hf.co/org/name:q4_0", ["a"], ["best"])
             assert one["parameter_count"] > 0
             assert one["loaded_endpoints"] == []
-        ids = [entry["id"] for entry in (await told(ground, unified.listed))["data"] if "iny" in entry["id"]]
-        assert len(ids) == 2
-        for name in ids:
-            assert len((await got(ground, unified.one, path=f"/olla/models/{name}")).json["endpoints"]) == 1
         with pytest.raises(ModelNotFound, match="Model not found"):
             await got(ground, unified.one, path="/olla/models/nowhere")
+
+
+@pytest.mark.usefixtures("other_digests")
+async def test_what_is_listed_can_be_asked_for_where_hosts_differ_too() -> None:
+    async with grounds({"a": ["tiny:latest"], "b": ["Tiny:latest"]}) as ground:
+        (entry,) = (await told(ground, unified.listed))["data"]
+        assert entry["olla"]["drift"]
+        assert len({host["digest"] for host in entry["olla"]["availability"]}) == 2
+        assert ground.fleet.try_lease(Wanted(model=entry["id"])) is not None
+        one = (await got(ground, unified.one, path=f"/olla/models/{entry['id']}")).json
+        assert (one["endpoints"], one["drift"]) == (["a", "b"], True)
+        sizes = [info.size_bytes for host in ground.fleet.endpoints for info in host.holds.values()]
+        assert one["total_disk_size"] == sum(sizes)
 
 
 async def test_a_key_sees_only_its_models() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from arena.errors import Busy, ModelNotFound, UpstreamBroken
 from arena.fleet import Usage, Wanted
-from arena.fleet.book import MAX_ROWS, OTHER, RECENT, SECONDS, Book, Counts, Histogram
+from arena.fleet.book import MAX_ROUTES, MAX_ROWS, OTHER, RECENT, SECONDS, Book, Counts, Histogram
 from tests.fake_ollama.clock import Clock
 from tests.fleet.hosts import M, taken, three
 
@@ -49,6 +49,29 @@ def test_a_failure_that_a_retry_hid_is_no_failed_request() -> None:
     sums = fleet.book.totals()
     assert (sums.requests, sums.attempts, sums.retries, sums.failures, sums.failed_requests) == (1, 2, 1, 1, 0)
     assert fleet.book.recent[0].tried == (lease.endpoint.name,)
+
+
+def test_what_came_of_a_route_counts_each_request_once() -> None:
+    fleet = three()
+    with taken(fleet, route="/x") as lease:
+        lease.failed(status=503)
+    again = fleet.try_lease(Wanted(model=M, route="/x"), frozenset({lease.endpoint.name}))
+    assert again is not None
+    again.streamed = True
+    again.succeeded()
+    again.close()
+    taken(fleet, route="/x").close()
+    fleet.book.refuse(Wanted(model=M, route="/x"), Busy("full"))
+    served = fleet.book.by_route()["/x"]
+    assert (served.requests, served.successes, served.failures, served.streams) == (3, 1, 1, 1)
+
+
+def test_routes_are_bounded() -> None:
+    book = Book()
+    for number in range(MAX_ROUTES + 10):
+        book.refuse(Wanted(model=M, route=str(number)), Busy("full"))
+    assert len(book.by_route()) == MAX_ROUTES + 1
+    assert book.by_route()[OTHER].requests == 10
 
 
 def test_refused_requests_are_counted_and_made_up_names_make_no_rows() -> None:
