@@ -97,8 +97,8 @@ class Connection(Sink, Protocol):
 class Direct(Protocol):
     """An application that answers some requests straight on the connection, past ASGI, with the same checks."""
 
-    def takes(self, method: str, path: str) -> bool:
-        """Is this request, by the head of it, one of those?"""
+    def direct(self, method: str, path: str) -> Begin | None:
+        """What answers this request, by the head of it, if it is one of those."""
 
-    def carry(self, scope: dict[str, Any], body: bytes, connection: Connection) -> Session | None:
-        """Check and answer a whole request; of an ASGI scope, `scope` holds what tells method, target and client."""
+    def carry(self, begin: Begin, scope: dict[str, Any], body: bytes, connection: Connection) -> Session | None:
+        """Check a whole request and have it answered; `scope` holds of an ASGI scope what tells target and client."""

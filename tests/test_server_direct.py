@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from arena.exchange import Connection, Headers, Session
+from arena.exchange import Begin, Connection, Headers, Inbound, Session, Sink
 from arena.server import Server, bind
 from arena.settings import load
 from tests.served import PATIENCE_S, SHORT, Running, TinyApp, Wire
@@ -42,10 +42,15 @@ class DirectApp(TinyApp):
         self.told: SimpleQueue[str] = SimpleQueue()
         self.connections: SimpleQueue[Connection] = SimpleQueue()
 
-    def takes(self, method: str, path: str) -> bool:
-        return method == "POST" and path.startswith("/direct/")
+    def direct(self, method: str, path: str) -> Begin | None:
+        return self.begin if method == "POST" and path.startswith("/direct/") else None
 
-    def carry(self, scope: dict[str, Any], body: bytes, connection: Connection) -> Session | None:
+    @staticmethod
+    def begin(inbound: Inbound, body: bytes, sink: Sink) -> Session | None:
+        raise AssertionError("this application carries by itself")
+
+    def carry(self, begin: Begin, scope: dict[str, Any], body: bytes, connection: Connection) -> Session | None:
+        assert begin == self.begin
         connection.over = lambda: self.told.put("over")
         connection.dress = lambda headers: [*headers, (b"x-dressed", b"yes")]
         self.connections.put(connection)

@@ -26,7 +26,11 @@ async def json_object(scope: Scope, receive: Receive) -> dict[str, Any]:
 
 def check_type(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Raises UnsupportedMedia unless the body is said to be JSON."""
-    content_type = next((value for name, value in headers if name == b"content-type"), b"")
+    content_type = b""
+    for name, value in headers:
+        if name == b"content-type":
+            content_type = value
+            break
     if content_type != b"application/json" and content_type.partition(b";")[0].strip().lower() != b"application/json":
         raise UnsupportedMedia("Content-Type must be application/json")
 

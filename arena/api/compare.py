@@ -72,9 +72,12 @@ class Chat:
         if not self._arena.fleet.endpoints:
             await while_client_stays(receive, self._arena.started())
 
+    def _endpoint_names(self) -> list[str]:
+        return [endpoint.name for endpoint in self._arena.fleet.endpoints]
+
     def _start(self, body: bytes, inbound: Inbound) -> tuple[Asked, Run]:
         """What is asked, and its run. Raises BadRequest, and Forbidden for a model that the caller may not use."""
-        wanted = asked_in(body, self._limits, [endpoint.name for endpoint in self._arena.fleet.endpoints])
+        wanted = asked_in(body, self._limits, self._endpoint_names)
         caller = inbound.caller
         if caller.models is not None:
             for request in wanted.requests:

@@ -54,7 +54,7 @@ def plain_requests(body: bytes, max_instances: int, max_messages: int) -> tuple[
     if not 0 < len(instances) <= max_instances or not 0 < len(history) <= max_messages:
         return None
     messages = tuple([ChatMessage(message.role, message.content) for message in history])
-    if messages[-1].role == "system" or len({instance.id for instance in instances}) < len(instances):
+    if messages[-1].role == "system" or (len(instances) > 1 and len({each.id for each in instances}) < len(instances)):
         return None
     requests = []
     for item in instances:

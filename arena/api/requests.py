@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -36,12 +36,12 @@ class Asked(Struct, frozen=True):
     history_truncated: bool
 
 
-def asked_in(body: bytes, limits: Limits, endpoints: Sequence[str]) -> Asked:
-    """Check the chat request in `body`. Raises BadRequest."""
+def asked_in(body: bytes, limits: Limits, endpoints: Callable[[], Sequence[str]]) -> Asked:
+    """Check the chat request in `body`; `endpoints` tells their names. Raises BadRequest."""
     plain = plain_requests(body, limits.instances, limits.history)
     if plain is not None:
         return Asked(plain, flat=len(plain) == 1, order="together", history_truncated=False)
-    return asked(decoded(body), limits, endpoints)
+    return asked(decoded(body), limits, endpoints())
 
 
 def asked(body: dict[str, Any], limits: Limits, endpoints: Sequence[str]) -> Asked:

@@ -139,15 +139,16 @@ class Guard:
         elif kind == "lifespan":
             await self.app(scope, receive, send)
 
-    def takes(self, method: str, path: str) -> bool:
-        """Is this a request that is answered straight on its connection?"""
-        return self._direct(method, self._inner(path)) is not None
+    def direct(self, method: str, path: str) -> Begin | None:
+        """What answers this request straight on its connection, if anything does."""
+        return self._direct(method, self._inner(path) if self._root_path else path)
 
-    def carry(self, scope: dict[str, Any], body: bytes, connection: Connection) -> Session | None:
-        """Check a whole request, as on the way through ASGI, and have it answered on its `connection`."""
+    def carry(self, begin: Begin, scope: dict[str, Any], body: bytes, connection: Connection) -> Session | None:
+        """Check a whole request, as on the way through ASGI, and have `begin` answer it on its `connection`."""
         request = self._read(scope)
         try:
             self._check_shape(request)
+            self._note_origin(request)
             self._check_caller(request, scope)
             if len(body) > self._least_limit and len(body) > self._body_limit(request):
                 raise self._too_large(request)
@@ -160,8 +161,6 @@ class Guard:
             connection.end()
             return None
         connection.dress = partial(self._headers.dress, request)
-        begin = self._direct(request.method, request.path)
-        assert begin is not None, "asked for a request that it does not take"
         inbound = Inbound(request.method, request.path, request.query, scope["headers"], request.as_caller())
         return begin(inbound, body, connection)
 
@@ -171,6 +170,7 @@ class Guard:
         over: Callable[[], object] | None = None
         try:
             self._check_shape(request)
+            self._note_origin(request)
             if self._is_preflight(request):
                 await self._answer_preflight(request, send)
                 return
@@ -192,14 +192,15 @@ class Guard:
                 over()
 
     def _read(self, scope: Scope) -> Request:
-        request = Request(scope, self._inner(scope["path"]), f"{self._process}{next(self._numbers):08x}")
+        path = self._inner(scope["path"]) if self._root_path else scope["path"]
+        request = Request(scope, path, f"{self._process}{next(self._numbers):08x}")
         request_id.set(request.id)
         return request
 
     def _inner(self, path: str) -> str:
         """`path` without the prefix that a reverse proxy may have left on it."""
         root = self._root_path
-        return (path[len(root) :] or "/") if root and f"{path}/".startswith(f"{root}/") else path
+        return (path[len(root) :] or "/") if f"{path}/".startswith(f"{root}/") else path
 
     def _count(self, request: Request) -> Callable[[], object] | None:
         """Count an answer that begins; what is returned is called at its end. Raises Refused (429, 503)."""
@@ -238,7 +239,7 @@ class Guard:
         if request.path[:1] != "/" or request.path[:2] == "//":
             raise Refused(BadRequest("The request path is not valid"))
         request.check_framing()
-        if (request.one(b"content-encoding") or b"identity").lower() != b"identity":
+        if b"content-encoding" in request.found and request.found[b"content-encoding"][-1].lower() != b"identity":
             raise Refused(UnsupportedMedia("A request body must not be compressed"))
         if self.draining:
             raise Refused(ShuttingDown("The server is stopping"), [(b"connection", b"close"), (b"retry-after", b"5")])
@@ -246,8 +247,13 @@ class Guard:
     def _check_caller(self, request: Request, scope: Scope) -> None:
         """Who calls, from where, how often. Raises Refused (401, 403, 429)."""
         if request.method not in SAFE_METHODS or request.path == "/signout":
-            host, site, origin = request.found[b"host"][0], request.one(b"sec-fetch-site"), request.one(b"origin")
-            if request.allowed_origin is None and not same_origin(site, origin, host):
+            found = request.found
+            from_page = b"sec-fetch-site" in found or b"origin" in found
+            if (
+                from_page
+                and request.allowed_origin is None
+                and not same_origin(request.one(b"sec-fetch-site"), request.one(b"origin"), found[b"host"][0])
+            ):
                 raise Refused(Forbidden("Requests from other web sites are not allowed"))
         self._find_address(request, scope)
         self._authorize(request)
@@ -265,7 +271,7 @@ class Guard:
             if request.one(b"x-forwarded-proto") == b"https":
                 request.https = True
                 scope["scheme"] = "wss" if scope["type"] == "websocket" else "https"
-        request.address = request.caller = network_key(address)
+        request.address = request.caller = network_key(address) if ":" in address else address
 
     def _authorize(self, request: Request) -> None:
         """Find the session, or check the token or key. Raises Refused (401, 403, 429)."""
@@ -285,13 +291,18 @@ class Guard:
                 except ArenaError as error:
                     raise refused_key(error) from None
 
-    def _is_preflight(self, request: Request) -> bool:
-        """Does a page of a configured origin ask whether it may call the API? Notes that origin in any case."""
-        origin = request.one(b"origin")
-        if origin is None or origin not in self._origins or not request.path.startswith(API_PREFIXES):
-            return False
-        request.allowed_origin = origin
-        return request.method == "OPTIONS" and b"access-control-request-method" in request.found
+    def _note_origin(self, request: Request) -> None:
+        """Note the configured origin that a request for the API comes from, if it does."""
+        if b"origin" in request.found:
+            origin = request.found[b"origin"][-1]
+            if origin in self._origins and request.path.startswith(API_PREFIXES):
+                request.allowed_origin = origin
+
+    @staticmethod
+    def _is_preflight(request: Request) -> bool:
+        """Does a page of a configured origin ask whether it may call the API?"""
+        asks = request.method == "OPTIONS" and b"access-control-request-method" in request.found
+        return asks and request.allowed_origin is not None
 
     def _bounded(self, request: Request, receive: Receive, send: Send) -> BoundedBody | None:
         """Refuse a body that is declared too large; have one counted whose length is not declared."""

@@ -58,8 +58,10 @@ class Stopwatch:
         now_s = self._clock() - self._start_s
         if self.first_s is None:
             self.first_s = now_s
-        if any(delta.text for delta in deltas):
-            self.visible_s = now_s
+        for delta in deltas:
+            if delta.text:
+                self.visible_s = now_s
+                return
 
     def metrics(self) -> Metrics:
         """What is known without the server's counters."""

@@ -248,7 +248,9 @@ def chat_body(request: ChatRequest) -> bytes:
     system = instance.system
     if system and not any(message.role == "system" for message in messages):
         messages = (ChatMessage("system", system), *messages)
-    plain = not any(message.extra for message in messages)
+    plain = True
+    for message in messages:
+        plain = plain and not message.extra
     body: dict[str, Any] = {
         "model": instance.model,
         "messages": messages if plain else [_message(message) for message in messages],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from arena.exchange import Direct, Headers, Session
+from arena.exchange import Begin, Direct, Headers, Session
 
 if TYPE_CHECKING:
     from arena.server.protocol import LimitedProtocol
@@ -23,6 +23,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_begin",
         "_chunked",
         "_connection",
         "_head",
@@ -38,7 +39,8 @@ class Exchange:
         "status",
     )
 
-    def __init__(self, connection: LimitedProtocol, scope: dict[str, Any], *, keep_alive: bool) -> None:
+    def __init__(self, connection: LimitedProtocol, begin: Begin, scope: dict[str, Any], *, keep_alive: bool) -> None:
+        self._begin = begin
         self.scope = scope
         self.body = b""
         self.keep_alive = keep_alive
@@ -56,7 +58,7 @@ class Exchange:
     def begin(self, application: Direct) -> None:
         """The request is here: have it answered. A fault of the application is logged and answered with 500."""
         try:
-            session = application.carry(self.scope, self.body, self)
+            session = application.carry(self._begin, self.scope, self.body, self)
         except Exception:  # the border: whatever it was, this client gets an answer and the others are not disturbed
             log.exception("a request failed")
             self._fail()

@@ -20,7 +20,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from arena.exchange import Direct
+from arena.exchange import Begin, Direct
 from arena.server.direct import Exchange
 from arena.server.head import END, Flaw, flaw, partial_flaw, without_upgrade
 from arena.server.limits import Limits
@@ -231,8 +231,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self._in_head:
             return
         self._in_head = False
-        if (scope := self._direct_scope()) is not None:
-            self.cycle = Exchange(self, scope, keep_alive=self.parser.should_keep_alive())  # type: ignore[assignment]
+        if (found := self._direct_request()) is not None:
+            begin, scope = found
+            self.cycle = Exchange(self, begin, scope, keep_alive=self.parser.should_keep_alive())  # type: ignore[assignment]
             return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
@@ -240,8 +241,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self.headers += headers
         super().on_headers_complete()
 
-    def _direct_scope(self) -> dict[str, Any] | None:
-        """What the application reads of a plain request that it answers past ASGI; None for every other."""
+    def _direct_request(self) -> tuple[Begin, dict[str, Any]] | None:
+        """What answers a plain request past ASGI, and what that reads of it; None for every other request."""
         direct = self._state.direct
         if direct is None or self._chunked or self._unread > DIRECT_BODY_BYTES or self.expect_100_continue:
             return None
@@ -249,9 +250,10 @@ class LimitedProtocol(HttpToolsProtocol):
         if b"%" in raw_path or b"#" in self.url or self.parser.get_http_version() != "1.1":
             return None
         method, path = self.parser.get_method().decode("ascii"), raw_path.decode("latin-1")
-        if not direct.takes(method, path):
+        begin = direct.direct(method, path)
+        if begin is None:
             return None
-        return {
+        return begin, {
             "type": "http",
             "method": method,
             "path": path,

@@ -59,7 +59,7 @@ def test_both_ways_agree(body: dict[str, Any]) -> None:
     if plain is None:
         return
     careful = asked(decoded(text), LIMITS, [])
-    assert careful == asked_in(text, LIMITS, [])
+    assert careful == asked_in(text, LIMITS, list)
     assert careful.requests == plain
 
 
@@ -76,4 +76,4 @@ def test_what_is_wrong_is_said_by_the_careful_way() -> None:
     for body in (b"{", b"[]", b'{"history":[],"model_instances":[]}', b"\xff"):
         assert plain_requests(body, 3, 4) is None
         with pytest.raises(BadRequest):
-            asked_in(body, LIMITS, [])
+            asked_in(body, LIMITS, list)
