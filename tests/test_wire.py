@@ -477,3 +477,14 @@ async def test_an_answer_that_completes_while_its_pool_closes_keeps_no_connectio
         await call.done
         await closing[0]
         assert (pool.open_connections, pool.idle_connections) == (0, 0)
+
+
+async def test_a_pool_may_be_closed_twice_at_once() -> None:
+    async with Peer(answers(ok(), ok())) as peer:
+        pool = Pool(peer.url)
+        await pool.fetch("GET", "/")
+        assert pool.idle_connections == 1
+        async with asyncio.timeout(5), asyncio.TaskGroup() as both:
+            both.create_task(pool.aclose())
+            both.create_task(pool.aclose())
+        assert pool.open_connections == 0

@@ -231,8 +231,9 @@ class Pool:
         for connection in tuple(self._connections):
             connection.drop()
         if self._connections:
-            self._emptied = asyncio.get_running_loop().create_future()
-            await self._emptied
+            if self._emptied is None:  # whoever closes it a second time waits for the same
+                self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._emptied)
         if self._own_resolver:
             await self._resolver.aclose()
 
