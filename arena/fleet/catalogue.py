@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -11,6 +12,8 @@ from arena.errors import ArenaError
 from arena.fleet.endpoint import Endpoint
 from arena.names import canonical
 from arena.types import ModelInfo
+
+T = TypeVar("T")
 
 ASK_S = 2.0
 """How long a missed name keeps its caller waiting while the endpoints are asked."""
@@ -73,20 +76,33 @@ async def ask(endpoints: Sequence[Endpoint]) -> list[ArenaError]:
 
     However many callers miss a name at once, each endpoint is asked once. Late answers are taken in when they come.
     """
-    if not endpoints:
-        return []
-    tasks = [asyncio.create_task(endpoint.models(0.0), name=f"ask {endpoint.name}") for endpoint in endpoints]
     limit_s = ASK_S if all(endpoint.heard for endpoint in endpoints) else FIRST_ASK_S
+    _, errors = await settled((endpoint.models(0.0) for endpoint in endpoints), limit_s)
+    return errors
+
+
+async def settled(
+    asking: Iterable[Coroutine[Any, Any, T]], limit_s: float | None = None
+) -> tuple[list[T], list[ArenaError]]:
+    """Run all at once, for `limit_s` seconds at most; returns what came of those that ended, answers and errors."""
+    tasks = [asyncio.create_task(one) for one in asking]
+    if not tasks:
+        return [], []
     try:
-        done, _ = await asyncio.wait(tasks, timeout=limit_s)
+        await asyncio.wait(tasks, timeout=limit_s)
     finally:
         for task in tasks:
             task.cancel()
+    answers: list[T] = []
     errors: list[ArenaError] = []
-    for task in done:
+    for task in tasks:
+        if not task.done():
+            continue
         error = task.exception()
-        if isinstance(error, ArenaError):
+        if error is None:
+            answers.append(task.result())
+        elif isinstance(error, ArenaError):
             errors.append(error)
-        elif error is not None:
+        else:
             raise error
-    return errors
+    return answers, errors

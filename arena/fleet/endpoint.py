@@ -247,7 +247,7 @@ class Endpoint:
     def freshen(self) -> None:
         """Have what is remembered renewed in the background if it is old; nobody waits for it."""
         if self._old(FRESH_S):
-            self._ask_once().add_done_callback(_seen)
+            self._ask_once()
 
     def forget(self) -> None:
         """The next question asks anew (after a pull, a delete, a load); an answer on its way counts no more."""
@@ -264,7 +264,11 @@ class Endpoint:
     async def _refresh(self, max_age_s: float) -> None:
         """Ask once for all who want to know at this moment; a caller who leaves does not cancel the others' answer."""
         if self._old(max_age_s):
-            await asyncio.shield(self._ask_once())
+            asking = self._ask_once()
+            await asyncio.wait({asking})
+            if asking.cancelled():  # by `aclose()`: whoever asked is not cancelled with it
+                raise Unreachable(f"{self.name} is no longer in the fleet", endpoint=self.name)
+            asking.result()
 
     def _old(self, max_age_s: float) -> bool:
         return self._asked_s is None or self._clock() - self._asked_s >= max_age_s
@@ -273,8 +277,14 @@ class Endpoint:
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(self._ask(), name=f"refresh {self.name}")
             self._asking.add(self._refreshing)
-            self._refreshing.add_done_callback(self._asking.discard)
+            self._refreshing.add_done_callback(self._told)
         return self._refreshing
+
+    def _told(self, task: asyncio.Task[None]) -> None:
+        """A question may fail unheard, where nobody waits for it (any more): the endpoint's status keeps the reason."""
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     async def _ask(self) -> None:
         self._asked_s = None
@@ -414,9 +424,3 @@ class Endpoint:
         if self._own_pool is not None:
             await self._own_pool.aclose()
         await self.client.aclose()
-
-
-def _seen(task: asyncio.Task[None]) -> None:
-    """A background question may fail unheard: the endpoint's status keeps the reason."""
-    if not task.cancelled():
-        task.exception()

@@ -11,7 +11,7 @@ from arena.errors import ArenaError, Busy, ModelNotFound, NoEndpoint
 from arena.fleet.balancer import Balancer
 from arena.fleet.book import Book
 from arena.fleet.breaker import is_failure
-from arena.fleet.catalogue import Catalogue, Chain, ask
+from arena.fleet.catalogue import Catalogue, Chain, ask, settled
 from arena.fleet.connect import connect
 from arena.fleet.endpoint import DESCRIBED_S, FRESH_S, Endpoint
 from arena.fleet.health import IDLE_S
@@ -441,25 +441,7 @@ class Fleet:
 
     async def _each(self, ask: Callable[[Endpoint], Coroutine[Any, Any, T]]) -> tuple[list[T], list[ArenaError]]:
         """Ask all endpoints at once; a silent one delays the others' answers no longer than its own time-out."""
-        tasks = [asyncio.create_task(ask(endpoint)) for endpoint in self._endpoints]
-        if not tasks:
-            return [], []
-        try:
-            await asyncio.wait(tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-        answers: list[T] = []
-        errors: list[ArenaError] = []
-        for task in tasks:
-            error = task.exception()
-            if error is None:
-                answers.append(task.result())
-            elif isinstance(error, ArenaError):
-                errors.append(error)
-            else:
-                raise error
-        return answers, errors
+        return await settled(ask(endpoint) for endpoint in self._endpoints)
 
 
 def _nobody_at_all() -> NoEndpoint:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hmac
 from base64 import b64encode
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from msgspec import Struct
 
+from arena.names import matches
 from arena.types import EndpointKind
 from arena.wire import Timeouts
 
@@ -89,9 +89,7 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
 
     def shows(self, model: str) -> bool:
         """May the fleet see `model` (a name in canonical form)?"""
-        if self.include and not any(_matches(model, glob) for glob in self.include):
-            return False
-        return not any(_matches(model, glob) for glob in self.exclude)
+        return (not self.include or matches(model, self.include)) and not matches(model, self.exclude)
 
     def same_server(self, other: EndpointSpec) -> bool:
         """Is `other` reached in the same way, so that connections and what is known can stay?"""
@@ -99,11 +97,6 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
 
 
 _WAY = ("name", "url", "type", "timeouts", "headers", "auth", "tls_verify")
-
-
-def _matches(model: str, glob: str) -> bool:
-    glob = glob.lower()
-    return fnmatchcase(model, glob) or fnmatchcase(model.removesuffix(":latest"), glob)
 
 
 class StickySpec(Struct, frozen=True, kw_only=True):

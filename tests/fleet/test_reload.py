@@ -62,6 +62,22 @@ async def test_a_fleet_that_closes_does_not_forget_hosts_that_still_answer() -> 
     assert names(fleet) == []
 
 
+async def test_who_is_asking_a_host_that_is_taken_away_is_told_so() -> None:
+    async with FakeOllama(models=["x"]) as one, FakeOllama(models=["y"]) as two:
+        specs = (EndpointSpec(name="one", url=one.url), EndpointSpec(name="two", url=two.url))
+        async with closing(Fleet(spec=FleetSpec(endpoints=specs))) as fleet:
+            await fleet.models()
+            two.state(delay_ms=60_000)
+            missed = asyncio.create_task(fleet.lease(Wanted(model="nowhere")))
+            listed = asyncio.create_task(fleet.endpoint("two").models(0.0))
+            await anyio.wait_all_tasks_blocked()
+            fleet.apply(with_endpoints(fleet, specs[0]))
+            await asyncio.wait({missed, listed}, timeout=5)
+            assert missed.result().endpoint.name == "one", "the only one left says itself what it has"
+            with pytest.raises(Unreachable, match="no longer in the fleet"):
+                listed.result()
+
+
 async def test_what_changes_nothing_about_the_way_changes_no_connection() -> None:
     async with closing(quiet_fleet({"a": (M, "secret:1b")})) as fleet:
         a = fleet.endpoint("a")
