@@ -22,7 +22,7 @@ SOURCES = sorted((ROOT / "arena").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 CORE = {"errors", "names", "types", "settings"}
-FEATURES = {"compare", "catalog"}
+FEATURES = {"battle", "compare", "catalog"}
 # The first word after `arena.` of every module, and what it may import. Arrows point down only.
 FLOORS: dict[str, set[str]] = {
     "errors": set(),
@@ -42,13 +42,14 @@ FLOORS: dict[str, set[str]] = {
     "ratings": {"types", "errors"},
     "store": CORE,
     "compare": {"fleet", "ollama", "openai", "streaming", "log", "names", "types", "errors"},
+    "battle": {"compare", "fleet", "log", "names", "ratings", "store", "streaming", "style", "types", "errors"},
     "catalog": {"fleet", "streaming", "log", *CORE},
     "engine": {"wire", *CORE},
-    "arena": {"engine", "fleet", "keys", "ollama", "wire", "streaming", *FEATURES, *CORE},
+    "arena": {"engine", "fleet", "keys", "ollama", "store", "wire", "streaming", *FEATURES, *CORE},
     "guard": {"exchange", "keys", "log", *CORE},
     "server": {"exchange", "guard", "arena", "log", *CORE},
     "api": {"arena", "exchange", "fleet", "keys", "proxy", "streaming", *FEATURES, *CORE},
-    "ui": {"arena", "streaming", *FEATURES, *CORE},
+    "ui": {"arena", "fleet", "streaming", *FEATURES, *CORE},
     "app": {"guard", "api", "ui", "arena", "exchange", "proxy", *CORE},
     "cli": {"app", "server", "engine", "guard", "arena", "fleet", "keys", "log", "streaming", *CORE},
     "__main__": {"cli"},
@@ -58,6 +59,7 @@ FLOORS: dict[str, set[str]] = {
 LIBRARIES: dict[str, set[str]] = {
     "aiodns": {"wire"},
     "alembic": {"store"},
+    "evalica": {"ratings"},
     "fastapi": {"api", "app", "ui", "engine"},
     "filelock": {"keys"},
     "gguf": {"engine"},
@@ -67,7 +69,7 @@ LIBRARIES: dict[str, set[str]] = {
     "huggingface_hub": {"engine"},
     "markdown_it": {"ui"},
     "msgspec": set(FLOORS),
-    "numpy": {"engine"},
+    "numpy": {"engine", "ratings"},
     "prometheus_client": {"api"},
     "pydantic": {"settings", "api", "fleet.config", "fleet.schema"},
     "pydantic_core": {"fleet.config"},

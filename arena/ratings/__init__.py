@@ -1,0 +1,39 @@
+"""Ratings from votes: pure functions, no I/O. docs/method.md tells the method in plain words."""
+
+from arena.ratings.board import PRELIMINARY, Ladder, Rating, board, ladders
+from arena.ratings.pairs import DECIDED, Duel, Flip, duels, flips
+from arena.ratings.strengths import Fit, cells, fit
+from arena.ratings.style import Effect, StyledVotes, StyleFit, style_fit, styled
+from arena.ratings.suggest import gains, suggested
+from arena.ratings.tally import Ledger, Tally
+from arena.ratings.timeline import Moment, timeline
+from arena.ratings.weights import Caps, weights
+
+__all__ = [
+    "DECIDED",
+    "PRELIMINARY",
+    "Caps",
+    "Duel",
+    "Effect",
+    "Fit",
+    "Flip",
+    "Ladder",
+    "Ledger",
+    "Moment",
+    "Rating",
+    "StyleFit",
+    "StyledVotes",
+    "Tally",
+    "board",
+    "cells",
+    "duels",
+    "fit",
+    "flips",
+    "gains",
+    "ladders",
+    "style_fit",
+    "styled",
+    "suggested",
+    "timeline",
+    "weights",
+]

@@ -1,0 +1,127 @@
+"""The leaderboard: ratings with intervals, and the ranks that they allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+
+from arena.ratings.strengths import CENTRE, SCALE, Fit, Z
+from arena.ratings.tally import BOTH_BAD, TIE, VERDICTS, Codes, Floats, Tally, sums
+
+PRELIMINARY: Final = 20  # votes, below which a rating is only a first impression
+
+
+class Rating(Struct, frozen=True):
+    """One contestant. `lower` and `upper` bound the rating with 95 % confidence, in rating points.
+
+    `rank` is its place by the rating alone; `rank_best` and `rank_worst` bound what the votes prove: 1 + how many are
+    clearly above, and how many are not clearly below. `votes` counts its battles, `weight` what they count for;
+    `preliminary` marks fewer than 20. `model` is the model that a configuration belongs to.
+    """
+
+    name: str
+    model: str
+    rating: float
+    lower: float
+    upper: float
+    rank: int
+    rank_best: int
+    rank_worst: int
+    votes: int
+    weight: float
+    wins: int
+    losses: int
+    ties: int
+    both_bad: int
+    win_rate: float | None
+    preliminary: bool
+
+
+class Ladder(Struct, frozen=True):
+    """A model with its settings, best first; the settings are rated against everything."""
+
+    model: Rating
+    settings: tuple[Rating, ...]
+
+
+def board(fit: Fit, tally: Tally, weight: Floats, families: Mapping[str, str] | None = None) -> tuple[Rating, ...]:
+    """The ratings of all contestants, best first."""
+    errors = _errors(fit, tally)
+    best, worst = rank_ranges(fit.strengths, fit.covariance, errors)
+    outcomes = _outcomes(tally)
+    counted = _by_contestant(tally, weight * tally.count)
+    rows = []
+    for rank, at in enumerate(np.argsort(-fit.strengths, kind="stable").tolist(), 1):
+        wins, losses, ties, both_bad = outcomes[at].tolist()
+        votes = wins + losses + ties + both_bad
+        rating, margin = CENTRE + SCALE * float(fit.strengths[at]), Z * SCALE * float(errors[at])
+        rows.append(
+            Rating(
+                name=fit.names[at],
+                model=(families or {}).get(fit.names[at], fit.names[at]),
+                rating=rating,
+                lower=rating - margin,
+                upper=rating + margin,
+                rank=rank,
+                rank_best=int(best[at]),
+                rank_worst=int(worst[at]),
+                votes=votes,
+                weight=float(counted[at]),
+                wins=wins,
+                losses=losses,
+                ties=ties,
+                both_bad=both_bad,
+                win_rate=(wins + (ties + both_bad) / 2) / votes if votes else None,
+                preliminary=votes < PRELIMINARY,
+            )
+        )
+    return tuple(rows)
+
+
+def rank_ranges(strengths: Floats, covariance: Floats, errors: Floats) -> tuple[Codes, Codes]:
+    """The best and the worst rank of each that 95 % confidence in each difference leaves open.
+
+    `errors` are the standard errors, which may be larger than those in `covariance`.
+    """
+    variance = np.diag(covariance)
+    surplus = errors**2 - variance
+    differing = variance[:, None] + variance - 2 * covariance + surplus[:, None] + surplus
+    ahead = strengths[:, None] - strengths > Z * np.sqrt(np.maximum(differing, 0.0))
+    np.fill_diagonal(ahead, False)
+    return 1 + ahead.sum(0), len(strengths) - ahead.sum(1)
+
+
+def ladders(models: Iterable[Rating], settings: Iterable[Rating]) -> tuple[Ladder, ...]:
+    """Every model with its own settings below it; the order of both is kept."""
+    below: dict[str, list[Rating]] = {}
+    for setting in settings:
+        below.setdefault(setting.model, []).append(setting)
+    return tuple(Ladder(model, tuple(below.get(model.name, ()))) for model in models)
+
+
+def _errors(fit: Fit, tally: Tally) -> Floats:
+    """The standard error of each strength.
+
+    A handful of equal votes has no spread to resample: below 20 votes the model's own error counts where it is larger.
+    """
+    resampled, own = np.sqrt(np.diag(fit.covariance)), np.sqrt(np.maximum(np.diag(fit.uncertainty), 0.0))
+    few = _by_contestant(tally, tally.count) < PRELIMINARY
+    return np.where(few, np.maximum(resampled, own), resampled)
+
+
+def _by_contestant(tally: Tally, amount: Floats | Codes) -> Floats:
+    size = len(tally.names)
+    return sums(tally.a, amount, size) + sums(tally.b, amount, size)
+
+
+def _outcomes(tally: Tally) -> Codes:
+    """Wins, losses, ties and both bad of each contestant."""
+    size, kinds = len(tally.names), len(VERDICTS)
+    of_a = sums(tally.a * kinds + tally.verdict, tally.count, size * kinds).reshape(size, kinds)
+    of_b = sums(tally.b * kinds + tally.verdict, tally.count, size * kinds).reshape(size, kinds)
+    drawn = (of_a + of_b)[:, [TIE, BOTH_BAD]]
+    found = np.column_stack([of_a[:, 0] + of_b[:, 1], of_a[:, 1] + of_b[:, 0], drawn])
+    return found.astype(np.int64)

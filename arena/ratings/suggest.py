@@ -1,0 +1,56 @@
+"""Which battle to hold next: the one that teaches most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Final
+
+import numpy as np
+
+from arena.ratings.strengths import Fit
+from arena.ratings.tally import Floats
+
+POWER: Final = 4.0  # how much more the widest intervals count
+EXPLORE: Final = 0.1  # of the battles are drawn at random, so that no pair is never seen
+
+
+def gains(fit: Fit) -> Floats:
+    """How much one more vote on each pair is expected to teach: by how much it shrinks the variances.
+
+    Each variance counts by its power, so that the widest intervals shrink first. Zero on the diagonal;
+    little where the outcome is foreseen or where both are known well.
+    """
+    known = fit.uncertainty
+    chance = 1 / (1 + np.exp(fit.strengths - fit.strengths[:, None]))
+    information = chance * (1 - chance)
+    variance = np.diag(known)
+    between = variance[:, None] + variance - 2 * known
+    squared = (known * variance**POWER) @ known
+    length = np.diag(squared)
+    shrunk = length[:, None] + length - 2 * squared
+    gain = information * shrunk / (1 + information * between)
+    np.fill_diagonal(gain, 0.0)
+    return np.maximum(gain, 0.0)
+
+
+def suggested(
+    fit: Fit, draw: Random, contestants: Sequence[str] | None = None, explore: float = EXPLORE
+) -> tuple[str, str]:
+    """Two contestants for the next battle, in no meaningful order; `draw` decides between equals and when to explore.
+
+    `contestants` are those that can answer now, at least two of `fit.names`; None means all.
+    """
+    places = {name: place for place, name in enumerate(fit.names)}
+    present = np.array([places[name] for name in (fit.names if contestants is None else contestants)])
+    if len(present) < 2:
+        raise ValueError("a battle needs two contestants")
+    if draw.random() < explore:
+        i, j = draw.sample(range(len(present)), 2)
+    else:
+        gain = gains(fit)[np.ix_(present, present)]
+        best = np.argwhere(gain >= gain.max() * (1 - 1e-9))
+        i, j = best[draw.randrange(len(best))]
+        if draw.random() < 0.5:
+            i, j = j, i
+    return fit.names[present[i]], fit.names[present[j]]

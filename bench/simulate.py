@@ -1,0 +1,254 @@
+"""Arenas with known strengths and simulated voters: how far can the ratings be trusted, and at what cost?
+
+    python -m bench.simulate            all questions, a few minutes
+    python -m bench.simulate --quick    the same on small numbers
+    python -m bench.simulate stuffing   one question
+
+Every figure follows from the seed. Voters are honest (they say what they see), noisy (a third of their votes are
+thrown dice), biased to length, or stuffing (every vote is for one model). A fifth of the even battles is a tie.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arena.ratings import Caps, Fit, Tally, board, cells, fit, style_fit, suggested, weights
+from arena.ratings.strengths import SCALE
+from arena.ratings.style import StyledVotes
+from arena.ratings.tally import TIE
+
+Generator = np.random.Generator
+Array = NDArray[Any]
+TIES = 0.4  # of the rarer outcome's chance on both sides
+TARGET_WIDTH = 150.0
+CAPS = Caps()
+
+
+class Crowd(NamedTuple):
+    """Who votes: how many voters, which part of their votes is dice."""
+
+    voters: int = 50
+    noise: float = 0.0
+
+
+CROWD = Crowd()
+
+
+def strengths(random: Generator, models: int, spread: float) -> Array:
+    """True strengths in logits with mean 0; `spread` is their standard deviation in rating points."""
+    drawn = random.normal(0, spread / SCALE, models)
+    return np.asarray(drawn - drawn.mean())
+
+
+def verdicts(random: Generator, difference: Array, noise: float = 0.0) -> Array:
+    """Verdicts by voters who see a lead of `difference` logits; the mean score is that of Bradley and Terry."""
+    chance = 1 / (1 + np.exp(-difference))
+    chance = np.where(random.random(len(chance)) < noise, 0.5, chance)
+    ties = TIES * np.minimum(chance, 1 - chance)
+    dice = random.random(len(chance))
+    return np.where(dice < chance - ties / 2, 0, np.where(dice < chance + ties / 2, TIE, 1))
+
+
+def pairs(random: Generator, models: int, votes: int) -> tuple[Array, Array]:
+    """Two different models for each vote."""
+    a = random.integers(0, models, votes)
+    return a, (a + random.integers(1, models, votes)) % models
+
+
+def tally(models: int, a: Array, b: Array, verdict: Array, voter: Array | None = None) -> Tally:
+    """Votes as the ratings take them; every voter has an address of its own, all vote on one day."""
+    names = tuple(f"model-{number:02}" for number in range(models))
+    who = np.zeros_like(a) if voter is None else voter
+    return Tally(names, ("2026-01-01",), a, b, verdict, np.ones_like(a), who, who, np.zeros_like(a))
+
+
+def honest(random: Generator, true: Array, votes: int, crowd: Crowd = CROWD) -> Tally:
+    """An arena of `votes` random battles."""
+    a, b = pairs(random, len(true), votes)
+    verdict = verdicts(random, true[a] - true[b], crowd.noise)
+    return tally(len(true), a, b, verdict, random.integers(0, crowd.voters, votes))
+
+
+def coverage(seed: int, arenas: int, votes: int, models: int = 8, spread: float = 150.0, noise: float = 0.0) -> float:
+    """How many of all 95 % intervals hold the true rating."""
+    random = np.random.default_rng(seed)
+    inside = []
+    for _ in range(arenas):
+        true = strengths(random, models, spread)
+        seen = honest(random, true, votes, Crowd(noise=noise))
+        weight = weights(seen, CAPS)
+        points = 1000 + SCALE * true
+        rows = board(fit(cells(seen, weight)), seen, weight)
+        inside += [row.lower <= points[int(row.name[6:])] <= row.upper for row in rows]
+    return float(np.mean(inside))
+
+
+def rank_error(seed: int, arenas: int, votes: int, models: int = 8, spread: float = 150.0, noise: float = 0.0) -> float:
+    """By how many places a model is misplaced on average."""
+    random = np.random.default_rng(seed)
+    missed = []
+    for _ in range(arenas):
+        true = strengths(random, models, spread)
+        seen = honest(random, true, votes, Crowd(noise=noise))
+        fitted = fit(cells(seen, weights(seen, CAPS)), samples=0)
+        missed.append(np.abs(ranks(fitted.strengths) - ranks(true)).mean())
+    return float(np.mean(missed))
+
+
+def ranks(values: Array) -> Array:
+    """1 for the greatest."""
+    return np.asarray(1 + np.argsort(np.argsort(-values)))
+
+
+def stuffed(
+    seed: int, identities: int, arenas: int, caps: Caps | None = CAPS, votes: int = 1000, extra: int = 300
+) -> float:
+    """By how many ranks `extra` votes for one middling model, by few identities, lift it on average."""
+    random = np.random.default_rng(seed)
+    lifted = []
+    for _ in range(arenas):
+        true = strengths(random, 8, 150.0)
+        fair = honest(random, true, votes)
+        target = int(np.argsort(true)[3])
+        rivals = (target + random.integers(1, 8, extra)) % 8
+        bought = tally(8, np.full(extra, target), rivals, np.zeros_like(rivals), 50 + np.arange(extra) % identities)
+        both = joined(fair, bought)
+        before = fit(cells(fair, weights(fair, caps)), samples=0).strengths
+        after = fit(cells(both, weights(both, caps)), samples=0).strengths
+        lifted.append(ranks(before)[target] - ranks(after)[target])
+    return float(np.mean(lifted))
+
+
+def joined(one: Tally, other: Tally) -> Tally:
+    """The votes of both."""
+    columns = ("a", "b", "verdict", "count", "voter", "address", "day")
+    return Tally(one.names, one.days, *(np.concatenate([getattr(one, c), getattr(other, c)]) for c in columns))
+
+
+def votes_for_width(seed: int, suggest: bool, models: int, spread: float, width: float, batch: int = 10) -> int:
+    """How many votes it takes until every 95 % interval is at most `width` points wide."""
+    random, draw = np.random.default_rng(seed), Random(seed)
+    true = strengths(random, models, spread)
+    seen = tally(models, *(np.zeros(0, np.int64),) * 3)
+    fitted = fit(cells(seen, np.ones(0)), samples=0)
+    while widest(fitted, seen) > width:
+        if suggest:
+            drawn = [suggested(fitted, draw) for _ in range(batch)]
+            a, b = (np.array([int(pair[side][6:]) for pair in drawn]) for side in (0, 1))
+        else:
+            a, b = pairs(random, models, batch)
+        seen = joined(seen, tally(models, a, b, verdicts(random, true[a] - true[b])))
+        fitted = fit(cells(seen, np.ones(len(seen.a))), samples=0)
+    return seen.votes
+
+
+def widest(fitted: Fit, seen: Tally) -> float:
+    """The widest interval that the board would show, in points."""
+    rows = board(fitted, seen, np.ones(len(seen.a)))
+    return max(row.upper - row.lower for row in rows)
+
+
+def length_bias(seed: int, votes: int, bias: float = 0.5) -> tuple[float, float]:
+    """The mean error of the ratings, plain and with style held equal, where voters like length."""
+    random = np.random.default_rng(seed)
+    true = strengths(random, 8, 150.0)
+    longer = random.normal(0, 0.3, 8)
+    a, b = pairs(random, 8, votes)
+    lengths = np.exp(5 + longer[np.array([a, b])] + random.normal(0, 0.4, (2, votes)))
+    difference = (lengths[0] - lengths[1]) / lengths.sum(0)
+    feature = difference / np.sqrt((difference**2).mean())
+    verdict = verdicts(random, true[a] - true[b] + bias * feature)
+    seen = tally(8, a, b, verdict)
+    score = np.where(verdict == TIE, 0.5, np.where(verdict == 0, 1.0, 0.0))
+    rest = np.zeros((votes, 3))
+    controlled = style_fit(StyledVotes(seen.names, a, b, score, np.column_stack([feature, rest]), np.ones(4)))
+    plain = fit(cells(seen, np.ones(votes)), samples=0)
+    return tuple(float(SCALE * np.abs(each.strengths - true).mean()) for each in (plain, controlled.fit))  # type: ignore[return-value]
+
+
+def refit_seconds(votes: int, models: int = 50) -> float:
+    """How long caps, cells, fit and intervals take together."""
+    random = np.random.default_rng(1)
+    seen = honest(random, strengths(random, models, 150.0), votes, Crowd(voters=1000))
+    begun = time.perf_counter()
+    weight = weights(seen, CAPS)
+    board(fit(cells(seen, weight)), seen, weight)
+    return time.perf_counter() - begun
+
+
+def print_coverage(quick: bool) -> None:
+    arenas = 40 if quick else 500
+    for votes in (100, 500, 2000):
+        held, missed = coverage(7, arenas, votes), rank_error(7, arenas, votes)
+        noisy = rank_error(7, arenas, votes, noise=1 / 3)
+        print(
+            f"{votes:>9,} votes, 8 models, {arenas} arenas: {held:.1%} of the 95 % intervals hold the truth; "
+            f"rank error {missed:.2f}, noisy voters {noisy:.2f}"
+        )
+
+
+def print_stuffing(quick: bool) -> None:
+    arenas = 20 if quick else 100
+    for identities in (1, 5):
+        kept, free = stuffed(7, identities, arenas), stuffed(7, identities, arenas, None)
+        print(f"300 stuffed votes by {identities} on 1,000 honest: {kept:.2f} ranks, without caps {free:.2f}")
+
+
+def print_suggestions(quick: bool) -> None:
+    for models, spread in ((8, 150.0), (8, 300.0), (16, 300.0), (16, 400.0)):
+        seeds = range(2 if quick else 6)
+        counts = [
+            [votes_for_width(seed, suggest, models, spread, TARGET_WIDTH) for seed in seeds]
+            for suggest in (False, True)
+        ]
+        random, suggestion = (float(np.mean(row)) for row in counts)
+        print(
+            f"{models} models, spread {spread:.0f}, every interval within {TARGET_WIDTH:.0f} points: {random:.0f} random "
+            f"votes, {suggestion:.0f} suggested ({suggestion / random:.2f})"
+        )
+
+
+def print_style(quick: bool) -> None:
+    for votes in (2000,) if quick else (2000, 20_000):
+        plain, controlled = length_bias(7, votes)
+        print(
+            f"{votes:>9,} votes of voters who like length: mean error {plain:.0f} points, "
+            f"{controlled:.0f} with style held equal"
+        )
+
+
+def print_speed(quick: bool) -> None:
+    refit_seconds(1000)  # the first use of a library costs extra
+    for votes in (100_000,) if quick else (100_000, 1_000_000):
+        print(f"{votes:>9,} votes, 50 models, intervals included: {refit_seconds(votes):.2f} s")
+
+
+QUESTIONS: dict[str, Callable[[bool], None]] = {
+    "coverage": print_coverage,
+    "stuffing": print_stuffing,
+    "suggestions": print_suggestions,
+    "style": print_style,
+    "speed": print_speed,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Answer the questions asked for."""
+    parser = argparse.ArgumentParser(description="Simulated arenas with known strengths.")
+    parser.add_argument("question", nargs="*", choices=[*QUESTIONS, []], help="all if none is named")
+    parser.add_argument("--quick", action="store_true", help="small numbers")
+    chosen = parser.parse_args(arguments)
+    for question in chosen.question or QUESTIONS:
+        print(f"# {question}")
+        QUESTIONS[question](chosen.quick)
+
+
+if __name__ == "__main__":
+    main()
