@@ -10,15 +10,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
+from arena.battle import Battles
 from arena.catalog import Catalog
 from arena.compare import Compare
 from arena.engine.process import EngineProcess
-from arena.errors import ArenaError, SettingsError
+from arena.errors import ArenaError, SettingsError, StoreUnavailable
 from arena.fleet import Endpoint, EndpointSpec, Fleet, connect
 from arena.fleet.config import fleet_spec, timeouts_of
 from arena.keys import FILE as KEYS_FILE
 from arena.keys import Keys
 from arena.settings import OLLAMA_DEFAULT, Settings
+from arena.store import Store, url_of
 from arena.types import EndpointKind
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,9 @@ class Arena:
         self.catalog = Catalog(self.fleet, settings)
         self.keys = Keys(settings.data / KEYS_FILE)
         self.fleet.book.spent = self.keys.spent
+        self.store = Store(url_of(settings))
+        # on a server for others nobody may choose the pair whose votes count
+        self.battles = Battles(self.compare, self.fleet, self.store, rate_chosen=not settings.public)
         self.engine_error: str | None = None
         self._engine = engine or EngineProcess(settings, child_environment())
         self._engine_state: EngineState = "off"
@@ -57,6 +62,7 @@ class Arena:
     async def running(self) -> AsyncGenerator[Arena, None]:
         """Start in the background (the page does not wait for an engine), stop in order."""
         self.fleet.start()
+        await asyncio.to_thread(self._check_store)
         self._starting = asyncio.create_task(self._start(), name="arena start")
         try:
             yield self
@@ -67,7 +73,16 @@ class Arena:
             await self.catalog.aclose()
             await self.fleet.aclose()
             self.keys.flush()
+            await asyncio.to_thread(self.store.close)
             await self._engine.stop()
+
+    def _check_store(self) -> None:
+        """A store that is there is opened at once; one that fails is left as it is, and all but the votes goes on."""
+        try:
+            if self.store.exists:
+                self.store.open()
+        except StoreUnavailable as error:
+            log.error("no votes until this is mended: %s", error.message)
 
     async def reload_fleet(self) -> None:
         """Read the fleet file again and go on under it. Raises SettingsError, and then nothing has changed."""

@@ -22,6 +22,10 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 OURS = {
     "/api/chat",
     "/api/stream_chat",
+    "/api/battles",
+    "/api/battles/{id}",
+    "/api/battles/{id}/stream",
+    "/api/battles/{id}/vote",
     "/api/models",
     "/api/loaded",
     "/api/pull_model",

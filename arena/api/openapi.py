@@ -22,6 +22,7 @@ _MEANINGS = {
     403: "Not from this host or origin, or not on this server.",
     404: "No such thing.",
     405: "Not with this method.",
+    409: "It is in another state already, or not yet; `code` says which.",
     413: "The body is too large.",
     415: "The body is not JSON, or is compressed.",
     429: "A limit per caller was reached; `Retry-After` says when to try again.",
@@ -42,7 +43,7 @@ def document(operations: Sequence[Operation], settings: Settings) -> dict[str, A
         "openapi": "3.1.0",
         "info": {"title": "Ollama Arena", "version": __version__, "description": _ABOUT},
         "servers": [{"url": settings.root_path or "/"}],
-        "tags": [{"name": name} for name in ("Compare", "Models", "System")],
+        "tags": [{"name": name} for name in ("Compare", "Battles", "Models", "System")],
         "paths": paths,
         "components": {
             "schemas": schemas(),

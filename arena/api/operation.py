@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-Tag = Literal["Compare", "Models", "System"]
+Tag = Literal["Compare", "Battles", "Models", "System"]
 Endpoint = Callable[[Request], Awaitable[Response]] | ASGIApp
 
 

@@ -153,6 +153,14 @@ def _instances(body: dict[str, Any], endpoints: Sequence[str]) -> tuple[list[Mod
     return _legacy(models), len(models)
 
 
+def contestants(body: dict[str, Any], limit: int, endpoints: Sequence[str]) -> tuple[ModelInstance, ...]:
+    """The instances that a request without a history names. Raises BadRequest for more than `limit`."""
+    instances, _ = _instances(body, endpoints)
+    if len(instances) > limit:
+        raise BadRequest(f"Too many model instances: at most {limit} in one request")
+    return tuple(instances)
+
+
 def _legacy(models: list[Any]) -> list[ModelInstance]:
     """Each named model once, under its name, without options: the model's own defaults."""
     once: dict[str, ModelInstance] = {}

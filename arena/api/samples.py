@@ -119,6 +119,57 @@ STREAM_ANSWERS: Examples = (
         },
     ),
 )
+_BATTLE_ID = "5f0c9a7be4d14a0f8f6b2f1f4a3d9c01"
+BATTLE_REQUESTS: Examples = (
+    ("any", {}),
+    ("chosen", {"models": ["llama3.2:3b", "qwen2.5:3b", "mistral:7b"], "category": "coding", "tags": ["python"]}),
+)
+BATTLE_ANSWERS: Examples = (("begun", {"id": _BATTLE_ID, "state": "open", "turns": 0, "vote_open": False}),)
+TURN_REQUESTS: Examples = (("message", {"message": "Explain closures in two sentences."}),)
+TURN_ANSWERS: Examples = (
+    ("token", {"instance_id": "a", "token": "A closure", "done": False}),
+    ("last", {"instance_id": "a", "token": "", "done": True}),
+    (
+        "failed",
+        {
+            "instance_id": "a",
+            "token": "",
+            "done": True,
+            "error": "This battle has ended without a result: not both sides could answer",
+            "error_code": "battle_failed",
+        },
+    ),
+)
+VOTE_REQUESTS: Examples = (("vote", {"verdict": "a"}),)
+VOTE_ANSWERS: Examples = (
+    (
+        "revealed",
+        {
+            "id": _BATTLE_ID,
+            "state": "voted",
+            "turns": 1,
+            "vote_open": False,
+            "verdict": "a",
+            "rated": True,
+            "revealed": {
+                side: {
+                    "model": model,
+                    "endpoint": "ollama",
+                    "configuration": configuration,
+                    "label": model,
+                    "options": {},
+                    "answers": ["A closure is a function that keeps what it needs."],
+                    "metrics": [{"tokens": 12, "duration_s": 0.53, "tokens_per_sec": 22.64}],
+                    "manifests": [{"model": model, "endpoint": "ollama"}],
+                }
+                for side, model, configuration in (
+                    ("a", "qwen2.5:3b", "0f4a1c9be2d35a77"),
+                    ("b", "llama3.2:3b", "9be2d35a770f4a1c"),
+                )
+            },
+        },
+    ),
+)
 MODELS_ANSWERS: Examples = (("models", {"models": ["llama3.2:3b", "qwen2.5:7b", "mistral:7b"], "details": []}),)
 PULL_REQUESTS: Examples = (("pull", {"model": "deepseek-r1:8b"}),)
 PULL_ANSWERS: Examples = (("started", {"status": "downloading", "model": "deepseek-r1:8b"}),)
@@ -144,6 +195,7 @@ ERRORS: dict[int, Examples] = {
     403: (("forbidden", {"error": "Requests from other web sites are not allowed", "code": "forbidden"}),),
     404: (("not_found", {"error": "Resource not found", "code": "not_found"}),),
     405: (("method", {"error": "Method not allowed", "code": "method_not_allowed"}),),
+    409: (("answering", {"error": "The vote opens when both answers are complete", "code": "battle_answering"}),),
     413: (("large", {"error": "The request body is larger than 1048576 bytes", "code": "payload_too_large"}),),
     415: (("type", {"error": "Content-Type must be application/json", "code": "unsupported_media_type"}),),
     429: (("rate", {"error": "Too many requests; try again in a moment", "code": "too_many_requests"}),),

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from arena.api import fields
+from arena.battle import BattleView
 from arena.types import EndpointStatus, LoadedModel, Manifest, ModelInfo, PullJob
 
 Schema = dict[str, Any]
@@ -25,7 +26,8 @@ def reference(name: str) -> Schema:
 def schemas() -> dict[str, Schema]:
     """Every schema by name."""
     _, derived = msgspec.json.schema_components(
-        [Manifest, ModelInfo, LoadedModel, EndpointStatus, PullJob], ref_template="#/components/schemas/{name}"
+        [Manifest, ModelInfo, LoadedModel, EndpointStatus, PullJob, BattleView],
+        ref_template="#/components/schemas/{name}",
     )
     return derived | _requests() | _answers() | _lists()
 
@@ -60,6 +62,17 @@ def _requests() -> dict[str, Schema]:
             },
             required=("history",),
         ),
+        "BattleRequest": _object(
+            {
+                "models": _list(STRING, "Who may be drawn. Without this all installed models are."),
+                "model_instances": _list(reference("ModelInstance"), "The same with settings; wins over `models`."),
+                "category": {**STRING, "maxLength": 40, "description": "What the battle is about, such as coding."},
+                "tags": _list({**STRING, "maxLength": 40}),
+            },
+            more="The server draws the pair and who is a; a request cannot choose it.",
+        ),
+        "TurnRequest": _object({"message": STRING}, required=("message",)),
+        "VoteRequest": _object({"verdict": {"enum": ["a", "b", "tie", "both_bad"]}}, required=("verdict",)),
         "NamedModel": _object(
             {
                 "model": {**STRING, "description": "A name without a tag means `:latest`."},
@@ -200,6 +213,16 @@ def _lists() -> dict[str, Schema]:
                 "version": STRING,
             },
             required=("status", "service", "models_available", "ollama_reachable"),
+        ),
+        "TurnLine": _object(
+            {
+                "instance_id": {"enum": ["a", "b"]},
+                "token": {**STRING, "description": "A piece of the answer; empty on the last line."},
+                "done": FLAG,
+                "error": STRING,
+                "error_code": STRING,
+            },
+            required=("instance_id", "token", "done"),
         ),
         "Models": _object(
             {"models": _list(STRING), "details": _list(reference("ModelInfo"))}, required=("models", "details")

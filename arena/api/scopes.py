@@ -12,6 +12,7 @@ from arena.proxy.table import Table
 # What is neither here nor in the proxy's table needs an admin's key: the page, its own routes, and what is added later.
 ANY_KEY: Final = frozenset({"/api/models", "/api/loaded", "/openapi.json", "/docs", "/redoc"})
 CHAT: Final = frozenset({"/api/chat", "/api/stream_chat"})
+BATTLES: Final = "/api/battles"
 MANAGE: Final = frozenset({"/api/pull_model", "/api/delete_model", "/api/load_model", "/api/unload_model"})
 
 
@@ -37,6 +38,8 @@ def _of_the_api(method: str, path: str) -> Scope | None:
     if method == "GET" and path in ANY_KEY:
         return None
     if method == "POST" and path in CHAT:
+        return "chat"
+    if path == BATTLES or path.startswith(f"{BATTLES}/"):
         return "chat"
     if path in MANAGE or path == "/api/endpoints" or f"{path}/".startswith("/api/pulls/"):
         return "manage"

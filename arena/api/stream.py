@@ -16,7 +16,7 @@ from arena.types import Batch
 
 T = TypeVar("T")
 
-_HEADERS = [
+NDJSON_HEADERS = [
     (b"content-type", b"application/x-ndjson"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
@@ -58,7 +58,7 @@ class LineStream:
     def _start(self) -> None:
         if not self._started:
             self._started = True
-            self._sink.start(200, _HEADERS)
+            self._sink.start(200, NDJSON_HEADERS)
 
     def _write(self, batch: Batch) -> None:
         sound = False

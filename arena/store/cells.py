@@ -36,6 +36,10 @@ class CellFilter(Struct, frozen=True):
     details: tuple[Detail, ...] = ()
 
 
+RATED: Final = CellFilter()
+"""Every vote that counts for the ratings by default."""
+
+
 class Cell(Struct, frozen=True):
     """`count` equal votes: sides and verdict as they stood; the details that were not asked for are ""."""
 

@@ -17,7 +17,7 @@ from arena.errors import Conflict
 from arena.settings import Settings
 from arena.store import cells as counted
 from arena.store.battles import Side, StoredBattle
-from arena.store.cells import Cell, CellFilter
+from arena.store.cells import RATED, Cell, CellFilter
 from arena.store.database import Database
 from arena.store.documents import Document, Kind, Snapshot
 from arena.store.migrations import migrate
@@ -147,7 +147,7 @@ class Store:
         with self.database.reading() as connection:
             return int(connection.execute(select(func.max(votes.c.number))).scalar() or 0)
 
-    def cells(self, wanted: CellFilter = CellFilter()) -> list[Cell]:  # noqa: B008 - it is frozen
+    def cells(self, wanted: CellFilter = RATED) -> list[Cell]:
         """Equal votes counted by the database."""
         self.open()
         details = counted.asked(wanted)

@@ -1,0 +1,227 @@
+"""All battles under way: who may do what with them, and their way into the store."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final
+
+from msgspec import Struct
+
+from arena.battle.battle import Battle, Mode
+from arena.battle.draw import Pairing, can_chat, drawn, pair
+from arena.battle.pace import SIDES, Pace, Shown, SideName
+from arena.battle.reveal import BattleView, revealed
+from arena.compare import Compare, Run
+from arena.errors import Conflict, NotFound, TooManyRequests
+from arena.fleet import Fleet
+from arena.names import matches
+from arena.store import Store
+from arena.streaming import Transcript
+from arena.types import Batch, Delta, Failed, Finished, ModelInstance, StreamEvent, Verdict
+
+IDLE_S = 2 * 3600.0
+"""A battle that nobody has touched for so long is forgotten."""
+
+MAX_BATTLES = 1000
+MAX_PER_VOTER = 20
+"""Battles that wait for their vote: in all, and of one voter, whose oldest one is forgotten for a further one."""
+
+TICK_S = 0.1
+
+_SIDE_OF: Final[dict[str, SideName]] = {side: side for side in SIDES}
+
+
+class Voter(Struct, frozen=True):
+    """Who fights and votes: an identity, and the network it comes from at the moment; both are kept as pseudonyms."""
+
+    name: str
+    address: str = ""
+
+
+class Contest(Struct, frozen=True):
+    """What a battle is to be about. Without `contestants` all installed models are drawn from."""
+
+    contestants: tuple[ModelInstance, ...] | None = None
+    category: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class Battles:
+    """Starts battles, runs their turns, takes the votes. What is not voted on is kept in memory only.
+
+    `choose` picks the pair; `rate_chosen`: do battles among instances that the caller named count for the ratings?
+    """
+
+    def __init__(
+        self,
+        compare: Compare,
+        fleet: Fleet,
+        store: Store,
+        *,
+        choose: Pairing = drawn,
+        rate_chosen: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        tick: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._compare = compare
+        self._fleet = fleet
+        self._store = store
+        self._choose = choose
+        self._rate_chosen = rate_chosen
+        self._clock = clock
+        self._tick = tick or _next_tick
+        self._battles: dict[str, Battle] = {}
+
+    async def create(
+        self,
+        voter: Voter,
+        contest: Contest,
+        models: tuple[str, ...] | None = None,
+    ) -> BattleView:
+        """Draw a pair and seal it. `models`: what the voter may use (globs; None: all).
+
+        Raises BadRequest for fewer than two contestants, TooManyRequests while too many battles are under way.
+        """
+        contestants = contest.contestants
+        if contestants is None:
+            contestants = await self._installed(models)
+        sides = pair(contestants, self._choose)
+        self._make_room(voter)
+        mode: Mode = "installed" if contest.contestants is None else "chosen"
+        battle = Battle(
+            secrets.token_hex(16),
+            voter.name,
+            sides,
+            mode=mode,
+            rated=mode == "installed" or self._rate_chosen,
+            category=contest.category,
+            tags=contest.tags,
+            now_s=self._clock(),
+        )
+        self._battles[battle.id] = battle
+        return _view(battle)
+
+    def turn(
+        self, battle_id: str, voter: Voter, message: str, *, caller: str | bytes = "", key: str = ""
+    ) -> AsyncGenerator[list[Shown], None]:
+        """Ask both sides; gives what may be shown, step by step. Whoever reads it closes it, which frees the models.
+
+        Raises NotFound, Conflict where no turn may begin, ShuttingDown; nothing runs before the first step.
+        """
+        battle = self._of(battle_id, voter)
+        run = self._compare.start(battle.asked(message), caller=caller, key=key)
+        battle.begin(message)
+        return self._answers(battle, run)
+
+    async def vote(self, battle_id: str, voter: Voter, verdict: Verdict) -> BattleView:
+        """Keep the verdict and tell who fought. The same again gives the same.
+
+        Raises NotFound, Conflict for another verdict or unfinished answers, and StoreUnavailable: then it is not kept.
+        """
+        battle = self._battles.get(battle_id)
+        if battle is None or battle.owner != voter.name:
+            return await asyncio.to_thread(self._kept, battle_id, voter, verdict)
+        battle.voting += 1
+        try:
+            view = await asyncio.to_thread(self._keep, battle, voter, verdict)
+        finally:
+            battle.voting -= 1
+        self._battles.pop(battle_id, None)  # from now on the store tells
+        return view
+
+    async def view(self, battle_id: str, voter: Voter) -> BattleView:
+        """Where a battle stands; after the vote, who fought. Raises NotFound, also for the battle of somebody else."""
+        battle = self._battles.get(battle_id)
+        if battle is not None and battle.owner == voter.name:
+            return _view(battle)
+        return await asyncio.to_thread(self._kept, battle_id, voter, None)
+
+    async def _answers(self, battle: Battle, run: Run) -> AsyncGenerator[list[Shown], None]:
+        pace, transcript, news = Pace(), Transcript(SIDES), asyncio.Event()
+
+        def hear(batch: Batch) -> None:
+            transcript.apply(batch, self._clock())
+            for event in batch:
+                _tell(pace, event)
+            news.set()
+
+        settled = False
+        try:
+            run.push(hear)
+            while not pace.over:
+                news.clear()
+                shown = pace.take()
+                if pace.over:
+                    battle.settle(transcript.replies)
+                    settled = True
+                if shown:
+                    yield shown
+                if not pace.over:
+                    await (self._tick() if shown else news.wait())
+        finally:
+            run.cancel()
+            battle.touched_s = self._clock()
+            if not settled:
+                battle.state = "failed"
+
+    def _keep(self, battle: Battle, voter: Voter, verdict: Verdict) -> BattleView:
+        """Blocks; for a thread."""
+        pseudonym = self._store.pseudonym
+        vote, kept = battle.ballot(verdict, pseudonym(voter.name), pseudonym(voter.address))
+        return revealed(self._store.add_vote(vote, kept), kept)
+
+    def _kept(self, battle_id: str, voter: Voter, verdict: Verdict | None) -> BattleView:
+        """The reveal of a battle that `voter` has voted on, maybe before a restart. Blocks; for a thread."""
+        vote = self._store.vote(battle_id, self._store.pseudonym(voter.name))
+        battle = self._store.battle(battle_id) if vote is not None else None
+        if vote is None or battle is None:
+            raise NotFound("No such battle, or it has expired: begin another one")
+        if verdict is not None and verdict != vote.verdict:
+            raise Conflict("This battle has your vote already, and it was another one.", code="voted")
+        return revealed(vote, battle)
+
+    def _of(self, battle_id: str, voter: Voter) -> Battle:
+        battle = self._battles.get(battle_id)
+        if battle is None or battle.owner != voter.name:
+            raise NotFound("No such battle, or it is over: begin another one")
+        battle.touched_s = self._clock()
+        return battle
+
+    async def _installed(self, models: tuple[str, ...] | None) -> tuple[ModelInstance, ...]:
+        """Every model that can chat, and that the voter may use, with its own defaults."""
+        found = [model.name for model in await self._fleet.models() if can_chat(model)]
+        return tuple(ModelInstance(name, name) for name in found if models is None or matches(name, models))
+
+    def _make_room(self, voter: Voter) -> None:
+        """Forget what is idle, and the voter's oldest battles beyond MAX_PER_VOTER. Raises TooManyRequests."""
+        now_s = self._clock()
+        resting = {name: each for name, each in self._battles.items() if each.state != "answering" and not each.voting}
+        own = [name for name, each in resting.items() if each.owner == voter.name]
+        idle = [name for name, each in resting.items() if now_s - each.touched_s > IDLE_S]
+        for name in {*idle, *own[: max(0, len(own) - MAX_PER_VOTER + 1)]}:
+            del self._battles[name]
+        if len(self._battles) >= MAX_BATTLES:
+            raise TooManyRequests("Too many battles are under way: vote on some, or try again later")
+
+
+async def _next_tick() -> None:
+    await asyncio.sleep(TICK_S)
+
+
+def _tell(pace: Pace, event: StreamEvent) -> None:
+    """What a model thinks is not shown: that it thinks at all would tell much."""
+    side = _SIDE_OF[event.instance_id]
+    match event:
+        case Delta():
+            pace.put(side, event.text)
+        case Finished():
+            pace.end(side)
+        case Failed():
+            pace.end(side, failed=True)
+
+
+def _view(battle: Battle) -> BattleView:
+    return BattleView(battle.id, battle.state, battle.turns, battle.state == "ready")

@@ -1,0 +1,80 @@
+"""Does an answer give its model away? Small models like to introduce themselves."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_MAKERS: Final = {
+    "aya": ("cohere",),
+    "chatgpt": ("openai",),
+    "claude": ("anthropic",),
+    "codellama": ("meta ai", "llama"),
+    "codestral": ("mistral",),
+    "command": ("cohere",),
+    "deepseek": (),
+    "devstral": ("mistral",),
+    "dolphin": ("cognitive computations",),
+    "exaone": ("lg ai",),
+    "falcon": ("technology innovation institute", "tii"),
+    "gemini": ("google", "deepmind"),
+    "gemma": ("google", "deepmind"),
+    "glm": ("zhipu", "chatglm", "z.ai"),
+    "gpt": ("openai", "chatgpt"),
+    "granite": ("ibm",),
+    "grok": ("xai",),
+    "hermes": ("nous research",),
+    "internlm": ("shanghai ai laboratory",),
+    "kimi": ("moonshot",),
+    "llama": ("meta ai", "facebook"),
+    "llava": ("llama",),
+    "magistral": ("mistral",),
+    "minicpm": ("openbmb", "modelbest"),
+    "ministral": ("mistral",),
+    "mistral": ("mistralai",),
+    "mixtral": ("mistral",),
+    "nemotron": ("nvidia",),
+    "olmo": ("allen institute", "ai2"),
+    "orca": ("microsoft",),
+    "phi": ("microsoft",),
+    "qwen": ("alibaba", "tongyi", "qianwen", "通义千问"),
+    "qwq": ("alibaba", "qwen"),
+    "smollm": ("hugging face", "huggingface"),
+    "solar": ("upstage",),
+    "stablelm": ("stability ai",),
+    "starcoder": ("bigcode",),
+    "tinyllama": ("llama",),
+    "vicuna": ("lmsys",),
+    "wizard": ("microsoft",),
+    "yi": ("01.ai", "零一万物"),
+}
+"""By the word a model's name begins with: who made it, and what else it calls itself."""
+
+_ORDINARY: Final = frozenset({"command", "dolphin", "falcon", "hermes", "orca", "phi", "solar", "wizard", "yi", "aya"})
+"""Families whose name is an ordinary word: only the makers are looked for, and the name with its number."""
+
+_WORD = re.compile(r"[a-z]{2,}")
+
+
+def names_itself(answer: str, model: str) -> bool:
+    """Does `answer` name the family or the maker of `model`, in any case, as a word of its own?"""
+    words = identity_words(model)
+    return bool(words) and re.search(_any_of(words), answer, re.IGNORECASE) is not None
+
+
+def identity_words(model: str) -> tuple[str, ...]:
+    """What gives a model away: its name, the family in it, and the family's makers."""
+    base = model.lower().rsplit("/", 1)[-1].partition(":")[0]
+    words = {base} if len(base) > 3 and base not in _ORDINARY else set()
+    first = _WORD.match(base)
+    start = first[0] if first else ""
+    for family in [family for family in _MAKERS if start.startswith(family)] or [start]:
+        words.update(_MAKERS.get(family, ()))
+        if family not in _ORDINARY and len(family) > 2:
+            words.add(family)
+    return tuple(sorted(words))
+
+
+def _any_of(words: tuple[str, ...]) -> str:
+    """A family's name may be followed by its version: llama3, Qwen2.5. No letter may touch it."""
+    return rf"(?<![a-z])(?:{'|'.join(map(re.escape, words))})(?![a-z])"

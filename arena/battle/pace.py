@@ -1,0 +1,60 @@
+"""Two answers shown in step: neither is ever ahead of the other, so that speed gives nobody away. No I/O, no clock."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from msgspec import Struct
+
+SideName = Literal["a", "b"]
+SIDES: Final[tuple[SideName, SideName]] = ("a", "b")
+STEP_CHARACTERS: Final = 40
+"""Shown of each side at a time at most; what a fast machine has ready still comes at a reader's pace."""
+
+
+class Shown(Struct, frozen=True):
+    """What is told of one side before the vote: a piece of text, and at last that it is over, well or not."""
+
+    side: SideName
+    text: str = ""
+    done: bool = False
+    failed: bool = False
+
+
+class Pace:
+    """Takes what comes, gives what may be shown: as much of each side as the slower one has said.
+
+    The ends are told together. One side's failure ends the battle: both are told to have failed.
+    """
+
+    def __init__(self, step: int = STEP_CHARACTERS) -> None:
+        self._step = step
+        self._waiting: dict[SideName, str] = dict.fromkeys(SIDES, "")
+        self._open = set(SIDES)
+        self.failed = False
+        self.over = False
+
+    def put(self, side: SideName, text: str) -> None:
+        """A side has said something."""
+        self._waiting[side] += text
+
+    def end(self, side: SideName, *, failed: bool = False) -> None:
+        """A side says no more."""
+        self._open.discard(side)
+        self.failed = self.failed or failed
+
+    def take(self) -> list[Shown]:
+        """The next step, empty when the slower side has to be waited for; after the last one, `over` is set."""
+        if self.failed:
+            self.over = True
+            return [Shown(side, done=True, failed=True) for side in SIDES]
+        size = min([self._step, *(len(self._waiting[side]) for side in self._open)])
+        shown = []
+        for side in SIDES:
+            text, self._waiting[side] = self._waiting[side][:size], self._waiting[side][size:]
+            if text:
+                shown.append(Shown(side, text))
+        if not self._open and not any(self._waiting.values()):
+            self.over = True
+            shown += [Shown(side, done=True) for side in SIDES]
+        return shown

@@ -1,0 +1,74 @@
+"""What may be told of a battle: before the vote only that it is there, after it everything."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from arena.names import canonical
+from arena.store import StoredBattle
+from arena.types import Configuration, Manifest, ModelInstance, Verdict, Vote
+
+
+class RevealedSide(Struct, frozen=True):
+    """Who one side was, and what each of its answers cost."""
+
+    model: str
+    endpoint: str
+    configuration: str
+    label: str
+    options: dict[str, Any]
+    answers: tuple[str, ...]
+    metrics: tuple[dict[str, Any], ...]
+    manifests: tuple[dict[str, Any], ...]
+
+
+class BattleView(Struct, frozen=True, omit_defaults=True):
+    """A battle as its voter may see it: `verdict`, `rated` and `revealed` are only there after the vote."""
+
+    id: str
+    state: str
+    turns: int
+    vote_open: bool
+    verdict: Verdict | None = None
+    rated: bool | None = None
+    revealed: dict[str, RevealedSide] | None = None
+
+
+def revealed(vote: Vote, battle: StoredBattle) -> BattleView:
+    """A battle after its vote."""
+    sides = {}
+    for name, side in sorted(battle.sides.items()):
+        of = side.configuration
+        endpoint = str(side.manifests[-1].get("endpoint", "")) if side.manifests else of.endpoint
+        sides[name] = RevealedSide(
+            of.model, endpoint, of.id, of.label, of.options, side.answers, side.metrics, side.manifests
+        )
+    return BattleView(battle.id, "voted", vote.turns, False, vote.verdict, vote.rated, sides)
+
+
+def configuration_of(instance: ModelInstance, manifest: Manifest) -> Configuration:
+    """The contestant that `instance` was: equal weights with equal settings are the same one, wherever they ran."""
+    weights = manifest.digest or canonical(manifest.model)
+    settings = (manifest.options_sent, instance.system, manifest.think)
+    told = msgspec.json.encode((weights, *settings), order="deterministic")
+    return Configuration(
+        id=sha256(told).hexdigest()[:16],
+        model=manifest.model,
+        digest=manifest.digest,
+        options=manifest.options_sent,
+        endpoint=manifest.endpoint,
+        label=_label(manifest, instance.system),
+    )
+
+
+def _label(manifest: Manifest, system: str | None) -> str:
+    settings = [f"{name} {value}" for name, value in sorted(manifest.options_sent.items())]
+    if manifest.think is not None:
+        settings.append(f"think {manifest.think}".lower())
+    if system is not None:
+        settings.append("own system prompt")
+    return ", ".join([manifest.model, *settings])
