@@ -61,6 +61,8 @@ class DirectApp(TinyApp):
             "/direct/bug": self.bug,
             "/direct/late-bug": self.late_bug,
             "/direct/empty": self.empty,
+            "/direct/nothing": self.nothing,
+            "/direct/rush": self.rush,
         }
         self.told.put(f"{scope['path']}?{scope['query_string'].decode()}")
         way = ways.get(scope["path"])
@@ -79,6 +81,16 @@ class DirectApp(TinyApp):
     def empty(sink: Connection, body: bytes) -> None:
         sink.start(204, [(b"content-length", b"0")])
         sink.end()
+
+    @staticmethod
+    def nothing(sink: Connection, body: bytes) -> None:
+        sink.start(204, [])
+        sink.end()
+
+    @staticmethod
+    def rush(sink: Connection, body: bytes) -> None:
+        sink.start(200, [])
+        sink.write(b"x" * 4_000_000)
 
     def later(self, sink: Connection, *pieces: bytes, end: bool = True, trailers: Headers | None = None) -> None:
         """Answer from the server's own thread."""
@@ -151,6 +163,7 @@ def test_answers_of_known_length_keep_the_connection(app: DirectApp, served: Run
             assert "connection" not in reply.headers
             assert [told(app), told(app)] == ["/direct/echo?a=1", "over"]
         assert wire.ask("/direct/empty").reply().status == 204
+        assert b"transfer-encoding" not in wire.ask("/direct/nothing").until(b"\r\n\r\n")
         assert wire.ask("/echo", body=b"abc").reply().body == b"3"
 
 
@@ -247,6 +260,40 @@ def test_a_request_sent_early_waits_for_its_turn(app: DirectApp, served: Running
         assert b"first" in wire.until(b"0\r\n\r\n")
         assert wire.reply().body == b"second"
         assert [told(app) for _ in range(4)] == ["/direct/wait?", "over", "/direct/echo?", "over"]
+
+
+def test_many_early_requests_are_answered_one_after_another(served: Running) -> None:
+    with Wire(served.port) as wire:
+        for _ in range(500):
+            wire.ask("/direct/empty")
+        assert [wire.reply().status for _ in range(500)] == [204] * 500
+
+
+def test_more_early_requests_than_a_head_holds_are_not_kept(served: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with Wire(served.port) as wire:
+        wire.send(b"POST /direct/empty HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n" * 3000)
+        assert wire.rest().startswith(b"HTTP/1.1 204 ")
+    assert "Traceback" not in caplog.text
+
+
+def test_who_does_not_read_gets_no_further_answer(app: DirectApp, served: Running) -> None:
+    with Wire(served.port, receive_bytes=65536) as wire:
+        wire.ask("/direct/wait")
+        assert told(app) == "/direct/wait?"
+        app.later(app.connections.get(timeout=PATIENCE_S), b"x" * 4_000_000)
+        assert {told(app), told(app)} == {"pause", "over"}
+        wire.ask("/direct/empty")
+        wire.until(b"\r\n\r\n")
+        assert app.told.empty()
+        wire.until(b"0\r\n\r\n")
+        assert wire.reply().status == 204
+        assert [told(app), told(app)] == ["/direct/empty?", "over"]
+
+
+def test_an_answer_that_is_too_much_at_once_is_paused_as_it_begins(app: DirectApp, served: Running) -> None:
+    with Wire(served.port, receive_bytes=65536) as wire:
+        wire.ask("/direct/rush")
+        assert [told(app), told(app)] == ["/direct/rush?", "pause"]
 
 
 def test_stopping_ends_the_connection_after_its_answer(app: DirectApp, served: Running) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BODYLESS: Final = (204, 304)
 LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -97,7 +98,7 @@ class Exchange:
         if self.dress is not None:
             headers = self.dress(headers)
         parts = [LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, *self._connection.common_headers]
-        self._chunked = True
+        self._chunked = status not in BODYLESS
         for name, value in headers:
             if name == b"content-length":
                 self._chunked = False

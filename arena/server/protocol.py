@@ -119,6 +119,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._take_early(data)
         else:
             self._take_head(data)
+        ready, self._ready = self._ready, None
+        if ready is not None and self._state.direct is not None and not ready.disconnected:
+            ready.begin(self._state.direct)
+            if self.flow.write_paused:
+                ready.pause()  # it could not be told before it had begun
 
     def _take_early(self, data: bytes) -> None:
         """The next request before the answer to this one: kept, but not more than a head of it.
@@ -197,9 +202,6 @@ class LimitedProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(NOT_HTTP)
-        ready, self._ready = self._ready, None
-        if ready is not None and self._state.direct is not None and not ready.disconnected:
-            ready.begin(self._state.direct)
 
     # what the parser says
 
@@ -278,7 +280,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._deaf:
             return
         if isinstance(self.cycle, Exchange):
-            self._ready = self.cycle  # it begins when the parser is out of the way
+            self._ready = self.cycle  # it begins when the parser is out of the way, and what follows is put aside
         else:
             super().on_message_complete()
         if self._stage is Stage.DISCARD:
@@ -289,7 +291,7 @@ class LimitedProtocol(HttpToolsProtocol):
     # what is answered
 
     def on_response_complete(self) -> None:
-        """The answer is out: on to the rest of the body, the next request, or rest."""
+        """The answer is written: on to the rest of the body, the next request, or rest."""
         self._state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -299,12 +301,27 @@ class LimitedProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self._stage is Stage.BODY:
             self._enter(Stage.DISCARD)
-            return
-        self._enter(Stage.IDLE)
+        elif not self.flow.write_paused:
+            self._go_on()  # else when the client has taken it: whoever asks and does not read must not pile up answers
+
+    def _go_on(self) -> None:
+        """The answer is out: rest, or take the request that came early, when the others have had their turn."""
         if self._waiting:
+            self.loop.call_soon(self._take_waiting)
+        else:
+            self._enter(Stage.IDLE)
+
+    def _take_waiting(self) -> None:
+        if not self.transport.is_closing():
             early = bytes(self._waiting)
             self._waiting.clear()
-            self._take_head(early)
+            self._enter(Stage.IDLE)
+            self.data_received(early)
+
+    @property
+    def _answered(self) -> bool:
+        """Is the answer complete, but not taken yet, or the next request not begun?"""
+        return self._stage is Stage.BUSY and self.cycle is not None and self.cycle.response_complete
 
     @property
     def common_headers(self) -> list[bytes]:
@@ -344,7 +361,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The server stops: this request is the last. One whose head is on its way still gets an answer."""
-        if self._stage is Stage.IDLE:
+        if self._stage is Stage.IDLE or self._answered:
             self.transport.close()
         elif self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
@@ -364,6 +381,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._write_paused_at = None
         if isinstance(self.cycle, Exchange):
             self.cycle.resume()
+        if self._answered:
+            self._go_on()
 
     def _enter(self, stage: Stage) -> None:
         self._stage = stage
