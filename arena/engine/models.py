@@ -116,7 +116,7 @@ class LocalModel(Struct, frozen=True):
             "template": header.chat_template if header else "",
             "system": found.system,
             "details": self.details(),
-            "model_info": header.keys if header else {},
+            "model_info": {"general.parameter_count": header.parameters, **header.keys} if header else {},
             "tensors": [_tensor(tensor) for tensor in header.tensors] if header else [],
             "capabilities": self.capabilities,
             "modified_at": self.modified_at(),

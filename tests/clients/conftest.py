@@ -1,14 +1,12 @@
-"""One server for the real client libraries: the base URL of an Ollama-speaking server that has SmolLM2.
-
-For now it is the embedded engine itself; whatever serves Ollama's, OpenAI's and Anthropic's routes below one base URL
-can stand here.
-"""
+"""One arena for the real client libraries: `python arena_app.py` with the embedded engine and SmolLM2 behind it."""
 
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,15 +14,17 @@ import pytest
 
 from tests.engine.files import smollm2
 
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = "smollm2:135m"
 QUESTION = "Count: one, two, three"
 WORD = "two"
 END_S = 20
+READY = "running on "
 
 
 @pytest.fixture(scope="session")
-def olla_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL, without a slash at its end. The model is loaded once for all tests."""
+def arena_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The arena's address, without a slash at its end. The model is loaded once for all tests."""
     weights = smollm2()
     if weights is None:
         pytest.skip("SmolLM2 is not here: run `python -m arena.engine setup`")
@@ -32,16 +32,41 @@ def olla_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     link = data / "models" / "smollm2" / "135m.gguf"
     link.parent.mkdir(parents=True)
     link.symlink_to(weights)
-    yield from _engine(data)
-
-
-def _engine(data: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "arena.engine", "--port", "0", "--data", str(data), "--no-fetch", "--watch-parent"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    settings = {"ARENA_PORT": "0", "ARENA_ENGINE": "on", "ARENA_DATA": str(data), "ARENA_DRAIN": "0.2"}
+    with subprocess.Popen(
+        [sys.executable, ROOT / "arena_app.py"],
+        env={**os.environ, **settings},
+        cwd=data,
+        stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
-        assert process.stdin is not None
         try:
-            yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+            lines = iter(process.stdout.readline, "")
+            url = next(line for line in lines if READY in line).partition(READY)[2].split()[0].rstrip("/")
+            rest = threading.Thread(target=deque, args=(lines, 0))  # a log that nobody reads would stop the server
+            rest.start()
+            yield url
         finally:
-            process.stdin.close()  # it ends with its standard input
+            process.terminate()
             process.wait(END_S)
+        rest.join(END_S)
+
+
+@pytest.fixture(scope="session")
+def ollama_url(arena_url: str) -> str:
+    """The base URL for Ollama's clients."""
+    return f"{arena_url}/olla/ollama"
+
+
+@pytest.fixture(scope="session")
+def openai_url(arena_url: str) -> str:
+    """The base URL for OpenAI's clients."""
+    return f"{arena_url}/olla/openai/v1"
+
+
+@pytest.fixture(scope="session")
+def anthropic_url(arena_url: str) -> str:
+    """The base URL for Anthropic's clients."""
+    return f"{arena_url}/olla/anthropic"

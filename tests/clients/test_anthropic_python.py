@@ -17,8 +17,8 @@ COLD = {"temperature": 0}
 
 
 @pytest.fixture
-def client(olla_url: str) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=olla_url, api_key="none", max_retries=0) as client:
+def client(anthropic_url: str) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=anthropic_url, api_key="none", max_retries=0) as client:
         yield client
 
 
@@ -44,8 +44,8 @@ def test_stream(client: anthropic.Anthropic) -> None:
     assert message.usage.output_tokens > 0
 
 
-async def test_stream_async(olla_url: str) -> None:
-    async with anthropic.AsyncAnthropic(base_url=olla_url, api_key="none") as client:
+async def test_stream_async(anthropic_url: str) -> None:
+    async with anthropic.AsyncAnthropic(base_url=anthropic_url, api_key="none") as client:
         stream = await client.messages.create(
             model=MODEL, max_tokens=12, messages=MESSAGES, system="Be brief.", stream=True, extra_body=COLD
         )
@@ -64,6 +64,22 @@ def test_stop_sequence(client: anthropic.Anthropic) -> None:
 
 def test_count_tokens(client: anthropic.Anthropic) -> None:
     assert client.messages.count_tokens(model=MODEL, messages=MESSAGES).input_tokens == 37
+
+
+def test_models(client: anthropic.Anthropic) -> None:
+    assert MODEL in [model.id for model in client.models.list()]
+    assert client.models.retrieve(MODEL).display_name == MODEL
+    with pytest.raises(anthropic.NotFoundError, match="not found"):
+        client.models.retrieve("no-such-model")
+
+
+@pytest.mark.parametrize("prefix", ["ollama", "openai", "proxy"])
+def test_other_addresses(arena_url: str, prefix: str) -> None:
+    with anthropic.Anthropic(base_url=f"{arena_url}/olla/{prefix}", api_key="none", max_retries=0) as client:
+        assert client.messages.create(model=MODEL, max_tokens=1, messages=MESSAGES).stop_reason == "max_tokens"
+        beta = client.beta.messages.create(model=MODEL, max_tokens=1, messages=[{"role": "user", "content": QUESTION}])
+        assert beta.stop_reason == "max_tokens"
+        assert client.messages.count_tokens(model=MODEL, messages=MESSAGES).input_tokens == 37
 
 
 def test_errors(client: anthropic.Anthropic) -> None:

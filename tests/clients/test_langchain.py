@@ -25,8 +25,8 @@ async def closing(model: ChatOllama | OllamaLLM | OllamaEmbeddings) -> AsyncIter
             await model._async_client.close()  # type: ignore[no-untyped-call]
 
 
-async def test_chat(olla_url: str) -> None:
-    model = ChatOllama(model=MODEL, base_url=olla_url, temperature=0, num_predict=12, validate_model_on_init=True)
+async def test_chat(ollama_url: str) -> None:
+    model = ChatOllama(model=MODEL, base_url=ollama_url, temperature=0, num_predict=12, validate_model_on_init=True)
     async with closing(model):
         answer = model.invoke(QUESTION)
         assert WORD in str(answer.content)
@@ -36,14 +36,14 @@ async def test_chat(olla_url: str) -> None:
         assert (await model.ainvoke(QUESTION)).content == answer.content
 
 
-async def test_llm(olla_url: str) -> None:
-    model = OllamaLLM(model=MODEL, base_url=olla_url, temperature=0, num_predict=12)
+async def test_llm(ollama_url: str) -> None:
+    model = OllamaLLM(model=MODEL, base_url=ollama_url, temperature=0, num_predict=12)
     async with closing(model):
         assert WORD in model.invoke(QUESTION)
 
 
-async def test_embeddings(olla_url: str) -> None:
-    model = OllamaEmbeddings(model=MODEL, base_url=olla_url)
+async def test_embeddings(ollama_url: str) -> None:
+    model = OllamaEmbeddings(model=MODEL, base_url=ollama_url)
     async with closing(model):
         one, two = model.embed_documents(["one", "two"])
         assert len(one) == len(two) == 576

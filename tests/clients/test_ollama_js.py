@@ -13,18 +13,15 @@ from tests.clients.conftest import MODEL, QUESTION, WORD
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node")
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.skipif(NODE is None, reason="node is not installed"),
-    pytest.mark.skipif(
-        not (HERE / "node_modules" / "ollama").is_dir(),
-        reason="the ollama package of npm is not here: npm install --prefix tests/clients",
-    ),
-]
+needs_node = pytest.mark.skipif(
+    NODE is None or not (HERE / "node_modules" / "ollama").is_dir(),
+    reason="needs Node and the ollama package of npm: npm install --prefix tests/clients",
+)
+pytestmark = [pytest.mark.engine, needs_node]
 
 
-def test_everything_a_client_asks(olla_url: str) -> None:
-    command = [str(NODE), str(HERE / "client.mjs"), olla_url, MODEL, QUESTION]
+def test_everything_a_client_asks(ollama_url: str) -> None:
+    command = [str(NODE), str(HERE / "client.mjs"), ollama_url, MODEL, QUESTION]
     told = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=50).stdout)
     assert WORD in told["whole"]
     assert "".join(told["pieces"]) == told["whole"]

@@ -19,8 +19,8 @@ SHORT = {"temperature": 0, "num_predict": 12}
 
 
 @pytest.fixture
-def client(olla_url: str) -> Iterator[ollama.Client]:
-    with ollama.Client(olla_url) as client:
+def client(ollama_url: str) -> Iterator[ollama.Client]:
+    with ollama.Client(ollama_url) as client:
         yield client
 
 
@@ -40,8 +40,8 @@ def test_chat_stream(client: ollama.Client) -> None:
     assert last.done_reason in ("stop", "length")
 
 
-async def test_chat_stream_async(olla_url: str) -> None:
-    async with ollama.AsyncClient(olla_url) as client:
+async def test_chat_stream_async(ollama_url: str) -> None:
+    async with ollama.AsyncClient(ollama_url) as client:
         pieces = [piece async for piece in await client.chat(MODEL, MESSAGES, stream=True, options=SHORT)]
     assert WORD in "".join(piece.message.content or "" for piece in pieces)
 
@@ -74,6 +74,14 @@ def test_what_there_is(client: ollama.Client) -> None:
     assert "completion" in (shown.capabilities or [])
     client.generate(MODEL)  # loads
     assert MODEL in [model.model for model in client.ps().models]
+
+
+def test_another_address(arena_url: str) -> None:
+    with ollama.Client(f"{arena_url}/olla/proxy") as client:
+        assert MODEL in [model.model for model in client.list().models]
+        answer = client.chat(MODEL, MESSAGES, options={"num_predict": 1})
+        assert (answer.done_reason, answer.eval_count) == ("length", 1)
+        assert len(client.embed(MODEL, "one").embeddings[0]) == 576
 
 
 def test_errors(client: ollama.Client) -> None:

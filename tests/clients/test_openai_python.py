@@ -16,8 +16,8 @@ MESSAGES = [ChatCompletionUserMessageParam(role="user", content=QUESTION)]
 
 
 @pytest.fixture
-def client(olla_url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{olla_url}/v1", api_key="none", max_retries=0) as client:
+def client(openai_url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=openai_url, api_key="none", max_retries=0) as client:
         yield client
 
 
@@ -45,8 +45,8 @@ def test_chat_stream(client: openai.OpenAI) -> None:
     assert 0 < chunks[-1].usage.completion_tokens <= 12
 
 
-async def test_chat_stream_async(olla_url: str) -> None:
-    async with openai.AsyncOpenAI(base_url=f"{olla_url}/v1", api_key="none") as client:
+async def test_chat_stream_async(openai_url: str) -> None:
+    async with openai.AsyncOpenAI(base_url=openai_url, api_key="none") as client:
         stream = await client.chat.completions.create(
             model=MODEL, messages=MESSAGES, temperature=0, max_tokens=12, stream=True
         )
@@ -87,6 +87,22 @@ def test_responses_stream(client: openai.OpenAI) -> None:
 def test_models(client: openai.OpenAI) -> None:
     assert MODEL in [model.id for model in client.models.list()]
     assert client.models.retrieve(MODEL).id == MODEL
+    with pytest.raises(openai.NotFoundError, match="not found"):
+        client.models.retrieve("no-such-model")
+
+
+@pytest.mark.parametrize("prefix", ["ollama", "proxy"])
+def test_other_addresses(arena_url: str, prefix: str) -> None:
+    with openai.OpenAI(base_url=f"{arena_url}/olla/{prefix}/v1", api_key="none", max_retries=0) as client:
+        assert MODEL in [model.id for model in client.models.list()]
+        assert client.models.retrieve(MODEL).id == MODEL
+        stream = client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=2, stream=True)
+        assert [chunk.choices[0].finish_reason for chunk in stream][-1] == "length"
+        assert client.completions.create(model=MODEL, prompt=QUESTION, max_tokens=1).choices[0].text
+        assert len(client.embeddings.create(model=MODEL, input="one").data[0].embedding) == 576
+        assert client.responses.create(model=MODEL, input=QUESTION, max_output_tokens=1).status == "incomplete"
+        with pytest.raises(openai.NotFoundError, match="not found"):
+            client.chat.completions.create(model="no-such-model", messages=MESSAGES)
 
 
 def test_errors(client: openai.OpenAI) -> None:

@@ -299,6 +299,7 @@ class TestInventory:
         assert str(tiny_data) not in by_model.text
         assert ".gguf" not in by_model.text
         assert by_model.json()["model_info"]["llama.context_length"] == 1024
+        assert by_model.json()["model_info"]["general.parameter_count"] > 300_000
         assert by_model.json()["template"].startswith("{%")
 
     async def test_show_unknown(self, engine: httpx.AsyncClient) -> None:
