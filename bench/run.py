@@ -136,9 +136,11 @@ class Run:
         print(f"  {case} {candidate} round {number + 1}: {shown}", flush=True)
 
 
-def noise(results: Results, names: list[str]) -> list[str]:
-    """Where "direct" itself moved by more than NOISY between the rounds."""
+def noise(results: Results, names: list[str], rounds: int) -> list[str]:
+    """What speaks against the figures: one round only, or rounds in which "direct" itself moved by more than NOISY."""
     found = []
+    if rounds == 1:
+        found.append("one round: nobody knows how far the figures would move in another")
     for case in names:
         for load in results.loads(case) if case in NOISE else ():
             spread = results.spread(case, load, NOISE[case])
@@ -185,7 +187,7 @@ def report(run: Run, names: list[str]) -> None:
         print(f"\n## {name}\n\n{table(results, name, CANDIDATES)}")
     print("".join(f"\n{note}" for who, note in FOOTNOTES.items() if any(row["candidate"] == who for row in run.rows)))
     print(f"load average after: {load_average()}; {run.rounds} rounds; median [least-greatest]; rows in {run.file}")
-    print("\n".join(noise(results, names)) or "quiet: direct moved by less than 30 % everywhere")
+    print("\n".join(noise(results, names, run.rounds)) or "quiet: direct moved by less than 30 % everywhere")
     for candidate in [each for each in GATES if any(row["candidate"] == each for row in run.rows)]:
         print(f"\n## gates, {candidate}\n\n" + "\n".join(gate.line() for gate in GATES[candidate](results, candidate)))
 
