@@ -156,6 +156,7 @@ class Snapshot:
         requests, streams = sum(counts.requests for counts in served), sum(counts.streams for counts in served)
         good, bad = sum(counts.successes for counts in served), sum(counts.failures for counts in served)
         rate = figures.share(good / (good + bad) if good + bad else None)
+        passed = figures.share(1.0 if requests else None)
         translator: Json = {
             "translator_name": "anthropic",
             "total_requests": requests,
@@ -163,7 +164,7 @@ class Snapshot:
             "failed_requests": bad,
             "success_rate": rate,
             "passthrough_requests": requests,
-            "passthrough_rate": figures.share(1.0),
+            "passthrough_rate": passed,
             "translation_requests": 0,
             "streaming_requests": streams,
             "non_streaming_requests": requests - streams,
@@ -174,6 +175,7 @@ class Snapshot:
             "active_translators": int(requests > 0),
             "total_requests": requests,
             "overall_success_rate": rate,
+            "overall_passthrough_rate": passed,
             "total_passthrough": requests,
             "total_translations": 0,
             "total_streaming": streams,

@@ -161,6 +161,7 @@ def rows(refusals: Refusals) -> Rows:
     }
     return {
         ("GET", "/olla/models/*"): Route("native", action=unified.one),
+        ("POST", "/internal/health"): Route("native", action=health),  # what some ask with
         **{
             ("GET", path): Route("native", scope=scope, action=actions[path], at_once=not path.startswith("/olla/"))
             for path, _, scope in _ACTIONS

@@ -231,6 +231,10 @@ def _format(value: object) -> str:
     return "json" if value == "json" else "console"
 
 
+def _level(value: object) -> str:
+    return {"warn": "warning", "fatal": "error", "panic": "error"}.get(_plain(value), _plain(value))
+
+
 # Settings of Olla that are variables here, with how their values are written.
 VARIABLES: Final[dict[str, tuple[str, Callable[[object], str]]]] = {
     "server.host": ("ARENA_HOST", _plain),
@@ -243,6 +247,6 @@ VARIABLES: Final[dict[str, tuple[str, Callable[[object], str]]]] = {
     "proxy.response_header_timeout": ("ARENA_FIRST_BYTE_TIMEOUT", _in_seconds),
     "proxy.read_timeout": ("ARENA_IDLE_TIMEOUT", _in_seconds),
     "proxy.response_timeout": ("ARENA_TOTAL_TIMEOUT", _in_seconds),
-    "logging.level": ("ARENA_LOG_LEVEL", _plain),
+    "logging.level": ("ARENA_LOG_LEVEL", _level),
     "logging.format": ("ARENA_LOG_FORMAT", _format),
 }

@@ -490,5 +490,6 @@ async def test_every_route_is_in_the_proxys_table() -> None:
         assert table.find("GET", path).action is not None
         assert table.find("HEAD", path).action is not None
     assert table.find("GET", "/olla/models/hf.co/org/name:q4").action is unified.one
+    assert table.find("POST", "/internal/health").action is internal.health
     assert table.find("GET", "/internal/process").scope == "admin"
     assert table.find("GET", "/internal/health").scope is None

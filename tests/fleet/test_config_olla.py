@@ -52,7 +52,7 @@ discovery:
 model_aliases:
   Smart: [llama3, "qwen3:4b"]
 translators: {anthropic: {enabled: true}}
-logging: {level: info, format: text}
+logging: {level: warn, format: text}
 nonsense: hush-hush
 empty: {}
 """
@@ -105,6 +105,7 @@ def test_secrets_are_not_printed() -> None:
         ("proxy.response_header_timeout", "set ARENA_FIRST_BYTE_TIMEOUT=300"),
         ("proxy.read_timeout", "set ARENA_IDLE_TIMEOUT=soon"),
         ("logging.format", "set ARENA_LOG_FORMAT=console"),
+        ("logging.level", "set ARENA_LOG_LEVEL=warning"),
         ("server.request_logging", "Olla reads it and does not use it"),
         ("proxy.retry.enabled", "Olla reads it and does not use it; here retry_on"),
         ("proxy.max_retries", "Olla reads it and does not use it; here"),
