@@ -54,9 +54,9 @@ def test_generate(client: ollama.Client) -> None:
 
 
 def test_schema(client: ollama.Client) -> None:
-    schema = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+    schema = {"type": "string", "enum": ["Paris", "Rome"]}
     answer = client.chat(MODEL, MESSAGES, format=schema, options={"temperature": 0})
-    assert (answer.message.content or "").replace(" ", "").replace("\n", "") in ('{"city":"Paris"}', '{"city":"Rome"}')
+    assert answer.message.content in ('"Paris"', '"Rome"')
 
 
 def test_embed(client: ollama.Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import http.client
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -12,13 +13,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from arena.api.carrier import AnswerCut
+from arena.api.proxy import ProxyRoutes
 from arena.app import create_app
+from arena.guard.asgi import Message
 from arena.settings import Settings
 from tests.api.asgi import Client, started
 from tests.fake_ollama import FakeOllama, running_fake
 from tests.fake_ollama.badclient import BadClient
 from tests.faults.serving import LogLines, ServedArena, logged, served
-from tests.proxy.front import HELLO
+from tests.proxy.front import HELLO, front
 
 CHAT = "/olla/ollama/api/chat"
 DIGEST = "sha256:" + "0" * 64
@@ -164,3 +167,31 @@ async def test_lists_and_refusals_over_asgi(client: Client) -> None:
     assert (await client.call("HEAD", "/olla/ollama/api/tags")).body == b""
     assert (await client.call("DELETE", "/olla/ollama/api/chat")).headers["allow"] == "POST"
     assert (await client.get("/olla/..%2fx")).status in (400, 404)
+
+
+@pytest.mark.anyio
+async def test_a_file_waits_too_until_it_is_known_who_answers() -> None:
+    messages = [{"type": "http.request", "body": b"weights"}]
+    sent: list[Message] = []
+    left = asyncio.Event()
+
+    async def receive() -> Message:
+        if not messages:
+            await left.wait()
+        return messages.pop()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    path = f"/olla/ollama/api/blobs/sha256:{hashlib.sha256(b'weights').hexdigest()}"
+    async with front("a") as it:
+        endpoints = it.fleet.endpoints
+        it.fleet._endpoints = ()
+        scope = {"method": "POST", "path": path, "query_string": b"", "headers": []}
+        answer = asyncio.ensure_future(ProxyRoutes(it.proxy)(scope, receive, send))
+        await asyncio.sleep(0)
+        assert messages
+        it.fleet._endpoints = endpoints
+        it.settled.set()
+        await answer
+    assert dict(sent[0]["headers"])[b"x-olla-endpoint"] == b"a"
