@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal, TypeVar
 
-from arena.errors import ArenaError, Busy, ModelNotFound, NoEndpoint
+from arena.errors import ArenaError, Busy, ModelNotFound, NoEndpoint, Unreachable
 from arena.fleet.balancer import Balancer
 from arena.fleet.book import Book
 from arena.fleet.breaker import is_failure
@@ -114,7 +114,7 @@ class Fleet:
         """
         found = self._pick(wanted, tried)
         if found == "missing":
-            await self._ask(wanted)
+            await self._ask(wanted, tried)
             found = self._pick(wanted, tried)
         if isinstance(found, Lease):
             return found
@@ -262,8 +262,8 @@ class Fleet:
             self.book.refuse(wanted, error)
         return error
 
-    async def _ask(self, wanted: Wanted) -> None:
-        """Have the endpoints asked which models they have; raises their error if none answers."""
+    async def _ask(self, wanted: Wanted, tried: frozenset[str]) -> None:
+        """Have the endpoints asked which models they have; raises why if none answers."""
         asked = [
             endpoint
             for endpoint in self._endpoints
@@ -271,8 +271,8 @@ class Fleet:
             and (wanted.kinds is None or endpoint.kind in wanted.kinds)
         ]
         errors = await ask(asked)
-        if errors and len(errors) == len(asked):
-            raise errors[0]
+        if len(errors) == len(asked):  # also where nobody was asked, since all are known to be down
+            raise self._refused(wanted, tried, _silent(errors))
 
     def _ended(self, lease: Lease) -> None:
         """A lease is closed: count it, and give its place to whoever waits."""
@@ -442,6 +442,14 @@ class Fleet:
     async def _each(self, ask: Callable[[Endpoint], Coroutine[Any, Any, T]]) -> tuple[list[T], list[ArenaError]]:
         """Ask all endpoints at once; a silent one delays the others' answers no longer than its own time-out."""
         return await settled(ask(endpoint) for endpoint in self._endpoints)
+
+
+def _silent(errors: list[ArenaError]) -> ArenaError:
+    """Nobody who could serve a request answers. That is not to say that nobody has the model."""
+    if errors and not isinstance(errors[0], Unreachable):
+        return errors[0]
+    why = f": {errors[0].message}" if errors else ""
+    return NoEndpoint(f"Every endpoint that could serve this is down{why}", code="model_unavailable")
 
 
 def _nobody_at_all() -> NoEndpoint:

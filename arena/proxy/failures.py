@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from arena.errors import ArenaError, Busy, NotFound, TooManyRequests, UpstreamBroken, UpstreamError
+from arena.errors import (
+    ArenaError,
+    Busy,
+    NoEndpoint,
+    NotFound,
+    TooManyRequests,
+    Unreachable,
+    UpstreamBroken,
+    UpstreamError,
+)
 from arena.exchange import Headers
+from arena.fleet import Lease
 from arena.proxy.headers import header
 from arena.wire import RawHeaders
 
@@ -35,6 +45,14 @@ def refusal(status: int, name: str, media_type: bytes, headers: RawHeaders) -> A
     if status in UNKNOWN_HERE and b"json" not in media_type:
         return NotFound(f"{name} does not know this address; it may be too old for it", code="not_supported")
     return UpstreamError(f"{name} answered with status {status}", endpoint=name, upstream_status=status)
+
+
+def unavailable(error: ArenaError, lease: Lease) -> ArenaError:
+    """`error`, or what it comes to where the endpoint was known to be down and only tried for want of another."""
+    if isinstance(error, Unreachable) and lease.reason == "all_unhealthy_fallback":
+        text = f"Every endpoint that could serve this is down: {error.message}"
+        return NoEndpoint(text, code="model_unavailable")
+    return error
 
 
 def is_serious(status: int) -> bool:

@@ -9,14 +9,14 @@ import asyncio
 import logging
 from typing import Final, Protocol
 
-from arena.errors import ArenaError, Busy, NotFound, UpstreamBroken, UpstreamError
+from arena.errors import ArenaError, BadRequest, Busy, NoEndpoint, NotFound, UpstreamBroken, UpstreamError
 from arena.exchange import Headers, Inbound, Sink
 from arena.fleet import Fleet, Lease, Usage, Wanted
 from arena.log import request_id, warn_failed
 from arena.proxy import headers as head
 from arena.proxy.counters import Tail
 from arena.proxy.dialect import EVENTS, JSON, NDJSON, error_body, last_words
-from arena.proxy.failures import UNKNOWN_HERE, is_serious, refusal, retry_after_s, retry_headers
+from arena.proxy.failures import UNKNOWN_HERE, is_serious, refusal, retry_after_s, retry_headers, unavailable
 from arena.proxy.routing import Asked, respelled, sticky_headers
 from arena.proxy.table import Route
 from arena.wire import RawCall, RawHeaders
@@ -206,7 +206,11 @@ class Forward:
         assert asked is not None
         body, model, endpoint = asked.body, lease.model, lease.endpoint
         if model and model != asked.model and (endpoint.kind == "openai" or model != f"{asked.model}:latest"):
-            body = respelled(body, model)
+            try:
+                body = respelled(body, model)
+            except BadRequest as error:
+                self._refuse(error)
+                return
         pool, inbound = endpoint.pool, self._inbound
         fields = head.request_fields(inbound, pool.own_headers, len(body))
         query = inbound.query
@@ -227,7 +231,7 @@ class Forward:
         if error.code in NOT_RETRIED:
             self._refuse(error)
         else:
-            self._another(error)
+            self._another(unavailable(error, lease))
 
     def _another(self, error: ArenaError) -> None:
         """Go on with another endpoint; without one, `error` is the answer."""
@@ -333,7 +337,7 @@ class Forward:
         body = error_body(dialect, error, inbound.caller.request_id, tried)
         answer = [JSON, (b"content-length", b"%d" % len(body))]
         answer += head.told(inbound.caller.request_id, model, self._loop.time() - self._since_s)
-        if lease is None:
+        if lease is None or isinstance(error, NoEndpoint):
             answer += head.unrouted(_backend(self._route), self._owner.fleet.spec.strategy, error.code)
         else:
             answer += head.routed(lease, model, ())

@@ -82,11 +82,17 @@ def asked_in(inbound: Inbound, body: bytes, *, sticks: bool) -> Asked:
 
 
 def respelled(body: bytes, model: str) -> bytes:
-    """`body` with another model in it; every other byte stays. What is no JSON (a form) is left alone."""
+    """`body` with another model in it; every other byte stays. What is no JSON (a form) is left alone.
+
+    Raises BadRequest for a body that cannot be read closely enough: nested too deep, a number too long, half a form.
+    """
     if not body.lstrip().startswith(b"{"):
         return body
     text = body.decode("utf-8", "surrogateescape")
-    members = [(key.lower(), span) for key, span in _members(text)]
+    try:
+        members = [(key.lower(), span) for key, span in _members(text)]
+    except (ValueError, RecursionError, StopIteration, IndexError):
+        raise BadRequest("The request body is not plain JSON: is it nested too deep, or a number too long?") from None
     spans = [span for key, span in members if key == "model"] or [span for key, span in members if key == "name"]
     for start, end in reversed(spans):
         text = f"{text[:start]}{msgspec.json.encode(model).decode()}{text[end:]}"

@@ -119,7 +119,11 @@ async def test_a_silent_host_keeps_a_miss_waiting_no_longer_than_the_limit(monke
 async def test_when_no_host_answers_the_reason_is_told() -> None:
     specs = tuple(EndpointSpec(name=name, url="http://127.0.0.1:9", timeouts=BRIEF) for name in "ab")
     async with closing(Fleet(spec=FleetSpec(endpoints=specs))) as fleet:
-        with pytest.raises(Unreachable, match="connection refused"):
+        with pytest.raises(NoEndpoint, match="connection refused"):
+            await fleet.lease(Wanted(model=M))
+        assert fleet.book.totals().refused == 1
+        fleet._watching = True
+        with pytest.raises(NoEndpoint, match=r"is down$"):
             await fleet.lease(Wanted(model=M))
 
 

@@ -146,6 +146,44 @@ async def test_nobody_has_the_model() -> None:
             assert answer.headers["x-olla-routing-reason"] == "model_not_found"
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [b'"x":' + b"1" * 5000 + b"}", b'"x":%b%b}' % (b"[" * 990, b"]" * 990), b'\r\nname="model"\r\n\r\nbig:1b\r\n'],
+    ids=["a long number", "deep", "half a form"],
+)
+async def test_a_body_that_cannot_be_respelled_is_refused_and_holds_nothing(odd: bytes) -> None:
+    async with front("a", each={"a": ["Big:1b"]}) as it:
+        form = [("Content-Type", "multipart/form-data; boundary=b")] if odd.endswith(b"\n") else []
+        answer = await it.ask("POST", "/olla/ollama/api/generate", b'{"model":"big:1b",' + odd, headers=form)
+        assert (answer.status, asked(it["a"])) == (400, [])
+
+
+async def test_a_model_that_only_dead_hosts_have_is_unavailable() -> None:
+    async with front("a", "b", each={"a": ["big"], "b": ["tiny"]}) as it:
+        it["a"].state(accept="refuse")
+        assert (await it.chat("big")).status == 502, "who would have thought it"
+        for path in ("/olla/ollama/api/chat", "/olla/openai/v1/chat/completions"):
+            answer = await it.chat("big", path)
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert answer.headers["x-olla-routing-decision"] == "rejected"
+            assert answer.headers["x-olla-routing-reason"] == "model_unavailable"
+            assert (answer.headers["x-olla-endpoint"], answer.headers["x-olla-tried"]) == ("none", "a")
+            assert "down" in str(answer.json["error"])
+        it["a"].state(accept="normal")
+        assert (await it.chat("big")).status == 200, "the least bad one is tried all the same"
+
+
+async def test_where_nobody_answers_nobody_can_say_what_there_is() -> None:
+    async with front("a", "b") as it:
+        for name in "ab":
+            it[name].state(accept="refuse")
+        for _ in range(2):
+            answer = await it.chat("nobody")
+            assert (answer.status, answer.json["code"]) == (503, "model_unavailable")
+        for name in "ab":
+            it[name].state(accept="normal")
+
+
 async def test_a_host_is_pinned_by_name_and_a_key_sees_its_models_only() -> None:
     async with front("a", "b") as it:
         for name in ("b", "b", "a"):
@@ -162,8 +200,7 @@ async def test_at_the_very_start_a_request_waits_until_it_is_known_who_answers()
         it.fleet._endpoints = ()
         answer, listed = it.begin_chat("tiny", stream=False), it.begin("GET", "/olla/ollama/api/tags")
         assert (await it.ask("GET", "/olla/ollama/")).status == 503
-        assert not answer.status
-        assert not listed.status
+        assert (answer.status, listed.status) == (0, 0)
         it.fleet._endpoints = endpoints
         it.settled.set()
         await answer.over.wait()
