@@ -210,20 +210,20 @@ def action(name: str, text: str, kind: str = "", *, label: str = "", **data: str
     return f'<button type="button" class="act {kind}" data-action="{name}"{extra}{named}>{escape(text)}</button>'
 
 
-def jobs_list(jobs: Sequence[PullJob]) -> str:
-    """The downloads, newest first, with progress and a way to stop them."""
-    rows = "".join(_job_row(job) for job in jobs[:8])
+def jobs_list(jobs: Sequence[PullJob], *, hosts: bool = False) -> str:
+    """The downloads, newest first, with progress and a way to stop them; with `hosts`, on which host each runs."""
+    rows = "".join(_job_row(job, hosts) for job in jobs[:8])
     return f'<section class="jobs" aria-label="Downloads">{rows}</section>' if rows else ""
 
 
-def _job_row(job: PullJob) -> str:
-    name = f"<b>{escape(job.model)}</b>"
+def _job_row(job: PullJob, on_host: bool) -> str:
+    name = f"<b>{escape(job.model)}</b>" + (f' <span class="dim">on {escape(job.endpoint)}</span>' if on_host else "")
     if job.state == "downloading":
         status = f'<span class="dim">{escape(job.status)}</span>'
         button = action("cancel", "Cancel", job=job.id, label=f"Cancel the download of {job.model}")
         return f'<div class="job">{name}{status}{parts.progress(job)}{button}</div>'
     words = {"done": "installed", "cancelled": "cancelled", "failed": in_plain_words(job.error or "failed")}
-    button = "" if job.state == "done" else action("pull", "Try again", model=job.model)
+    button = "" if job.state == "done" else action("pull", "Try again", model=job.model, endpoint=job.endpoint)
     return f'<div class="job {job.state}">{name}<span class="word">{escape(words[job.state])}</span>{button}</div>'
 
 

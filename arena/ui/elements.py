@@ -12,6 +12,22 @@ element.addEventListener('click', (event) => {
 """
 """A click on anything with data-action becomes Gradio's click event; the element's data are the event's attributes."""
 
+LIVE = (
+    RELAY
+    + """
+element.addEventListener('submit', (event) => {
+  event.preventDefault();
+  const { form, ...data } = event.target.dataset;
+  trigger('click', { action: form, ...data, ...Object.fromEntries(new FormData(event.target)) });
+});
+element.addEventListener('change', ({ target }) => { if (target.name === 'value') target.form.requestSubmit(); });
+const tell = () => arena.tellTimes(element);
+watch('value', tell);
+tell();
+"""
+)
+"""As RELAY; its forms speak in the same way, with their fields; and the page's script tells the times in it."""
+
 DRAW = (
     "const draw = () => { arena.draw(element, props.value, () => trigger('submit')); }; watch('value', draw); draw();"
 )
@@ -30,6 +46,11 @@ def html(value: str, elem_id: str | None = None, elem_classes: str | None = None
         apply_default_css=False,
         js_on_load=RELAY if relays else None,
     )
+
+
+def live(elem_id: str) -> gr.HTML:
+    """A piece of HTML that changes by itself while it is looked at; empty at first."""
+    return gr.HTML("", elem_id=elem_id, apply_default_css=False, js_on_load=LIVE)
 
 
 def carrier(elem_id: str) -> gr.HTML:

@@ -14,6 +14,7 @@ from arena.ui.compare import CompareParts, Updates, draw_compare
 from arena.ui.conversation import Conversations
 from arena.ui.drawer_events import DrawerEvents
 from arena.ui.elements import html
+from arena.ui.fleet import FleetPanel
 from arena.ui.lineup import LETTERS
 from arena.ui.memory import Memory
 from arena.ui.pace import calm_the_queue
@@ -58,6 +59,8 @@ class Page:
                     compare = draw_compare(self.conversations.most_columns)
                 with gr.Tab("Models", id="models") as models_tab:
                     lists = catalog.render()
+                with gr.Tab("Fleet", id="fleet") as fleet_tab:
+                    fleet = FleetPanel(self.arena).render()
                 with gr.Tab("About", id="about") as about_tab:
                     sheet = about.render()
             memory, answered = self._wire_compare(compare)
@@ -66,6 +69,7 @@ class Page:
             for event in (compare_tab.select, answered.then):  # models come, go and move into memory
                 event(life.look_after, None, life.looked_after, **QUICK)
             models_tab.select(lists.refresh, None, lists.outputs, **QUICK)
+            fleet.live_in(fleet_tab, (compare_tab, models_tab, about_tab))
             about_tab.select(life.describe(about), None, sheet, **QUICK)
         demo.max_threads = MAX_EVENTS
         demo.queue(default_concurrency_limit=None, max_size=MAX_EVENTS, api_open=False)

@@ -282,6 +282,45 @@
     else if (button.dataset.action === 'example' || button.id === 'edit') setTimeout(() => promptBox()?.focus(), 150);
   }
 
+  // ---- moments, told as time goes by: the server sends a piece only when something in it has changed
+
+  const SPANS = [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']];
+  const TOLD = {
+    ago: (past) => (past < 1 ? 'just now' : `${span(past)} ago`),
+    since: (past) => `for ${span(past)}`,
+    for: (past) => (past > 0 ? 'no longer' : `for ${span(-past)}`),
+    in: (past) => (past > 0 ? 'now' : `in ${span(-past)}`),
+  };
+  const timed = new Map();
+  let telling = 0;
+
+  function span(seconds) {
+    const [size, unit] = SPANS.find(([least]) => seconds >= least) || [1, 's'];
+    return `${Math.floor(seconds / size)} ${unit}`;
+  }
+
+  // the clocks of server and browser may differ: what counts is the time since the piece came
+  function tellTimes(element) {
+    const now = element.firstElementChild?.dataset.now;
+    if (now === undefined) return;
+    if (timed.get(element)?.now !== now) timed.set(element, { now, ahead: Date.now() / 1000 - now });
+    const { ahead } = timed.get(element);
+    element.querySelectorAll('time').forEach((time) => {
+      const [[form, at]] = Object.entries(time.dataset);
+      const text = TOLD[form](Date.now() / 1000 - ahead - at);
+      if (!time.title) time.title = new Date((Number(at) + ahead) * 1000).toLocaleString();
+      if (!time.firstChild) time.append(text); else if (time.firstChild.data !== text) time.firstChild.data = text;
+    });
+    if (!telling) telling = setInterval(tellAll, 1000);
+  }
+
+  function tellAll() {
+    timed.forEach((_, element) => {
+      if (!element.isConnected) timed.delete(element);
+      else if (!document.hidden && element.offsetParent) tellTimes(element);
+    });
+  }
+
   // ---- what leaves the page
 
   function say(text) {
@@ -314,7 +353,7 @@
     say(`Saved as ${link.download}`);
   }
 
-  window.arena = { copyLink, download, draw };
+  window.arena = { copyLink, download, draw, tellTimes };
 
   // ---- start
 
