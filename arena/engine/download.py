@@ -56,7 +56,8 @@ def _open(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         error.close()
         raise DownloadFailed(f"{error.code}: {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
-        raise DownloadFailed(f"the server cannot be reached: {error}") from None
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise DownloadFailed(f"the server cannot be reached: {reason}") from None
     return response
 
 
