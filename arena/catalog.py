@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from arena import names
-from arena.errors import ArenaError, BadRequest, Busy, Forbidden, ModelNotFound, NoEndpoint, NotFound
+from arena.errors import ArenaError, Busy, Forbidden, ModelNotFound, NoEndpoint, NotFound
 from arena.fleet import Endpoint, Fleet
 from arena.log import warn_failed
 from arena.settings import Settings
@@ -119,7 +119,7 @@ class Catalog:
         registry that is not allowed, NoEndpoint, and Busy while too many downloads run.
         """
         names.checked(model)
-        self._check_registry(model)
+        names.check_registry(model, self._settings.registry_hosts)
         target = self._target(endpoint)
         key = target.name, names.canonical(model)
         running = [download for download in self._downloads.values() if download.running]
@@ -181,11 +181,6 @@ class Catalog:
             download.cancel()
         for download in running:
             await download.wait()
-
-    def _check_registry(self, model: str) -> None:
-        host = names.registry_host(model)
-        if host is not None and host.lower() not in {allowed.lower() for allowed in self._settings.registry_hosts}:
-            raise BadRequest("model names a registry that is not allowed; ARENA_REGISTRY_HOSTS lists those that are")
 
     def _target(self, endpoint: str | None) -> Endpoint:
         if endpoint is not None:

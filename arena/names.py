@@ -46,3 +46,10 @@ def registry_host(name: str) -> str | None:
     if len(parts) == 3 or (len(parts) == 2 and ("." in parts[0] or ":" in parts[0] or parts[0] == "localhost")):
         return parts[0]
     return None
+
+
+def check_registry(name: str, allowed: Iterable[str]) -> None:
+    """Raises BadRequest for a model name that points to a registry host other than those `allowed`."""
+    host = registry_host(name)
+    if host is not None and host.lower() not in map(str.lower, allowed):
+        raise BadRequest("model names a registry that is not allowed; ARENA_REGISTRY_HOSTS lists those that are")

@@ -12,11 +12,12 @@ import msgspec
 
 from arena.exchange import Inbound
 from arena.fleet import Endpoint
+from arena.names import check_registry
 from arena.proxy.hosts import model_in, object_in
 from arena.proxy.passing import api_path, fetched, headed, noted, passed, patient
 from arena.proxy.progress import Merged, Results, Tell, collected, follow, streamed, whole
 from arena.proxy.reply import Reply, Surroundings
-from arena.proxy.targets import check_open, check_registry, checked, targets
+from arena.proxy.targets import check_open, checked, targets
 
 
 async def pull(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
@@ -24,7 +25,7 @@ async def pull(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     check_open(proxy)
     wanted = object_in(body)
     model = checked(proxy, inbound, model_in(wanted))
-    check_registry(proxy, model)
+    check_registry(model, proxy.settings.registry_hosts)
     return await _progress(inbound, wanted, body, model, await targets(proxy, inbound, without_model=model))
 
 
@@ -33,7 +34,7 @@ async def push(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     check_open(proxy)
     wanted = object_in(body)
     model = checked(proxy, inbound, model_in(wanted))
-    check_registry(proxy, model)
+    check_registry(model, proxy.settings.registry_hosts)
     return await _progress(inbound, wanted, body, model, await targets(proxy, inbound, with_model=model))
 
 
@@ -44,7 +45,7 @@ async def create(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     model = checked(proxy, inbound, model_in(wanted))
     source = wanted.get("from")
     if isinstance(source, str):
-        check_registry(proxy, source)
+        check_registry(source, proxy.settings.registry_hosts)
     where = await targets(proxy, inbound, with_model=source if isinstance(source, str) else None, without_model=model)
     return await _progress(inbound, wanted, body, model, where)
 

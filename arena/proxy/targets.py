@@ -41,13 +41,6 @@ def checked(proxy: Surroundings, inbound: Inbound, model: object, field: str = "
     return name
 
 
-def check_registry(proxy: Surroundings, model: str) -> None:
-    """Raises BadRequest for a name that points to a registry that is not allowed."""
-    host = names.registry_host(model)
-    if host is not None and host.lower() not in {one.lower() for one in proxy.settings.registry_hosts}:
-        raise BadRequest("model names a registry that is not allowed; ARENA_REGISTRY_HOSTS lists those that are")
-
-
 async def targets(
     proxy: Surroundings, inbound: Inbound, *, with_model: str | None = None, without_model: str | None = None
 ) -> tuple[Endpoint, ...]:
