@@ -47,7 +47,7 @@ FLOORS: dict[str, set[str]] = {
     "engine": {"wire", *CORE},
     "arena": {"engine", "fleet", "keys", "ollama", "store", "wire", "streaming", *FEATURES, *CORE},
     "guard": {"exchange", "keys", "log", *CORE},
-    "server": {"exchange", "guard", "arena", "log", *CORE},
+    "server": {"exchange", "guard", "arena", "keys", "log", *CORE},
     "api": {"arena", "exchange", "fleet", "keys", "proxy", "streaming", *FEATURES, *CORE},
     "ui": {"arena", "fleet", "streaming", *FEATURES, *CORE},
     "app": {"guard", "api", "ui", "arena", "exchange", "proxy", *CORE},

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from arena import keys
 from arena.errors import SettingsError
 from arena.server import Limits, Server, bind, serve
 from arena.server.serve import address_of, descriptors, raise_descriptor_limit, tell
@@ -129,7 +130,16 @@ def test_a_terminal_that_is_gone_ends_the_server(monkeypatch: pytest.MonkeyPatch
     with running(SHORT, drain_s=1.0) as served:
         served.server._in_terminal = True
         monkeypatch.setattr("os.isatty", lambda descriptor: False)
+        stopping_already = []
+
+        class Watchdog(threading.Timer):
+            def start(self) -> None:
+                stopping_already.append(served.server.should_exit)
+                super().start()
+
+        monkeypatch.setattr("threading.Timer", Watchdog)
         served.server._hang_up(signal.SIGHUP, None)
+        assert stopping_already == [False], "nobody would call the watchdog off"
         served.thread.join(PATIENCE_S)
         assert not served.thread.is_alive()
         assert served.app.reloads == 0
@@ -291,13 +301,18 @@ def test_the_address_in_ipv6() -> None:
         assert address_of(load(host="::"), sockets) == f"http://[::1]:{port}"
 
 
-def test_what_is_said_when_ready(capsys: pytest.CaptureFixture[str]) -> None:
-    tell(load())("http://127.0.0.1:7860")
+def test_what_is_said_when_ready(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tell(load(data=tmp_path))("http://127.0.0.1:7860")
     assert capsys.readouterr().out == "Ollama Arena is running on http://127.0.0.1:7860\n"
-    tell(load(token="secret"))("http://127.0.0.1:7860")
+    tell(load(data=tmp_path, token="secret"))("http://127.0.0.1:7860")
     said = capsys.readouterr().out
-    assert "WEB_CHAT_TOKEN" in said
+    assert said.endswith("\nIt asks for the token in WEB_CHAT_TOKEN.\n")
     assert "secret" not in said
+    keys.add(tmp_path / keys.FILE, "lab", scopes=("chat",))
+    tell(load(data=tmp_path))("http://127.0.0.1:7860")
+    assert capsys.readouterr().out.endswith("\nIt asks for a named key.\n")
+    tell(load(data=tmp_path, token="secret"))("http://127.0.0.1:7860")
+    assert capsys.readouterr().out.endswith("\nIt asks for the token in WEB_CHAT_TOKEN or a named key.\n")
 
 
 # descriptors

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import uvicorn
 from uvicorn.server import HANDLED_SIGNALS
 
+from arena import keys
 from arena.errors import SettingsError
 from arena.exchange import Direct
 from arena.server.limits import DEFAULT_LIMITS, Limits
@@ -130,14 +131,14 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains; a second one ends at once."""
-        if self.should_exit:
-            self.force_exit = True
-        self.should_exit = True
+        second = self.should_exit
         # whatever hangs on the way out, a thread in a C call for one, does not keep the process
-        watchdog = threading.Timer(FORCED_S if self.force_exit else self._drain_s + FORCED_S, os._exit, [0])
+        watchdog = threading.Timer(FORCED_S if second else self._drain_s + FORCED_S, os._exit, [0])
         watchdog.daemon = True
+        self._watchdogs.append(watchdog)  # before there is a reason to stop: `run()` calls off those it knows
         watchdog.start()
-        self._watchdogs.append(watchdog)
+        self.force_exit = self.force_exit or second
+        self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -229,8 +230,11 @@ def tell(settings: Settings) -> Callable[[str], None]:
 
     def on_ready(url: str) -> None:
         lines = [f"Ollama Arena is running on {url}"]
-        if settings.token:
-            lines.append("It asks for the token in WEB_CHAT_TOKEN.")
+        asked = ["the token in WEB_CHAT_TOKEN"] if settings.token else []
+        if keys.read(settings.data / keys.FILE):
+            asked.append("a named key")
+        if asked:
+            lines.append(f"It asks for {' or '.join(asked)}.")
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
 
