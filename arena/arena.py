@@ -19,6 +19,7 @@ from arena.fleet import Endpoint, EndpointSpec, Fleet, connect
 from arena.fleet.config import fleet_spec, timeouts_of
 from arena.keys import FILE as KEYS_FILE
 from arena.keys import Keys
+from arena.leaderboard import Leaderboard
 from arena.settings import OLLAMA_DEFAULT, Settings
 from arena.store import Store, url_of
 from arena.types import EndpointKind
@@ -43,6 +44,7 @@ class Arena:
         self.keys = Keys(settings.data / KEYS_FILE)
         self.fleet.book.spent = self.keys.spent
         self.store = Store(url_of(settings))
+        self.leaderboard = Leaderboard(self.store)
         # on a server for others nobody may choose the pair whose votes count
         self.battles = Battles(self.compare, self.fleet, self.store, rate_chosen=not settings.public)
         self.engine_error: str | None = None

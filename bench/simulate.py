@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from arena.ratings import Caps, Fit, Tally, board, cells, fit, style_fit, suggested, weights
 from arena.ratings.strengths import SCALE
-from arena.ratings.style import StyledVotes
 from arena.ratings.tally import TIE
 
 Generator = np.random.Generator
@@ -140,8 +139,8 @@ def votes_for_width(seed: int, suggest: bool, models: int, spread: float, width:
     fitted = fit(cells(seen, np.ones(0)), samples=0)
     while widest(fitted, seen) > width:
         if suggest:
-            drawn = [suggested(fitted, draw) for _ in range(batch)]
-            a, b = (np.array([int(pair[side][6:]) for pair in drawn]) for side in (0, 1))
+            drawn = [suggested(fitted, draw, seen.names) for _ in range(batch)]
+            a, b = np.array(drawn).T
         else:
             a, b = pairs(random, models, batch)
         seen = joined(seen, tally(models, a, b, verdicts(random, true[a] - true[b])))
@@ -166,9 +165,8 @@ def length_bias(seed: int, votes: int, bias: float = 0.5) -> tuple[float, float]
     feature = difference / np.sqrt((difference**2).mean())
     verdict = verdicts(random, true[a] - true[b] + bias * feature)
     seen = tally(8, a, b, verdict)
-    score = np.where(verdict == TIE, 0.5, np.where(verdict == 0, 1.0, 0.0))
-    rest = np.zeros((votes, 3))
-    controlled = style_fit(StyledVotes(seen.names, a, b, score, np.column_stack([feature, rest]), np.ones(4)))
+    features = np.column_stack([feature, np.zeros((votes, 3))])
+    controlled = style_fit(seen, np.ones(votes), features)
     plain = fit(cells(seen, np.ones(votes)), samples=0)
     return tuple(float(SCALE * np.abs(each.strengths - true).mean()) for each in (plain, controlled.fit))  # type: ignore[return-value]
 
@@ -210,8 +208,8 @@ def print_suggestions(quick: bool) -> None:
         ]
         random, suggestion = (float(np.mean(row)) for row in counts)
         print(
-            f"{models} models, spread {spread:.0f}, every interval within {TARGET_WIDTH:.0f} points: {random:.0f} random "
-            f"votes, {suggestion:.0f} suggested ({suggestion / random:.2f})"
+            f"{models} models, spread {spread:.0f}, every interval within {TARGET_WIDTH:.0f} points: {random:.0f} "
+            f"random votes, {suggestion:.0f} suggested ({suggestion / random:.2f})"
         )
 
 

@@ -22,7 +22,7 @@ SOURCES = sorted((ROOT / "arena").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 CORE = {"errors", "names", "types", "settings"}
-FEATURES = {"battle", "compare", "catalog"}
+FEATURES = {"battle", "compare", "catalog", "leaderboard"}
 # The first word after `arena.` of every module, and what it may import. Arrows point down only.
 FLOORS: dict[str, set[str]] = {
     "errors": set(),
@@ -44,14 +44,15 @@ FLOORS: dict[str, set[str]] = {
     "compare": {"fleet", "ollama", "openai", "streaming", "log", "names", "types", "errors"},
     "battle": {"compare", "fleet", "log", "names", "ratings", "store", "streaming", "style", "types", "errors"},
     "catalog": {"fleet", "streaming", "log", *CORE},
+    "leaderboard": {"ratings", "store", "types", "errors"},
     "engine": {"wire", *CORE},
     "arena": {"engine", "fleet", "keys", "ollama", "store", "wire", "streaming", *FEATURES, *CORE},
     "guard": {"exchange", "keys", "log", *CORE},
     "server": {"exchange", "guard", "arena", "keys", "log", *CORE},
-    "api": {"arena", "exchange", "fleet", "keys", "proxy", "streaming", *FEATURES, *CORE},
-    "ui": {"arena", "fleet", "streaming", *FEATURES, *CORE},
+    "api": {"arena", "exchange", "fleet", "keys", "proxy", "ratings", "streaming", *FEATURES, *CORE},
+    "ui": {"arena", "fleet", "ratings", "streaming", *FEATURES, *CORE},
     "app": {"guard", "api", "ui", "arena", "exchange", "proxy", *CORE},
-    "cli": {"app", "server", "engine", "guard", "arena", "fleet", "keys", "log", "streaming", *CORE},
+    "cli": {"app", "server", "engine", "guard", "arena", "fleet", "keys", "log", "store", "streaming", *CORE},
     "__main__": {"cli"},
 }
 

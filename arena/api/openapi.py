@@ -55,6 +55,7 @@ def document(operations: Sequence[Operation], settings: Settings) -> dict[str, A
 
 
 def _described(operation: Operation) -> dict[str, Any]:
+    path_names = _PATH_PARAMETER.findall(operation.path)
     statuses = {*operation.errors, *_EVERYWHERE} | (set() if operation.path == _PUBLIC else {401})
     row: dict[str, Any] = {
         "operationId": f"{operation.method}_{operation.path}".lower().translate(str.maketrans("/", "_", "{}")),
@@ -72,10 +73,15 @@ def _described(operation: Operation) -> dict[str, Any]:
     if operation.body is not None:
         content = _content("application/json", operation.body, operation.examples)
         row["requestBody"] = {"required": True, "content": content}
-    if parameters := _PATH_PARAMETER.findall(operation.path):
-        row["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters
-        ]
+    parameters = [
+        *({"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path_names),
+        *(
+            {"name": each.name, "in": "query", "description": each.description, "schema": {"type": each.type}}
+            for each in operation.query
+        ),
+    ]
+    if parameters:
+        row["parameters"] = parameters
     if operation.path == _PUBLIC:
         row["security"] = []
     return row

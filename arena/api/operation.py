@@ -15,6 +15,14 @@ Tag = Literal["Compare", "Battles", "Models", "System"]
 Endpoint = Callable[[Request], Awaitable[Response]] | ASGIApp
 
 
+class Query(Struct, frozen=True):
+    """A parameter after the question mark; none is ever required."""
+
+    name: str
+    type: Literal["string", "boolean", "integer"]
+    description: str
+
+
 class Operation(Struct, frozen=True):
     """A route under /api with its documentation; `path` is relative to /api.
 
@@ -33,6 +41,7 @@ class Operation(Struct, frozen=True):
     media_type: str = "application/json"
     examples: tuple[tuple[str, Any], ...] = ()
     answer_examples: tuple[tuple[str, Any], ...] = ()
+    query: tuple[Query, ...] = ()
 
 
 def json_response(value: Any, status: int = 200) -> Response:

@@ -170,6 +170,49 @@ VOTE_ANSWERS: Examples = (
         },
     ),
 )
+BOARD_ANSWERS: Examples = (
+    (
+        "board",
+        {
+            "view": {
+                "per": "model",
+                "blind": True,
+                "category": None,
+                "tag": None,
+                "since": None,
+                "until": None,
+                "voters": None,
+                "style": False,
+            },
+            "last_vote": 240,
+            "votes": 240,
+            "voters": 12,
+            "weight": 236.0,
+            "rows": [
+                {
+                    "name": "qwen2.5:3b",
+                    "model": "qwen2.5:3b",
+                    "rating": 1061.4,
+                    "lower": 1021.9,
+                    "upper": 1100.9,
+                    "rank": 1,
+                    "rank_best": 1,
+                    "rank_worst": 2,
+                    "votes": 161,
+                    "weight": 158.0,
+                    "wins": 84,
+                    "losses": 48,
+                    "ties": 21,
+                    "both_bad": 8,
+                    "win_rate": 0.61,
+                    "preliminary": False,
+                }
+            ],
+            "labels": {},
+            "effects": [],
+        },
+    ),
+)
 MODELS_ANSWERS: Examples = (("models", {"models": ["llama3.2:3b", "qwen2.5:7b", "mistral:7b"], "details": []}),)
 PULL_REQUESTS: Examples = (("pull", {"model": "deepseek-r1:8b"}),)
 PULL_ANSWERS: Examples = (("started", {"status": "downloading", "model": "deepseek-r1:8b"}),)

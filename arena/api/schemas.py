@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from arena.api import fields
+from arena.api.leaderboard import Ladders, Timeline
 from arena.battle import BattleView
+from arena.leaderboard import Board, Matrix
 from arena.types import EndpointStatus, LoadedModel, Manifest, ModelInfo, PullJob
 
 Schema = dict[str, Any]
@@ -26,10 +28,10 @@ def reference(name: str) -> Schema:
 def schemas() -> dict[str, Schema]:
     """Every schema by name."""
     _, derived = msgspec.json.schema_components(
-        [Manifest, ModelInfo, LoadedModel, EndpointStatus, PullJob, BattleView],
+        [Manifest, ModelInfo, LoadedModel, EndpointStatus, PullJob, BattleView, Board, Matrix, Ladders, Timeline],
         ref_template="#/components/schemas/{name}",
     )
-    return derived | _requests() | _answers() | _lists()
+    return derived | _requests() | _answers() | _lists() | _exports()
 
 
 def _requests() -> dict[str, Schema]:
@@ -116,6 +118,33 @@ def _parameter(parameter: fields.Parameter) -> Schema:
     if parameter.default is not None:
         schema["default"] = parameter.default
     return schema
+
+
+def _exports() -> dict[str, Schema]:
+    conversation = _list(reference("Message"))
+    return {
+        "VoteRow": _object(
+            {
+                "question_id": STRING,
+                "model_a": STRING,
+                "model_b": STRING,
+                "winner": {"enum": ["model_a", "model_b", "tie", "tie (bothbad)"]},
+                "judge": {**STRING, "description": "A pseudonym of the voter."},
+                "turn": COUNT,
+                "anony": {**FLAG, "description": "Were the models unknown before the vote?"},
+                "tstamp": {**NUMBER, "description": "Seconds since 1970."},
+                "conversation_a": conversation,
+                "conversation_b": conversation,
+            },
+            required=("question_id", "model_a", "model_b", "winner", "judge", "turn", "anony", "tstamp"),
+            more="Also configurations, category, tags, and what was counted of each answer's style.",
+        ),
+        "Preference": _object(
+            {"chosen": conversation, "rejected": conversation, "blind": FLAG, "rater": STRING, "question_id": STRING},
+            required=("prompt", "chosen", "rejected", "blind", "rater"),
+            more="Also the models and the manifests of both answers.",
+        ),
+    }
 
 
 def _answers() -> dict[str, Schema]:

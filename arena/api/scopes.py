@@ -13,6 +13,7 @@ from arena.proxy.table import Table
 ANY_KEY: Final = frozenset({"/api/models", "/api/loaded", "/openapi.json", "/docs", "/redoc"})
 CHAT: Final = frozenset({"/api/chat", "/api/stream_chat"})
 BATTLES: Final = "/api/battles"
+LEADERBOARD: Final = "/api/leaderboard"
 MANAGE: Final = frozenset({"/api/pull_model", "/api/delete_model", "/api/load_model", "/api/unload_model"})
 
 
@@ -39,7 +40,7 @@ def _of_the_api(method: str, path: str) -> Scope | None:
         return None
     if method == "POST" and path in CHAT:
         return "chat"
-    if path == BATTLES or path.startswith(f"{BATTLES}/"):
+    if f"{path}/".startswith((f"{BATTLES}/", f"{LEADERBOARD}/")):
         return "chat"
     if path in MANAGE or path == "/api/endpoints" or f"{path}/".startswith("/api/pulls/"):
         return "manage"

@@ -3,7 +3,7 @@
 from arena.ratings.board import PRELIMINARY, Ladder, Rating, board, ladders
 from arena.ratings.pairs import DECIDED, Duel, Flip, duels, flips
 from arena.ratings.strengths import Fit, cells, fit
-from arena.ratings.style import Effect, StyledVotes, StyleFit, style_fit, styled
+from arena.ratings.style import Effect, StyleFit, differences, style_fit
 from arena.ratings.suggest import gains, suggested
 from arena.ratings.tally import Ledger, Tally
 from arena.ratings.timeline import Moment, timeline
@@ -22,17 +22,16 @@ __all__ = [
     "Moment",
     "Rating",
     "StyleFit",
-    "StyledVotes",
     "Tally",
     "board",
     "cells",
+    "differences",
     "duels",
     "fit",
     "flips",
     "gains",
     "ladders",
     "style_fit",
-    "styled",
     "suggested",
     "timeline",
     "weights",

@@ -13,6 +13,8 @@ from arena.ratings.tally import BOTH_BAD, TIE, VERDICTS, Codes, Floats, Tally, s
 
 PRELIMINARY: Final = 20  # votes, below which a rating is only a first impression
 
+_HANDFUL: Final = 10
+
 
 class Rating(Struct, frozen=True):
     """One contestant. `lower` and `upper` bound the rating with 95 % confidence, in rating points.
@@ -105,10 +107,10 @@ def ladders(models: Iterable[Rating], settings: Iterable[Rating]) -> tuple[Ladde
 def _errors(fit: Fit, tally: Tally) -> Floats:
     """The standard error of each strength.
 
-    A handful of equal votes has no spread to resample: below 20 votes the model's own error counts where it is larger.
+    A handful of equal votes has no spread to resample: there the model's own error counts where it is larger.
     """
     resampled, own = np.sqrt(np.diag(fit.covariance)), np.sqrt(np.maximum(np.diag(fit.uncertainty), 0.0))
-    few = _by_contestant(tally, tally.count) < PRELIMINARY
+    few = _by_contestant(tally, tally.count) < _HANDFUL
     return np.where(few, np.maximum(resampled, own), resampled)
 
 

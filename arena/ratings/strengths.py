@@ -78,6 +78,8 @@ def cells(tally: Tally, weight: Floats) -> Cells:
 def prior(names: tuple[str, ...], families: Mapping[str, str] | None = None) -> Floats:
     """Half the virtual draws between all contestants; `families` says which are settings of one model."""
     size = len(names)
+    if not size:
+        return np.zeros((0, 0))
     half = np.full((size, size), PRIOR / 2 / max(1, size - 1))
     if families is not None:
         family = np.unique([families.get(name, name) for name in names], return_inverse=True)[1]
@@ -90,6 +92,8 @@ def prior(names: tuple[str, ...], families: Mapping[str, str] | None = None) -> 
 def fit(cells: Cells, families: Mapping[str, str] | None = None, samples: int = SAMPLES) -> Fit:
     """The strengths of all contestants with their errors; the same cells always give the same answer."""
     size = len(cells.names)
+    if not size:
+        return Fit((), np.zeros(0), *(np.zeros((0, 0)),) * 3)
     virtual = prior(cells.names, families)
     wins = _scatter(cells, cells.weights[None])[0] + virtual
     strengths, information = newton(wins[None], _by_evalica(wins)[None])
@@ -162,8 +166,8 @@ def _resampled(cells: Cells, virtual: Floats, strengths: Floats, samples: int) -
     fitted = []
     for at in range(0, samples, block):
         wins = _scatter(cells, counts[at : at + block]) + virtual
-        # a step that short leaves an error of its square
-        fitted.append(newton(wins, np.repeat(strengths, len(wins), 0), tolerance=0.01)[0])
+        # one step is right to first order, and no sample in which somebody never loses runs away with it
+        fitted.append(newton(wins, np.repeat(strengths, len(wins), 0), tolerance=np.inf)[0])
     return np.atleast_2d(np.cov(np.concatenate(fitted), rowvar=False))
 
 

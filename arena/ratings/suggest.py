@@ -34,23 +34,20 @@ def gains(fit: Fit) -> Floats:
     return np.maximum(gain, 0.0)
 
 
-def suggested(
-    fit: Fit, draw: Random, contestants: Sequence[str] | None = None, explore: float = EXPLORE
-) -> tuple[str, str]:
-    """Two contestants for the next battle, in no meaningful order; `draw` decides between equals and when to explore.
+def suggested(fit: Fit, draw: Random, contestants: Sequence[str], explore: float = EXPLORE) -> tuple[int, int]:
+    """The places of two of `contestants` for the next battle, in no meaningful order.
 
-    `contestants` are those that can answer now, at least two of `fit.names`; None means all.
+    Each of them is one of `fit.names`; two of one name are met only where there is nothing else. `draw` decides
+    between equals, and when to explore. Raises ValueError for fewer than two.
     """
-    places = {name: place for place, name in enumerate(fit.names)}
-    present = np.array([places[name] for name in (fit.names if contestants is None else contestants)])
-    if len(present) < 2:
+    if len(contestants) < 2:
         raise ValueError("a battle needs two contestants")
-    if draw.random() < explore:
-        i, j = draw.sample(range(len(present)), 2)
-    else:
+    if draw.random() >= explore:
+        index = {name: place for place, name in enumerate(fit.names)}
+        present = [index[name] for name in contestants]
         gain = gains(fit)[np.ix_(present, present)]
-        best = np.argwhere(gain >= gain.max() * (1 - 1e-9))
-        i, j = best[draw.randrange(len(best))]
-        if draw.random() < 0.5:
-            i, j = j, i
-    return fit.names[present[i]], fit.names[present[j]]
+        np.fill_diagonal(gain, -1.0)
+        i, j = draw.choice(np.argwhere(gain >= gain.max() * (1 - 1e-9)).tolist())
+    else:
+        i, j = draw.sample(range(len(contestants)), 2)
+    return i, j

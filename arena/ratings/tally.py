@@ -16,6 +16,8 @@ Codes = NDArray[np.int64]
 
 VERDICTS: Final[tuple[Verdict, ...]] = ("a", "b", "tie", "both_bad")
 A, B, TIE, BOTH_BAD = range(4)
+SCORES: Final = np.array([1.0, 0.0, 0.5, 0.5])
+"""What each verdict gives to a. "Both bad" says that neither was better, as a tie does."""
 _CODES: Final = dict(zip(VERDICTS, range(4), strict=True))
 
 

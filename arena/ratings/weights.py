@@ -9,12 +9,11 @@ import numpy as np
 from msgspec import Struct
 
 from arena.ratings.strengths import cells, fit
-from arena.ratings.tally import Codes, Floats, Tally, sums
+from arena.ratings.tally import SCORES, Codes, Floats, Tally, sums
 
 _ROUNDS: Final = 2
 _JUDGED: Final = 8  # votes, below which nobody is judged
 _CIRCLE: Final = 0.1  # of all weight, from which on nobody is
-_SCORES: Final = np.array([1.0, 0.0, 0.5, 0.5])
 
 
 class Caps(Struct, frozen=True):
@@ -76,7 +75,7 @@ def _deviations(tally: Tally, voter: Codes, strengths: Floats) -> Floats:
     """By how many standard errors each voter deviates at most, over all contestants."""
     size = len(tally.names)
     chance = 1 / (1 + np.exp(strengths[tally.b] - strengths[tally.a]))
-    surprise = tally.count * (_SCORES[tally.verdict] - chance)
+    surprise = tally.count * (SCORES[tally.verdict] - chance)
     variance = tally.count * chance * (1 - chance)
     on_a, on_b, most = voter * size + tally.a, voter * size + tally.b, (int(voter.max()) + 1) * size
     summed = sums(on_a, surprise, most) - sums(on_b, surprise, most)

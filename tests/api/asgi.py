@@ -154,7 +154,8 @@ async def started(app: App) -> AsyncIterator[Client]:
         await asyncio.wait_for(task, DEADLINE_S)
 
 
-def _scope(method: str, path: str, headers: Headers) -> Message:
+def _scope(method: str, target: str, headers: Headers) -> Message:
+    path, _, query = target.partition("?")
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -163,7 +164,7 @@ def _scope(method: str, path: str, headers: Headers) -> Message:
         "scheme": "http",
         "path": path,
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": query.encode(),
         "root_path": "",
         "headers": [(b"host", b"localhost:7860"), *headers],
         "client": ("127.0.0.1", 50000),

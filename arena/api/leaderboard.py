@@ -1,0 +1,248 @@
+"""/api/leaderboard and /api/votes: the ratings with what they rest on, and everything as a file."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from arena.api import samples
+from arena.api.operation import Operation, Query, json_response
+from arena.arena import Arena
+from arena.errors import BadRequest
+from arena.leaderboard import (
+    View,
+    board_csv,
+    board_markdown,
+    preferences,
+    votes_csv,
+    votes_jsonl,
+    votes_parquet,
+)
+from arena.ratings import Ladder, Moment
+
+MOST_POINTS: Final = 100
+MOST_CHARACTERS: Final = 200
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d(T[\d:.]{4,15}(Z|[+]00:00)?)?")
+_FLAGS: Final = {"true": True, "1": True, "false": False, "0": False}
+_CHOSEN: Final = ("per", "blind", "category", "tag", "since", "until", "voter", "style")
+
+
+class Ladders(Struct, frozen=True):
+    """Every model with its settings; `labels` tell the settings in words."""
+
+    ladders: tuple[Ladder, ...]
+    labels: dict[str, str]
+
+
+class Timeline(Struct, frozen=True):
+    """The ratings over time."""
+
+    moments: tuple[Moment, ...]
+
+
+class Ratings:
+    """The leaderboard routes over one arena."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._leaderboard, self._store = arena.leaderboard, arena.store
+
+    async def board(self, request: Request) -> Response:
+        """The leaderboard as JSON, CSV or Markdown."""
+        view, wanted = _view(request, "format"), _one_of(request, "format", ("json", "csv", "md"))
+        found = await asyncio.to_thread(self._leaderboard.board, view)
+        if wanted == "json":
+            return json_response(found)
+        text, kind = (board_csv(found), "csv") if wanted == "csv" else (board_markdown(found), "markdown")
+        return Response(text, media_type=f"text/{kind}", headers=_saved_as(f"leaderboard.{wanted}"))
+
+    async def settings(self, request: Request) -> Response:
+        """Models with their settings."""
+        view = _view(request)
+        found = await asyncio.to_thread(self._leaderboard.ladder, view)
+        configurations = await asyncio.to_thread(self._store.configurations)
+        return json_response(Ladders(found, {key: each.label or each.model for key, each in configurations.items()}))
+
+    async def matrix(self, request: Request) -> Response:
+        """Everybody against everybody."""
+        return json_response(await asyncio.to_thread(self._leaderboard.matrix, _view(request)))
+
+    async def timeline(self, request: Request) -> Response:
+        """The ratings over time."""
+        view, points = _view(request, "points"), request.query_params.get("points", "30")
+        if not points.isascii() or not points.isdecimal() or not 0 < int(points) <= MOST_POINTS:
+            raise BadRequest(f"points must be a whole number from 1 to {MOST_POINTS}")
+        return json_response(Timeline(await asyncio.to_thread(self._leaderboard.timeline, view, int(points))))
+
+    async def votes(self, request: Request) -> Response:
+        """All votes as a file."""
+        _known(request, "format")
+        wanted = _one_of(request, "format", ("jsonl", "csv", "parquet"))
+        if wanted == "csv":
+            return await _file(votes_csv(self._store), "text/csv", "votes.csv")
+        if wanted == "parquet":
+            return await _file(votes_parquet(self._store), "application/vnd.apache.parquet", "votes.parquet")
+        return await _file(votes_jsonl(self._store), "application/jsonl", "votes.jsonl")
+
+    async def preferences(self, request: Request) -> Response:
+        """Preference pairs as a file."""
+        _known(request, "blind")
+        pairs = preferences(self._store, _flag(request, "blind", True))
+        return await _file(pairs, "application/jsonl", "preferences.jsonl")
+
+
+async def _file(pieces: Iterator[bytes], media_type: str, name: str) -> Response:
+    """A download in pieces; a store that fails at once is still answered with an error."""
+    first = await asyncio.to_thread(next, pieces, b"")
+
+    def rest() -> Iterator[bytes]:
+        yield first
+        yield from pieces
+
+    return StreamingResponse(rest(), media_type=media_type, headers=_saved_as(name))
+
+
+def _saved_as(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}
+
+
+def _view(request: Request, *others: str) -> View:
+    """The view that the query asks for; `others` are keys that are read elsewhere."""
+    _known(request, *_CHOSEN, *others)
+    given = request.query_params
+    voters = tuple(given.getlist("voter"))
+    return View(
+        per="configuration" if _one_of(request, "per", ("model", "configuration")) == "configuration" else "model",
+        blind=_flag(request, "blind", True),
+        category=given.get("category"),
+        tag=given.get("tag"),
+        since=_moment(request, "since"),
+        until=_moment(request, "until"),
+        voters=voters or None,
+        style=_flag(request, "style", False),
+    )
+
+
+def _known(request: Request, *keys: str) -> None:
+    """A key that nobody reads is a mistake that would go unnoticed."""
+    for key, value in request.query_params.multi_items():
+        if key not in keys:
+            raise BadRequest(f"there is no parameter {key[:40]!r} here, only {', '.join(keys)}")
+        if len(value) > MOST_CHARACTERS:
+            raise BadRequest(f"{key} is longer than {MOST_CHARACTERS} characters")
+
+
+def _one_of(request: Request, key: str, values: tuple[str, ...]) -> str:
+    value = request.query_params.get(key, values[0])
+    if value not in values:
+        raise BadRequest(f"{key} must be one of {', '.join(values)}")
+    return value
+
+
+def _flag(request: Request, key: str, default: bool) -> bool:
+    value = request.query_params.get(key)
+    if value is None:
+        return default
+    if value not in _FLAGS:
+        raise BadRequest(f"{key} must be true or false")
+    return _FLAGS[value]
+
+
+def _moment(request: Request, key: str) -> str | None:
+    value = request.query_params.get(key)
+    if value is not None and not _MOMENT.fullmatch(value):
+        raise BadRequest(f"{key} must be a day, such as 2026-01-31, or a moment in UTC, such as 2026-01-31T12:00:00Z")
+    return value
+
+
+_VIEW: Final = (
+    Query("blind", "boolean", "Only votes cast before the models were known; true by default."),
+    Query("category", "string", "Only battles of this category."),
+    Query("tag", "string", "Only battles with this tag."),
+    Query("since", "string", "From this day or moment on (ISO 8601, UTC)."),
+    Query("until", "string", "Before this day or moment."),
+    Query("voter", "string", "Only votes by this voter; may be given several times."),
+)
+_PER = Query("per", "string", "`model` (by default) or `configuration`: a model with its settings.")
+_STYLE = Query("style", "boolean", "Hold length, headings, lists and bold equal; false by default.")
+_METHOD = "The method and its limits are told in docs/method.md."
+
+
+def operations(arena: Arena) -> tuple[Operation, ...]:
+    """The leaderboard routes."""
+    ratings = Ratings(arena)
+    return (
+        Operation(
+            "GET",
+            "/leaderboard",
+            ratings.board,
+            "Battles",
+            "The leaderboard",
+            "Ratings with 95 % intervals and the ranks that they leave open. `preliminary` marks fewer than 20 votes. "
+            f"{_METHOD}",
+            "Board",
+            answer_examples=samples.BOARD_ANSWERS,
+            query=(_PER, _STYLE, Query("format", "string", "`json` (by default), `csv` or `md`."), *_VIEW),
+        ),
+        Operation(
+            "GET",
+            "/leaderboard/settings",
+            ratings.settings,
+            "Battles",
+            "Every model with its settings",
+            "The rating of each model, and below it those of its settings against everything. Settings of one model "
+            "are taken to be alike until votes say otherwise.",
+            "Ladders",
+            query=(_STYLE, *_VIEW),
+        ),
+        Operation(
+            "GET",
+            "/leaderboard/matrix",
+            ratings.matrix,
+            "Battles",
+            "Everybody against everybody",
+            "Battles by pair, with an e-value that may be looked at after every vote: from 20 on the pair is decided. "
+            "`flips` tells how few battles would turn neighbours around.",
+            "Matrix",
+            query=(_PER, *_VIEW),
+        ),
+        Operation(
+            "GET",
+            "/leaderboard/timeline",
+            ratings.timeline,
+            "Battles",
+            "The ratings over time",
+            "As they stood at the end of evenly spaced days: rating, lower and upper bound by model.",
+            "Timeline",
+            query=(Query("points", "integer", "At most so many days, 30 by default."), _PER, *_VIEW),
+        ),
+        Operation(
+            "GET",
+            "/votes",
+            ratings.votes,
+            "Battles",
+            "All votes as a file",
+            "In the field names of LMArena's published battles. JSON lines hold the conversations of battles that were "
+            "kept; CSV is safe to open in a spreadsheet; Parquet needs pyarrow on the server.",
+            "VoteRow",
+            media_type="application/jsonl",
+            query=(Query("format", "string", "`jsonl` (by default), `csv` or `parquet`."),),
+        ),
+        Operation(
+            "GET",
+            "/votes/preferences",
+            ratings.preferences,
+            "Battles",
+            "Preference pairs as a file",
+            "The better answer `chosen`, the other `rejected`, each with its manifest: what preference training reads.",
+            "Preference",
+            media_type="application/jsonl",
+            query=(Query("blind", "boolean", "Only votes cast before the models were known; true by default."),),
+        ),
+    )
