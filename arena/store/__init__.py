@@ -1,8 +1,9 @@
 """What the arena keeps: votes, battles, configurations, kept documents and snapshots, in SQLite or PostgreSQL."""
 
+from arena.store.backup import backup, restore
 from arena.store.battles import Side, StoredBattle
 from arena.store.cells import Cell, CellFilter
 from arena.store.documents import Document, Snapshot
 from arena.store.store import Store, url_of
 
-__all__ = ["Cell", "CellFilter", "Document", "Side", "Snapshot", "Store", "StoredBattle", "url_of"]
+__all__ = ["Cell", "CellFilter", "Document", "Side", "Snapshot", "Store", "StoredBattle", "backup", "restore", "url_of"]

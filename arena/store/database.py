@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, exc, make_url, text
 
@@ -54,7 +53,7 @@ class Database:
         self.file: Path | None = None
         if self.backend == "sqlite" and parsed.database:
             self.file = Path(parsed.database).absolute()
-        elif self.backend == "postgresql":
+        elif self.backend in ("postgresql", "postgres"):
             self._url = parsed.set(drivername="postgresql+psycopg")
         else:
             raise SettingsError("ARENA_DATABASE_URL must begin with postgresql:// (or sqlite:/// and a path)")
@@ -69,7 +68,7 @@ class Database:
     def open(self) -> None:
         """Connect; a SQLite file that is not there is made. Raises StoreUnavailable."""
         if self.file is not None:
-            with _in_our_words():
+            with translated():
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 _checked(self.file)
         self._engine = self._made()
@@ -83,7 +82,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """One consistent view. Raises StoreUnavailable."""
-        with _in_our_words(), self._connected() as connection, connection.begin():
+        with translated(), self._connected() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -92,7 +91,7 @@ class Database:
         if not self._writing.acquire(timeout=PATIENCE_S):
             raise _unavailable("too many are writing")
         try:
-            with _in_our_words(), self._connected() as connection:
+            with translated(), self._connected() as connection:
                 connection = connection.execution_options(writes=True)
                 with connection.begin():
                     if self.file is None:
@@ -178,8 +177,8 @@ def _checked(file: Path) -> None:
 
 
 @contextmanager
-def _in_our_words() -> Iterator[None]:
-    """A fault of the database becomes StoreUnavailable; a mistake of ours stays what it is."""
+def translated() -> Iterator[None]:
+    """A fault of the database or of a file becomes StoreUnavailable; a mistake of ours stays what it is."""
     try:
         yield
     except (exc.ProgrammingError, exc.IntegrityError, exc.DataError):
@@ -203,8 +202,3 @@ def _unavailable(reason: str) -> StoreUnavailable:
     return StoreUnavailable(
         f"The store cannot be used now: {reason}. Nothing was saved; it is safe to try again.", retry_after_s=RETRY_S
     )
-
-
-def pragma(connection: Connection, name: str) -> Any:
-    """The value of a pragma of SQLite."""
-    return connection.exec_driver_sql(f"PRAGMA {name}").scalar()

@@ -1,0 +1,68 @@
+"""The commands about the store: one file with everything in it, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from arena.store import Store
+
+app = typer.Typer(
+    name="store",
+    help="""Votes, battles, conversations and presets: back them up and restore them.
+
+They lie in arena.sqlite3 in ARENA_DATA, or in the PostgreSQL database that ARENA_DATABASE_URL names.""",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+Data = Annotated[Path | None, typer.Option(help="Folder that holds arena.sqlite3 (ARENA_DATA).")]
+
+
+@app.command(epilog="Examples:\n\n`python -m arena store backup votes.backup`")
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.", show_default=False)],
+    data: Data = None,
+) -> None:
+    """Write all of the store to one file, while the server runs. FILE is replaced if it is there."""
+    from arena.errors import NotFound
+    from arena.store import backup as write
+
+    with _store(data) as store:
+        if not store.exists:
+            raise NotFound("There is no store yet: nothing has been voted on or kept.")
+        print(f"Backed up {write(store, file)} votes to {file}.")
+
+
+@app.command(
+    epilog="Examples:\n\n`python -m arena store restore votes.backup`\n\n"
+    "`ARENA_DATABASE_URL=postgresql://arena@db/arena python -m arena store restore votes.backup`"
+)
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.", show_default=False)],
+    replace: Annotated[bool, typer.Option("--replace", help="Give up what the store holds now.")] = False,
+    data: Data = None,
+) -> None:
+    """Fill the store from a backup, all or nothing, also from SQLite to PostgreSQL. Stop the server before."""
+    from arena.store import restore as read
+
+    with _store(data) as store:
+        print(f"Restored {read(store, file, replace=replace)} votes from {file}.")
+
+
+@contextmanager
+def _store(data: Path | None) -> Iterator[Store]:
+    """The store of the settings, or the one in the folder that was named."""
+    from arena.settings import load
+    from arena.store import Store, url_of
+
+    store = Store(url_of(load() if data is None else load(data=data, database_url=None)))
+    try:
+        yield store
+    finally:
+        store.close()

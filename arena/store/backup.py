@@ -1,0 +1,120 @@
+"""The whole store into one SQLite file, from either database, and back into either."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from sqlalchemy import Connection, func, insert, select, text
+
+from arena.errors import BadRequest, Conflict
+from arena.store.database import translated
+from arena.store.store import Store
+from arena.store.tables import documents, metadata, votes
+
+ROWS = 1000
+"""Rows copied at a time."""
+
+
+def backup(store: Store, target: Path) -> int:
+    """Write all of `store`, as it is at one moment, to the file `target`; returns how many votes. The store goes on.
+
+    The file appears whole or not at all. Raises StoreUnavailable.
+    """
+    with translated():
+        target = target.absolute()
+        with TemporaryDirectory(dir=target.parent, prefix=".backup-") as folder:
+            made = Path(folder) / "store"
+            count = _copied(store, Store(f"sqlite:///{made}"))
+            _closed_up(made)
+            os.replace(made, target)
+        _sync(target.parent)
+        return count
+
+
+def restore(store: Store, source: Path, *, replace: bool = False) -> int:
+    """Fill `store` from a backup, in one transaction; returns how many votes. Backups of older versions will do.
+
+    Raises BadRequest for a file that is no backup, Conflict for a store that holds something unless `replace` is set,
+    and StoreUnavailable; then nothing has changed.
+    """
+    with TemporaryDirectory(prefix="arena-restore-") as folder:
+        copy = Path(folder) / "store"
+        with translated():
+            shutil.copyfile(source, copy)  # it is brought up to date here, and the backup stays as it is
+        if not _is_backup(copy):
+            raise BadRequest(f"{source.name} is not a backup of the arena's store")
+        if not replace and _holds_something(store):
+            raise Conflict("The store holds votes or documents already; --replace gives them up for the backup's")
+        return _copied(Store(f"sqlite:///{copy}"), store)
+
+
+def _copied(source: Store, target: Store) -> int:
+    source.open()
+    target.open()
+    try:
+        with source.database.reading() as reading, target.database.writing() as writing:
+            for table in reversed(metadata.sorted_tables):
+                writing.execute(table.delete())
+            for table in metadata.sorted_tables:
+                rows = reading.execution_options(yield_per=ROWS).execute(select(table))
+                for part in rows.mappings().partitions(ROWS):
+                    writing.execute(insert(table), [dict(row) for row in part])
+            if target.database.file is None:
+                _number_on(writing)
+            return int(writing.execute(select(func.count()).select_from(votes)).scalar_one())
+    finally:
+        target.close()  # its pseudonyms have changed with the data
+
+
+def _number_on(connection: Connection) -> None:
+    """PostgreSQL gives the next number after the ones that were copied."""
+    for name in ("votes", "snapshots"):
+        number = f"(SELECT COALESCE(MAX(number), 0) + 1 FROM {name})"
+        connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{name}', 'number'), {number}, false)"))
+
+
+def _holds_something(store: Store) -> bool:
+    store.open()
+    with store.database.reading() as connection:
+        counts = [connection.execute(select(func.count()).select_from(each)).scalar() for each in (votes, documents)]
+    return any(counts)
+
+
+def _is_backup(file: Path) -> bool:
+    connection = sqlite3.connect(file)
+    try:
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.DatabaseError:
+        return False
+    finally:
+        connection.close()
+    return {"alembic_version", "votes", "facts"} <= names
+
+
+def _closed_up(file: Path) -> None:
+    """Make one file of the database and its log, and have it on the disk."""
+    connection = sqlite3.connect(file, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    finally:
+        connection.close()
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    """Have the file's name on the disk; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
