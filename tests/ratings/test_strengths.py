@@ -1,0 +1,176 @@
+"""Bradley-Terry strengths against closed forms, other programs and known truths."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arena.ratings import Ledger, Tally, board, cells, fit, strengths, timeline
+from arena.ratings.strengths import Cells
+from arena.store import Cell
+from arena.types import Verdict
+from bench import simulate
+
+# What arena-rank 0.1.1 makes of the 50,000 votes of `published`, its mean moved to 1000.
+ARENA_RANK = {
+    "model-00": 1108.98,
+    "model-01": 965.12,
+    "model-02": 1133.81,
+    "model-03": 833.99,
+    "model-04": 1285.90,
+    "model-05": 1007.16,
+    "model-06": 1123.29,
+    "model-07": 1153.11,
+    "model-08": 1078.14,
+    "model-09": 1067.76,
+    "model-10": 842.97,
+    "model-11": 1011.27,
+    "model-12": 956.44,
+    "model-13": 1043.49,
+    "model-14": 629.70,
+    "model-15": 811.42,
+    "model-16": 993.78,
+    "model-17": 1076.75,
+    "model-18": 1002.07,
+    "model-19": 874.85,
+}
+
+
+def published() -> Tally:
+    """50,000 votes on 20 models."""
+    random = np.random.default_rng(50)
+    return simulate.honest(random, simulate.strengths(random, 20, 150), 50_000)
+
+
+def counted(*rows: tuple[str, str, Verdict, int]) -> Cells:
+    """Cells of equal weights."""
+    ledger = Ledger()
+    ledger.add([Cell(*row) for row in rows])
+    tally = ledger.tally()
+    return cells(tally, np.ones(len(tally.count)))
+
+
+def rating(found: strengths.Fit, name: str) -> float:
+    return float(found.ratings[found.names.index(name)])
+
+
+def test_consistent_wins_give_the_closed_form() -> None:
+    scale = 100_000  # so many votes that the virtual draws do not show
+    wins: list[tuple[str, str, int]] = [
+        ("A", "B", 4),
+        ("B", "A", 2),
+        ("B", "C", 6),
+        ("C", "B", 2),
+        ("A", "C", 6),
+        ("C", "A", 1),
+    ]
+    found = fit(counted(*((won, lost, "a", votes * scale) for won, lost, votes in wins)))
+    assert rating(found, "A") - rating(found, "B") == pytest.approx(400 * math.log10(2), abs=1e-3)
+    assert rating(found, "B") - rating(found, "C") == pytest.approx(400 * math.log10(3), abs=1e-3)
+
+
+def test_a_tie_is_half_a_win_for_each_and_both_bad_is_a_tie() -> None:
+    found = fit(counted(("A", "B", "a", 30_000), ("A", "B", "b", 10_000), ("B", "A", "tie", 40_000)))
+    assert math.exp(found.strengths[0] - found.strengths[1]) == pytest.approx(5 / 3, abs=1e-4)
+    bad = fit(counted(("A", "B", "a", 30_000), ("A", "B", "b", 10_000), ("B", "A", "both_bad", 40_000)))
+    assert np.array_equal(bad.strengths, found.strengths)
+
+
+def test_who_never_lost_does_not_flatten_the_board() -> None:
+    found = fit(counted(("A", "B", "a", 2), ("A", "C", "a", 2), ("B", "C", "a", 5), ("B", "C", "b", 1)))
+    assert rating(found, "A") > rating(found, "B") + 50 > rating(found, "C") + 100
+    assert rating(found, "A") < 1600
+
+
+def test_one_vote_is_not_a_certainty() -> None:
+    ledger = Ledger()
+    ledger.add([Cell("A", "B", "a", 1)])
+    tally = ledger.tally()
+    first, second = board(fit(cells(tally, np.ones(1))), tally, np.ones(1))
+    assert first.upper - first.lower > 700
+    assert first.preliminary
+    assert (first.rank, first.rank_best, first.rank_worst, second.rank_best) == (1, 1, 2, 1)
+
+
+def test_the_same_as_arena_rank_on_50_000_votes() -> None:
+    seen = published()
+    found = fit(cells(seen, np.ones(len(seen.a))), samples=0)
+    theirs = np.array([ARENA_RANK[name] for name in found.names])
+    assert np.abs(found.ratings - theirs).max() < 0.5
+
+
+def test_newton_agrees_with_evalica() -> None:
+    random = np.random.default_rng(3)
+    wins = (random.integers(0, 30, (7, 7)) + 0.1).astype(np.float64)
+    np.fill_diagonal(wins, 0.0)
+    alone, _ = strengths.newton(wins[None], np.zeros((1, 7)))
+    assert alone[0] == pytest.approx(strengths._by_evalica(wins), abs=1e-6)
+
+
+def test_the_intervals_of_many_contestants_are_those_of_few_without_resampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(5)
+    seen = simulate.honest(random, simulate.strengths(random, 8, 150), 3000)
+    found = cells(seen, np.ones(len(seen.a)))
+    resampled = np.sqrt(np.diag(fit(found, samples=2000).covariance))
+    monkeypatch.setattr(strengths, "MOST_RESAMPLED", 4)
+    assert np.sqrt(np.diag(fit(found).covariance)) == pytest.approx(resampled, rel=0.06)
+
+
+def test_blocks_of_samples_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = counted(("A", "B", "a", 7), ("B", "C", "b", 5), ("C", "A", "tie", 9))
+    whole = fit(found).covariance
+    monkeypatch.setattr(strengths, "_BLOCK", 9 * 7)
+    assert np.allclose(fit(found).covariance, whole)
+
+
+def test_nothing_and_one_alone_are_no_trouble() -> None:
+    assert fit(counted()).names == ()
+    alone = Ledger().tally(["A"])
+    assert fit(cells(alone, np.ones(0))).ratings.tolist() == [1000.0]
+
+
+def test_settings_of_one_model_are_taken_to_be_alike() -> None:
+    found = counted(("x-cold", "y", "a", 40), ("x-warm", "y", "a", 1), ("x-cold", "y", "b", 10), ("z", "y", "a", 1))
+    apart, together = fit(found), fit(found, {"x-cold": "x", "x-warm": "x", "y": "y", "z": "z"})
+
+    def distance(board: strengths.Fit) -> float:
+        return abs(rating(board, "x-cold") - rating(board, "x-warm"))
+
+    assert distance(together) < distance(apart) / 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.sampled_from(["a", "b", "tie"])), max_size=40))
+@settings(max_examples=40, deadline=None)
+def test_sides_and_names_do_not_matter(rows: list[tuple[int, int, Verdict]]) -> None:
+    flipped: dict[str, Verdict] = {"a": "b", "b": "a", "tie": "tie"}
+    one, other = Ledger(), Ledger()
+    one.add([Cell(f"m{a}", f"m{b}", verdict, 1) for a, b, verdict in rows])
+    other.add([Cell(f"m{b}", f"m{a}", flipped[verdict], 1) for a, b, verdict in reversed(rows)])
+    names = [f"m{number}" for number in range(5)]
+    boards = []
+    for ledger in (one, other):
+        tally = ledger.tally(names)
+        found = fit(cells(tally, np.ones(len(tally.count))), samples=0)
+        assert found.strengths.sum() == pytest.approx(0, abs=1e-6)
+        boards.append(dict(zip(found.names, found.ratings, strict=True)))
+    assert boards[0] == pytest.approx(boards[1], abs=1e-3)
+
+
+def test_the_timeline_ends_at_the_board() -> None:
+    ledger = Ledger()
+    ledger.add([Cell("A", "B", "a", 3, day="2026-01-02"), Cell("A", "B", "b", 1, day="2026-01-01")])
+    ledger.add([Cell("C", "B", "a", 2, day="2026-01-03")])
+    tally = ledger.tally()
+    moments = timeline(tally, np.ones(3))
+    assert [(moment.day, moment.votes, len(moment.ratings)) for moment in moments] == [
+        ("2026-01-01", 1, 2),
+        ("2026-01-02", 4, 2),
+        ("2026-01-03", 6, 3),
+    ]
+    now = fit(cells(tally, np.ones(3)))
+    assert moments[-1].ratings["A"][0] == pytest.approx(rating(now, "A"))
+    assert [moment.day for moment in timeline(tally, np.ones(3), points=2)] == ["2026-01-01", "2026-01-03"]
