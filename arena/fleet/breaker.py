@@ -24,8 +24,10 @@ BreakerState = Literal["closed", "open", "half-open"]
 
 def is_failure(error: ArenaError | None, status: int | None) -> bool:
     """Does it count against the endpoint: 502, 503, 504, no connection, a reset, an early end, a time-out?"""
-    if status in BAD_STATUSES or isinstance(error, Busy):
+    if status in BAD_STATUSES:
         return True
+    if isinstance(error, Busy):
+        return status is None  # with one it is 429, which tells of the caller
     if isinstance(error, Unreachable | UpstreamTimeout | UpstreamBroken):
         return error.code not in _NOT_ITS_FAULT and (error.upstream_status or 503) in BAD_STATUSES
     return isinstance(error, UpstreamError) and error.upstream_status in BAD_STATUSES

@@ -38,18 +38,9 @@ def error_line(value: Any, endpoint: str) -> UpstreamError:
 def refusal(status: int, headers: Headers, body: bytes, endpoint: str) -> ArenaError:
     """The error for an answer with `status` other than 200. The endpoint's 401 is never the caller's."""
     text = error_text(_json(body))
-    if status in (401, 403):
-        message = f"{endpoint} refuses our credentials"
-        return UpstreamError(message, endpoint=endpoint, upstream_status=status, code="upstream_refused", details=text)
-    if status == 429:
-        wait = dict(headers).get("retry-after", "").strip()
-        message = f"{endpoint} limits requests" + (f"; retry in {wait} s" if wait.isdecimal() else "")
-        return UpstreamError(message, endpoint=endpoint, upstream_status=status, code="rate_limited", details=text)
-    if status == 503:
-        return Busy(f"{endpoint}: server busy", details=text)
-    if 300 <= status < 400:
-        message = f"{endpoint} redirects elsewhere, which is not followed"
-        return UpstreamBroken(message, endpoint=endpoint, upstream_status=status)
+    known = known_status(status, headers, text, endpoint)
+    if known is not None:
+        return known
     if text is not None and status == 404:
         return ModelNotFound(text)
     if body.lstrip()[:1] == b"<":
@@ -60,6 +51,24 @@ def refusal(status: int, headers: Headers, body: bytes, endpoint: str) -> ArenaE
     plain = clean(body[:200].decode("utf-8", "replace")).strip()
     message = text or f"{endpoint} answered with status {status}" + (f": {plain}" if plain else "")
     return UpstreamError(message, endpoint=endpoint, upstream_status=status)
+
+
+def known_status(status: int, headers: Headers, text: str | None, endpoint: str) -> ArenaError | None:
+    """The error for a status that says enough by itself, whichever API the endpoint speaks."""
+    wait = dict(headers).get("retry-after", "").strip()
+    wait = wait if wait.isdecimal() and len(wait) < 6 else ""
+    if status in (401, 403):
+        message = f"{endpoint} refuses our credentials"
+        return UpstreamError(message, endpoint=endpoint, upstream_status=status, code="upstream_refused", details=text)
+    if status == 429:
+        message = f"{endpoint} limits requests" + (f"; retry in {wait} s" if wait else "")
+        return UpstreamError(message, endpoint=endpoint, upstream_status=status, code="rate_limited", details=text)
+    if status == 503:
+        return Busy(f"{endpoint}: server busy", details=text, retry_after_s=float(wait) if wait else None)
+    if 300 <= status < 400:
+        message = f"{endpoint} redirects elsewhere, which is not followed"
+        return UpstreamBroken(message, endpoint=endpoint, upstream_status=status)
+    return None
 
 
 def _json(text: str | bytes) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from arena.errors import ArenaError, Busy, ModelNotFound, UpstreamBroken, UpstreamError
-from arena.ollama.failures import MAX_TEXT, error_text
+from arena.errors import ArenaError, ModelNotFound, UpstreamBroken, UpstreamError
+from arena.ollama.failures import MAX_TEXT, error_text, known_status
 from arena.ollama.lines import clean
 from arena.wire import Headers
 
@@ -42,7 +42,7 @@ def failed(value: Any, endpoint: str) -> UpstreamError:
 def refusal(status: int, headers: Headers, body: bytes, endpoint: str) -> ArenaError:
     """The error for an answer with `status` other than 200. The endpoint's 401 is never the caller's."""
     text = _text(_json(body))
-    known = _known_status(status, headers, text, endpoint)
+    known = known_status(status, headers, text, endpoint)
     if known is not None:
         return known
     if body.lstrip()[:1] == b"<":
@@ -55,23 +55,6 @@ def refusal(status: int, headers: Headers, body: bytes, endpoint: str) -> ArenaE
     plain = clean(body[:200].decode("utf-8", "replace")).strip()
     message = text or f"{endpoint} answered with status {status}" + (f": {plain}" if plain else "")
     return UpstreamError(message, endpoint=endpoint, upstream_status=status)
-
-
-def _known_status(status: int, headers: Headers, text: str | None, endpoint: str) -> ArenaError | None:
-    """The error for a status that says enough by itself."""
-    if status in (401, 403):
-        message = f"{endpoint} refuses our credentials"
-        return UpstreamError(message, endpoint=endpoint, upstream_status=status, code="upstream_refused", details=text)
-    if status == 429:
-        wait = dict(headers).get("retry-after", "").strip()
-        message = f"{endpoint} limits requests" + (f"; retry in {wait} s" if wait.isdecimal() else "")
-        return UpstreamError(message, endpoint=endpoint, upstream_status=status, code="rate_limited", details=text)
-    if status == 503:
-        return Busy(f"{endpoint}: server busy", details=text)
-    if 300 <= status < 400:
-        message = f"{endpoint} redirects elsewhere, which is not followed"
-        return UpstreamBroken(message, endpoint=endpoint, upstream_status=status)
-    return None
 
 
 def _text(value: Any) -> str | None:

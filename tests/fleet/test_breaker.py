@@ -64,6 +64,7 @@ def fail(fleet: Fleet, name: str, times: int = FAILURES, status: int = 503) -> N
         (UpstreamError("credentials", upstream_status=401), None, False),
         (BudgetExceeded("ours"), None, False),
         (Busy("server busy"), None, True),
+        (Busy("limits requests"), 429, False),
         (ModelNotFound("no"), None, False),
         (BadRequest("no"), None, False),
     ],
