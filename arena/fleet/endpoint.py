@@ -110,10 +110,6 @@ class Endpoint:
             self._take_models(self._listed)
         self.hurry()
 
-    def in_flight_of(self, key: str) -> int:
-        """Requests running now for the model with this canonical name."""
-        return self._per_model.get(key, 0)
-
     @property
     def in_flight_per_model(self) -> dict[str, int]:
         """Requests running now, by canonical name."""

@@ -86,16 +86,11 @@ class OllamaClient:
         """A `pool` to the same server takes the place of `headers` and `resolver`, and is closed with the client."""
         self.url = url
         self.name = name
-        self._timeouts = limits = timeouts or Timeouts()
+        limits = timeouts or Timeouts()
         self._pool = pool or Pool(url, name=name, timeouts=limits, headers=headers, resolver=resolver)
         self._budget = Budget(max_deltas, max_bytes)
         self._clock = clock
-        self._quick = Timeouts(
-            connect_s=limits.connect_s,
-            first_byte_s=min(limits.first_byte_s, QUICK_S),
-            idle_s=min(limits.idle_s, QUICK_S),
-            total_s=limits.connect_s + 2 * QUICK_S,
-        )
+        self._quick = limits.at_most(QUICK_S)
         self._pulling = msgspec.structs.replace(limits, idle_s=min(limits.idle_s, PULL_IDLE_S), total_s=None)
 
     async def version(self) -> str:

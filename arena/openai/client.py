@@ -93,12 +93,7 @@ class OpenAIClient:
         self._pool = pool or Pool(base, name=name, timeouts=limits, headers=headers, resolver=resolver)
         self._budget = Budget(max_deltas, max_bytes)
         self._clock = clock
-        self._quick = Timeouts(
-            connect_s=limits.connect_s,
-            first_byte_s=min(limits.first_byte_s, QUICK_S),
-            idle_s=min(limits.idle_s, QUICK_S),
-            total_s=limits.connect_s + 2 * QUICK_S,
-        )
+        self._quick = limits.at_most(QUICK_S)
         self._models: dict[str, _Model] = {}
         self._refused: frozenset[str] = frozenset()
 

@@ -28,6 +28,15 @@ class Timeouts(Struct, frozen=True):
     idle_s: float = 120.0
     total_s: float | None = 1800.0
 
+    def at_most(self, silent_s: float) -> Timeouts:
+        """The same for a small question: `silent_s` at a time, and twice that in all once it is connected."""
+        return Timeouts(
+            self.connect_s,
+            min(self.first_byte_s, silent_s),
+            min(self.idle_s, silent_s),
+            self.connect_s + 2 * silent_s,
+        )
+
 
 class Alarm:
     """One timer for all calls of a connection, one after the other: it is only set where it would fire too late.
