@@ -22,6 +22,11 @@ PROMPT = "Why is the sky blue?"
 LONG_PROMPT = f"{PROMPT} Answer in one sentence that a child understands, without formulas, and name the effect. "
 """Makes a request of about 300 bytes."""
 PROXY = "/olla/ollama"
+LITELLM_ENV = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it is not to ask the Internet
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # without a key it has less to do
+}
 Json = dict[str, Any]
 
 
@@ -206,7 +211,7 @@ CANDIDATES = {
             "LiteLLM's proxy, one worker, no database; it translates, which is more work",
             _litellm,
             merges=False,
-            env=lambda place: {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"},
+            env=lambda place: LITELLM_ENV,
             health="/health/liveliness",
             missing=_no_litellm,
             chat="/v1/chat/completions",
