@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -166,6 +167,7 @@ def main() -> int:
         print(f"cannot measure here: {why}")
         return 2
     lab.build()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended, also when a run is cut short
     folder = lab.HERE / "results"
     folder.mkdir(exist_ok=True)
     names = given.case or list(CASES)
