@@ -103,11 +103,12 @@ class Forward:
     def begin(self) -> Forward | None:
         """Send the request; None if it was refused at once."""
         try:
-            lease = self._owner.fleet.try_lease(self._wanted) if self._owner.fleet.endpoints else None
+            self._go(self._owner.fleet.try_lease(self._wanted) if self._owner.fleet.endpoints else None)
         except ArenaError as error:
             self._refuse(error)
-        else:
-            self._go(lease)
+        finally:
+            if self._call is None and self._waiting is None:
+                self._end()  # it was refused, or it is a fault of ours: nothing of it may be left
         return None if self._over else self
 
     # the client
@@ -172,8 +173,7 @@ class Forward:
         if error is None:
             self._complete()
         elif not isinstance(error, ArenaError):
-            log.error("a fault in handing on an answer", exc_info=error)
-            self.stop(ArenaError("An unexpected error occurred"))
+            self._fault(error)
         elif self._started:
             self._break_off(error)
         else:
@@ -185,6 +185,7 @@ class Forward:
         """Send it with `lease`, or wait for one."""
         if lease is None:
             self._waiting = self._loop.create_task(self._wait(), name="lease")
+            self._waiting.add_done_callback(self._waited)
         else:
             self._send(lease)
 
@@ -199,6 +200,17 @@ class Forward:
         else:
             self._waiting = None
             self._send(lease)
+
+    def _waited(self, task: asyncio.Task[None]) -> None:
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            self._fault(fault)
+
+    def _fault(self, fault: BaseException) -> None:
+        """A fault of ours must not leave the client waiting."""
+        log.error("a fault in handing on an answer", exc_info=fault)
+        if not self._over:
+            self.stop(ArenaError("An unexpected error occurred"))
 
     def _send(self, lease: Lease) -> None:
         self._lease = lease

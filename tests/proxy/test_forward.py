@@ -373,6 +373,24 @@ async def test_when_the_server_stops_every_answer_ends_in_words() -> None:
         await asyncio.sleep(0)
 
 
+async def test_a_fault_of_ours_holds_no_place_and_leaves_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with front("a", "b") as it:
+        with monkeypatch.context() as patched:
+            patched.setattr("arena.wire.Pool.forward", bug)
+            with pytest.raises(ZeroDivisionError):
+                it.begin_chat("tiny")
+        assert it.clean
+        monkeypatch.setattr(it.fleet, "lease", bug)
+        answer = await it.chat("nobody")
+        assert (answer.status, answer.json["code"]) == (500, "internal")
+    assert "ZeroDivisionError" in caplog.text
+
+
 async def test_one_connection_serves_many_requests() -> None:
     async with front("a") as it:
         for _ in range(10):
