@@ -63,13 +63,20 @@ async def holders(
 
 
 def object_in(body: bytes) -> dict[str, Any]:
-    """The JSON object in a request's body. Raises BadRequest, in Ollama's words where it has any."""
+    """The JSON object in a request's body. Raises BadRequest, in Ollama's words where it has any.
+
+    Ollama reads `From` as `from`, and of two the last: what was checked must be what is done.
+    """
     if not body.strip():
         raise BadRequest("missing request body")
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
+        found = msgspec.json.decode(body, type=dict[str, Any])
     except (ValueError, RecursionError):
         raise BadRequest("The request body must be a JSON object") from None
+    for key in found:
+        if key != key.lower():
+            raise BadRequest(f"{key[:40]} is no key of this request; keys are written in lower case")
+    return found
 
 
 def model_in(asked_for: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ MAX_NAME: Final = 1024
 SESSION: Final = b"x-olla-session-id"
 
 _FORM_MODEL: Final = re.compile(rb'name="model"[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n')
+_FORM_FIELD: Final = re.compile(rb'(?i)\bname\*?\s*=\s*"?model\b')
 _BLANK: Final = re.compile(r"[ \t\r\n]*")
 _scan: Final = JSONDecoder(strict=False).scan_once  # type: ignore[attr-defined]
 
@@ -57,6 +58,7 @@ class Asked(Struct, frozen=True):
 
 
 _peek: Final = msgspec.json.Decoder(Peek).decode
+_members_of: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _talk: Final = msgspec.json.Decoder(Talk).decode
 
 
@@ -72,6 +74,8 @@ def asked_in(inbound: Inbound, body: bytes, *, sticks: bool) -> Asked:
         model = _model_of(inbound, body)
     if len(model) > MAX_NAME or not model.isprintable():
         raise BadRequest("model is not a name that any host could have")
+    if inbound.caller.models is not None:
+        _check_sole(body)
     if not sticks:
         return Asked(model, body)
     session = header(inbound.headers, SESSION)
@@ -79,6 +83,19 @@ def asked_in(inbound: Inbound, body: bytes, *, sticks: bool) -> Asked:
         return Asked(model, body, f"s:{session[:MAX_NAME].decode('latin-1')}", "session_header")
     conversation = _conversation(inbound, found, model) if isinstance(found, Talk) else None
     return Asked(model, body, conversation, "prefix_hash" if conversation else "")
+
+
+def _check_sole(body: bytes) -> None:
+    """Who may use some models only must not name two, of which the host reads another one than we do.
+
+    Ollama reads `Model` as `model`, and of two the last. Raises BadRequest.
+    """
+    try:
+        sole = all(key.islower() for key in _members_of(body) if key.lower() in ("model", "name"))
+    except (ValueError, RecursionError):
+        sole = len(_FORM_FIELD.findall(body)) == 1
+    if not sole:
+        raise BadRequest("The request must name its model once, under the key model")
 
 
 def respelled(body: bytes, model: str) -> bytes:

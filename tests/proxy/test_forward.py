@@ -194,6 +194,25 @@ async def test_a_host_is_pinned_by_name_and_a_key_sees_its_models_only() -> None
         assert (refused.status, refused.json["code"]) == (403, "model_not_allowed")
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"model":"other","messages":[]}', 200),
+        (b'{"model":"other","Model":"tiny","messages":[]}', 400),
+        (b'{"name":"other","MODEL":"tiny","messages":[]}', 400),
+        (b'{"model":"other","\\u004dodel":"tiny","messages":[]}', 400),
+        (b'--b\r\nname="model"\r\n\r\nother\r\n--b\r\nname=model\r\n\r\ntiny\r\n--b--\r\n', 400),
+    ],
+)
+async def test_a_key_for_some_models_cannot_name_another_beside_one_of_them(body: bytes, status: int) -> None:
+    async with front("a", models=["tiny", "other"]) as it:
+        caller = Caller("127.0.0.1", "k", "r-1", key="team", models=("other*",))
+        kind = [("Content-Type", "multipart/form-data; boundary=b")] if body.startswith(b"--") else []
+        answer = await it.ask("POST", "/olla/ollama/api/chat", body, headers=kind, caller=caller)
+        assert answer.status == status
+        assert len(asked(it["a"])) == (status == 200)
+
+
 async def test_at_the_very_start_a_request_waits_until_it_is_known_who_answers() -> None:
     async with front("a") as it:
         endpoints = it.fleet.endpoints

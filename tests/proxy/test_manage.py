@@ -308,6 +308,8 @@ async def test_the_hosts_own_refusals_are_handed_on_but_not_those_of_our_credent
         (manage.pull, {"model": "evil.example/ns/model"}, "names a registry that is not allowed"),
         (manage.push, {"model": "evil.example:5000/ns/model"}, "names a registry that is not allowed"),
         (manage.create, {"model": "x", "from": "evil.example/ns/model"}, "names a registry that is not allowed"),
+        (manage.create, {"model": "x", "From": "evil.example/ns/model"}, "From is no key of this request"),
+        (manage.pull, {"model": "x", "Model": "evil.example/ns/model"}, "Model is no key of this request"),
         (manage.copy, {"source": "tiny"}, "destination must be a model name"),
         (manage.copy, {"destination": "tiny"}, "source must be a model name"),
         (manage.delete, {"model": 7}, "model must be a model name"),
