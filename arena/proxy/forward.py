@@ -9,7 +9,7 @@ import asyncio
 import logging
 from typing import Final, Protocol
 
-from arena.errors import ArenaError, BadRequest, Busy, NoEndpoint, NotFound, UpstreamBroken, UpstreamError
+from arena.errors import ArenaError, BadRequest, Busy, NoEndpoint, NotFound, ShuttingDown, UpstreamBroken, UpstreamError
 from arena.exchange import Headers, Inbound, Sink
 from arena.fleet import Fleet, Lease, Usage, Wanted
 from arena.log import request_id, warn_failed
@@ -202,9 +202,10 @@ class Forward:
             self._send(lease)
 
     def _waited(self, task: asyncio.Task[None]) -> None:
-        fault = None if task.cancelled() else task.exception()
-        if fault is not None:
+        if not task.cancelled() and (fault := task.exception()) is not None:
             self._fault(fault)
+        elif task.cancelled() and not self._over:  # not by us: what it waited for was
+            self.stop(ShuttingDown("The server is stopping"))
 
     def _fault(self, fault: BaseException) -> None:
         """A fault of ours must not leave the client waiting."""

@@ -407,6 +407,13 @@ async def test_a_fault_of_ours_holds_no_place_and_leaves_nobody_waiting(
         monkeypatch.setattr(it.fleet, "lease", bug)
         answer = await it.chat("nobody")
         assert (answer.status, answer.json["code"]) == (500, "internal")
+
+        async def cancelled(*_: object) -> None:
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(it.fleet, "lease", cancelled)
+        answer = await it.chat("nobody")
+        assert (answer.status, answer.json["code"]) == (503, "server_shutting_down")
     assert "ZeroDivisionError" in caplog.text
 
 
