@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
-from arena.battle import Battles
+from arena.battle import Battles, drawn
 from arena.catalog import Catalog
 from arena.compare import Compare
 from arena.engine.process import EngineProcess
@@ -22,7 +22,7 @@ from arena.keys import Keys
 from arena.leaderboard import Leaderboard
 from arena.settings import OLLAMA_DEFAULT, Settings
 from arena.store import Store, url_of
-from arena.types import EndpointKind
+from arena.types import EndpointKind, ModelInstance
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,14 @@ class Arena:
         self.fleet.book.spent = self.keys.spent
         self.store = Store(url_of(settings))
         self.leaderboard = Leaderboard(self.store)
-        # on a server for others nobody may choose the pair whose votes count
-        self.battles = Battles(self.compare, self.fleet, self.store, rate_chosen=not settings.public)
+        # on a server for others nobody may choose, or foresee, the pair whose votes count
+        self.battles = Battles(
+            self.compare,
+            self.fleet,
+            self.store,
+            choose=drawn if settings.public else self._next_pair,
+            rate_chosen=not settings.public,
+        )
         self.engine_error: str | None = None
         self._engine = engine or EngineProcess(settings, child_environment())
         self._engine_state: EngineState = "off"
@@ -77,6 +83,16 @@ class Arena:
             self.keys.flush()
             await asyncio.to_thread(self.store.close)
             await self._engine.stop()
+
+    def _next_pair(self, contestants: Sequence[ModelInstance]) -> tuple[int, int]:
+        """The two whose battle teaches most; any two while there are no ratings of them. Blocks; for a thread."""
+        models = [contestant.model for contestant in contestants]
+        try:
+            if self.store.exists and len(set(models)) == len(models):
+                return self.leaderboard.next_pair(models)
+        except StoreUnavailable as error:
+            log.warning("a pair is drawn without the ratings: %s", error.message)
+        return drawn(contestants)
 
     def _check_store(self) -> None:
         """A store that is there is opened at once; one that fails is left as it is, and all but the votes goes on."""

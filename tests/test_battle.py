@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 
 from arena.arena import Arena
-from arena.battle import Battles, Contest, Shown, Voter, drawn
+from arena.battle import Battles, Column, Contest, Shown, Voter, drawn
 from arena.battle.battles import IDLE_S, MAX_PER_VOTER
 from arena.battle.draw import can_chat, pair
 from arena.battle.leaks import identity_words, names_itself
 from arena.battle.pace import SIDES, Pace
 from arena.battle.reveal import configuration_of
 from arena.errors import BadRequest, Conflict, NotFound, TooManyRequests
-from arena.types import Manifest, ModelInfo, ModelInstance, Options
+from arena.streaming import Reply
+from arena.types import Manifest, Metrics, ModelInfo, ModelInstance, Options, Style
 from tests.api.conftest import settings_for
 from tests.fake_ollama import FakeOllama, text_said_by
+from tests.store.votes import vote
 
 ANN, BEN = Voter("ann", "192.0.2.1"), Voter("ben")
 NAMES = ("m1", "m2", "m3", "m4", "m5")
@@ -114,6 +116,30 @@ def test_nobody_fights_alone(count: int) -> None:
 )
 def test_who_can_chat(model: ModelInfo, fits: bool) -> None:
     assert can_chat(model) is fits
+
+
+async def test_after_votes_the_pair_that_teaches_most_is_drawn(fake: FakeOllama, tmp_path: Path) -> None:
+    settled = [vote(f"b{i}", model_a="m1", model_b="m2", verdict="ab"[i % 2]) for i in range(200)]
+    contest = Contest(CONTESTANTS[:3])
+    met: dict[str, Counter[object]] = {}
+    for host in ("127.0.0.1", "0.0.0.0"):
+        arena = Arena(settings_for(fake.url, data=tmp_path, host=host, allow_open=True))
+        arena.store.add_votes(settled)
+        met[host] = Counter()
+        for _ in range(30):
+            begun = await arena.battles.create(ANN, contest)
+            sides = arena.battles._battles[begun.id]._instances
+            met[host][frozenset(each.model for each in sides.values())] += 1
+        arena.store.close()
+    known = frozenset(("m1", "m2"))
+    assert met["127.0.0.1"][known] < 8, "these two are known well; they meet only when exploring"
+    assert met["0.0.0.0"][known] >= 1, "where others vote the pair cannot be foreseen"
+
+
+async def test_a_store_that_fails_does_not_stop_battles(fake: FakeOllama, tmp_path: Path) -> None:
+    (tmp_path / "arena.sqlite3").write_bytes(b"no database" * 999)
+    arena = Arena(settings_for(fake.url, data=tmp_path))
+    assert (await arena.battles.create(ANN, Contest(CONTESTANTS))).state == "open"
 
 
 # ---- the pace
@@ -336,3 +362,35 @@ async def test_options_and_system_prompt_are_part_of_who_fought(battles: Battles
     sides = (await battles.vote(view.id, ANN, "a")).revealed
     assert sides is not None
     assert {side.label for side in sides.values()} == {"fx-ok, temperature 0.2", "fx-ok, own system prompt"}
+
+
+# ---- votes with the names in sight
+
+
+async def test_the_best_column_wins_against_every_other_one(battles: Battles, arena: Arena) -> None:
+    columns = [
+        Column(
+            ModelInstance(name, name), Reply(name, text=f"# {name}", manifest=Manifest(name, "gpu1"), metrics=Metrics())
+        )
+        for name in NAMES[:3]
+    ]
+    for _ in range(2):
+        assert await battles.prefer("turn", ANN, "Hello!", columns, 1) == 2
+    votes = [vote for _, vote in arena.store.votes()]
+    assert [(vote.model_a, vote.model_b, vote.verdict) for vote in votes] == [("m1", "m2", "b"), ("m2", "m3", "a")]
+    assert {(vote.blind, vote.rated, vote.style_a) for vote in votes} == {(False, False, Style(2, headers=1))}
+    assert arena.store.cells() == []
+    kept = arena.store.battle(votes[0].battle_id)
+    assert kept is not None
+    assert (kept.mode, kept.prompts, kept.sides["b"].answers) == ("direct", ("Hello!",), ("# m2",))
+    for other in (0, 2):
+        with pytest.raises(Conflict, match="another answer"):
+            await battles.prefer("turn", ANN, "Hello!", columns, other)
+    assert arena.store.last_number() == 2
+
+
+@pytest.mark.parametrize("best", [-1, 2, 0])
+async def test_only_whole_answers_can_be_preferred(battles: Battles, best: int) -> None:
+    columns = [Column(ModelInstance(name, name), Reply(name, manifest=Manifest(name, "gpu1"))) for name in ("m1", "m2")]
+    with pytest.raises(Conflict, match="whole answer"):
+        await battles.prefer("turn", ANN, "Hello!", columns, best)

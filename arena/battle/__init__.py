@@ -2,6 +2,7 @@
 
 from arena.battle.battle import BattleState, Mode
 from arena.battle.battles import Battles, Contest, Voter
+from arena.battle.direct import Column
 from arena.battle.draw import Pairing, drawn
 from arena.battle.pace import Shown
 from arena.battle.reveal import BattleView, RevealedSide
@@ -10,6 +11,7 @@ __all__ = [
     "BattleState",
     "BattleView",
     "Battles",
+    "Column",
     "Contest",
     "Mode",
     "Pairing",

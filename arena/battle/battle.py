@@ -51,7 +51,7 @@ class Battle:
         self.owner = owner
         self.mode = mode
         self.state: BattleState = "open"
-        self.at = _moment()
+        self.at = moment()
         self.touched_s = now_s
         self.voting = 0
         self._rated = rated
@@ -103,7 +103,7 @@ class Battle:
         styles = [counted(battle.sides[side].answers) for side in SIDES]
         vote = Vote(
             battle_id=self.id,
-            at=_moment(),
+            at=moment(),
             configuration_a=a.id,
             configuration_b=b.id,
             model_a=a.model,
@@ -154,5 +154,6 @@ def _answered(reply: Reply) -> Answered | None:
     return Answered(reply.text, reply.metrics, reply.manifest)
 
 
-def _moment() -> str:
+def moment() -> str:
+    """Now, as the store writes it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

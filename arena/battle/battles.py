@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Final
 
 from msgspec import Struct
 
 from arena.battle.battle import Battle, Mode
+from arena.battle.direct import Column, preferred
 from arena.battle.draw import Pairing, can_chat, drawn, pair
 from arena.battle.pace import SIDES, Pace, Shown, SideName
 from arena.battle.reveal import BattleView, revealed
@@ -52,7 +53,7 @@ class Contest(Struct, frozen=True):
 class Battles:
     """Starts battles, runs their turns, takes the votes. What is not voted on is kept in memory only.
 
-    `choose` picks the pair; `rate_chosen`: do battles among instances that the caller named count for the ratings?
+    `choose` picks the pair, in a thread; `rate_chosen`: do battles among named instances count for the ratings?
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Battles:
         contestants = contest.contestants
         if contestants is None:
             contestants = await self._installed(models)
-        sides = pair(contestants, self._choose)
+        sides = await asyncio.to_thread(pair, contestants, self._choose)
         self._make_room(voter)
         mode: Mode = "installed" if contest.contestants is None else "chosen"
         battle = Battle(
@@ -132,6 +133,14 @@ class Battles:
         self._battles.pop(battle_id, None)  # from now on the store tells
         return view
 
+    async def prefer(self, turn_id: str, voter: Voter, prompt: str, columns: Sequence[Column], best: int) -> int:
+        """Keep that `voter` found the column at the place `best` better than the others, all names in sight.
+
+        These votes stand apart: neither blind nor rated. `turn_id` is unguessable and tells the turn; the same again
+        is kept once. Returns the number of votes. Raises Conflict for another choice in the same turn.
+        """
+        return await asyncio.to_thread(self._prefer, turn_id, voter, prompt, columns, best)
+
     async def view(self, battle_id: str, voter: Voter) -> BattleView:
         """Where a battle stands; after the vote, who fought. Raises NotFound, also for the battle of somebody else."""
         battle = self._battles.get(battle_id)
@@ -172,6 +181,17 @@ class Battles:
         pseudonym = self._store.pseudonym
         vote, kept = battle.ballot(verdict, pseudonym(voter.name), pseudonym(voter.address))
         return revealed(self._store.add_vote(vote, kept), kept)
+
+    def _prefer(self, turn_id: str, voter: Voter, prompt: str, columns: Sequence[Column], best: int) -> int:
+        pseudonym = self._store.pseudonym
+        ballots = preferred(turn_id, prompt, columns, best, pseudonym(voter.name), pseudonym(voter.address))
+        for vote, _ in ballots:  # before any of them is kept
+            kept = self._store.vote(vote.battle_id, vote.voter)
+            if kept is not None and kept.verdict != vote.verdict:
+                raise Conflict("You have voted on this turn already, and for another answer.", code="voted")
+        for vote, battle in ballots:
+            self._store.add_vote(vote, battle)
+        return len(ballots)
 
     def _kept(self, battle_id: str, voter: Voter, verdict: Verdict | None) -> BattleView:
         """The reveal of a battle that `voter` has voted on, maybe before a restart. Blocks; for a thread."""
