@@ -40,6 +40,7 @@ class DirectApp(TinyApp):
     def __init__(self) -> None:
         super().__init__()
         self.told: SimpleQueue[str] = SimpleQueue()
+        self.scopes: list[dict[str, Any]] = []
         self.connections: SimpleQueue[Connection] = SimpleQueue()
 
     def direct(self, method: str, path: str) -> Begin | None:
@@ -51,6 +52,7 @@ class DirectApp(TinyApp):
 
     def carry(self, begin: Begin, scope: dict[str, Any], body: bytes, connection: Connection) -> Session | None:
         assert begin == self.begin
+        self.scopes.append(scope)
         connection.over = lambda: self.told.put("over")
         connection.dress = lambda headers: [*headers, (b"x-dressed", b"yes")]
         self.connections.put(connection)
@@ -306,3 +308,56 @@ def test_stopping_ends_the_connection_after_its_answer(app: DirectApp, served: R
         rest = wire.rest()
         assert b"connection: close\r\n" in rest
         assert rest.endswith(b"3\r\nbye\r\n0\r\n\r\n")
+
+
+def test_a_head_that_was_seen_before_is_read_the_same(app: DirectApp, served: Running) -> None:
+    for _ in range(2):  # on a connection of its own each time
+        with Wire(served.port) as wire:
+            for body in (b"one", b"three", b"", b"x" * 70_000, b"one"):
+                reply = wire.ask("/direct/echo?a=1", headers=b"X-A: b\r\n", body=body).reply()
+                assert (reply.status, reply.body) == (200, body)
+    scopes = list(app.scopes)
+    assert len({id(scope) for scope in scopes}) == len(scopes) == 10
+    for scope in scopes:
+        assert (scope["path"], scope["query_string"]) == ("/direct/echo", b"a=1")
+        assert [name for name, _ in scope["headers"]] == [b"host", b"content-length", b"x-a"]
+    assert [int(dict(scope["headers"])[b"content-length"]) for scope in scopes[:5]] == [3, 5, 0, 70_000, 3]
+    assert scopes[0]["client"] != scopes[5]["client"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"Content-Length: 3\r\nContent-Length: 3\r\n", 400),
+        (b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", 400),
+        (b"Content-Length: +3\r\n", 400),
+    ],
+)
+def test_an_ambiguous_length_is_never_taken_for_a_head_that_was_seen(
+    served: Running, headers: bytes, status: int
+) -> None:
+    with Wire(served.port) as wire:
+        assert wire.ask("/direct/echo", body=b"one").reply().status == 200
+        assert wire.ask("/direct/echo", body=b"two").reply().status == 200
+        wire.send(b"POST /direct/echo HTTP/1.1\r\nHost: h\r\n" + headers + b"\r\nabc")
+        assert wire.until(b"\r\n").startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_body_may_come_in_pieces_after_a_head_that_was_seen(app: DirectApp, served: Running) -> None:
+    with Wire(served.port) as wire:
+        assert wire.ask("/direct/echo", body=b"hello").reply().body == b"hello"
+        wire.send(b"POST /direct/echo HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
+        for _ in range(2):
+            told(app)
+        assert wire.quiet(0.05)
+        wire.send(b"he")
+        assert wire.quiet(0.05)
+        assert wire.send(b"llo").reply().body == b"hello"
+
+
+def test_a_request_without_a_body_may_be_answered_straight_too(served: Running) -> None:
+    with Wire(served.port) as wire:
+        for _ in range(2):
+            wire.send(b"POST /direct/echo HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert wire.reply().body == b""
+            assert wire.ask("/direct/echo", body=b"x").reply().body == b"x"

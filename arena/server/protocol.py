@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 from arena.exchange import Begin, Direct
 from arena.server.direct import Exchange
 from arena.server.head import END, Flaw, flaw, partial_flaw, without_upgrade
+from arena.server.known import Head, KnownHeads
 from arena.server.limits import Limits
 
 NOT_HTTP: Final = Flaw(400, "The request is not valid HTTP")
@@ -57,6 +58,7 @@ class State(ServerState):
         super().__init__()
         self.limits = limits
         self.direct = direct
+        self.known = KnownHeads()
         self.max_connections: float = float("inf")
 
     @property
@@ -92,6 +94,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._write_paused_at: float | None = None
         self._closing_at: float | None = None
         self._ready: Exchange | None = None
+        self._parsing = True
+        self._key: bytes | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; beyond the last descriptors we can spare, only to say so."""
@@ -159,17 +163,42 @@ class LimitedProtocol(HttpToolsProtocol):
         self._begin_request(data[: end + len(END)], data[end + len(END) :])
 
     def _begin_request(self, head: bytes, rest: bytes) -> None:
-        wrong = flaw(head, self._limits)
-        if wrong is not None:
-            self._refuse(wrong)
-            return
         self._unread = self._framing = self._taken = self._discarded = 0
         self._chunked = False
-        self._in_head = True
-        self._enter(Stage.BODY)
-        self._feed(without_upgrade(head))
-        if rest:
+        if not self._begin_known(head):
+            wrong = flaw(head, self._limits)
+            if wrong is not None:
+                self._refuse(wrong)
+                return
+            self._in_head = self._parsing = True
+            self._enter(Stage.BODY)
+            self._feed(without_upgrade(head))
+        if rest or not self._parsing:
             self.data_received(rest)
+
+    def _begin_known(self, head: bytes) -> bool:
+        """Begin a request whose head was read before, if it is answered past ASGI; the parser never sees it."""
+        direct = self._state.direct
+        parted = None if direct is None else self._state.known.key(head)
+        self._key = None
+        if parted is None or direct is None:
+            return False
+        key, length = parted
+        known = self._state.known.find(key)
+        begin = None if known is None else direct.direct(known.method, known.path)
+        if known is None or begin is None or (length is not None and int(length) > DIRECT_BODY_BYTES):
+            self._key = key
+            return False
+        scope = known.scope.copy()
+        scope["client"], scope["scheme"] = self.client, self.scheme
+        if length is not None and known.length_at is not None:
+            self._unread = int(length)
+            scope["headers"] = headers = scope["headers"].copy()
+            headers[known.length_at] = (b"content-length", length)
+        self._parsing = False
+        self._enter(Stage.BODY)
+        self.cycle = Exchange(self, begin, scope, keep_alive=known.keep_alive)  # type: ignore[assignment]
+        return True
 
     def _take_body(self, data: bytes) -> None:
         """Feed exactly the body: a declared length ends where it says, a chunked one where the parser says."""
@@ -180,7 +209,12 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self._chunked:
             body, rest = data[: self._unread], data[self._unread :]
             self._unread -= len(body)
-            self._feed(body)
+            if self._parsing:
+                self._feed(body)
+            else:
+                self.on_body(body)
+                if not self._unread:
+                    self.on_message_complete()
             if rest:
                 self.data_received(rest)
             return
@@ -235,7 +269,14 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = False
         if (found := self._direct_request()) is not None:
             begin, scope = found
-            self.cycle = Exchange(self, begin, scope, keep_alive=self.parser.should_keep_alive())  # type: ignore[assignment]
+            keep_alive = self.parser.should_keep_alive()
+            if self._key is not None:
+                names = [name for name, _ in self.headers]
+                length_at = names.index(b"content-length") if b"content-length" in names else None
+                head = Head(scope["method"], scope["path"], scope, keep_alive, length_at)
+                self._state.known.keep(self._key, head)
+                scope = scope.copy()
+            self.cycle = Exchange(self, begin, scope, keep_alive=keep_alive)  # type: ignore[assignment]
             return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()

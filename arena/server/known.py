@@ -1,0 +1,54 @@
+"""Heads of requests that were judged before: programs send the same head again and again, but for the body's length."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from msgspec import Struct
+
+MAX_HEADS: Final = 512
+MAX_HEAD_BYTES: Final = 1024
+
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: ?([0-9]{1,9})(?=\r\n)", re.IGNORECASE)
+
+
+class Head(Struct, frozen=True):
+    """What a head said. `scope` lacks the connection's part, and of its headers `length_at` is the body's length."""
+
+    method: str
+    path: str
+    scope: dict[str, Any]
+    keep_alive: bool
+    length_at: int | None
+
+
+class KnownHeads:
+    """Sound heads of requests that were answered past ASGI, and what they said; the oldest make room.
+
+    Only the reading is remembered, never a permission: who asks, and how often, is judged anew each time.
+    """
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, Head] = {}
+
+    @staticmethod
+    def key(head: bytes) -> tuple[bytes, bytes | None] | None:
+        """The head without the length of its body, and that length; None for a head that is not worth it.
+
+        A second length would stay in the key, and no sound head has two: such a one is never found here.
+        """
+        if len(head) > MAX_HEAD_BYTES:
+            return None
+        found = _LENGTH.search(head)
+        return (head, None) if found is None else (head[: found.start()] + b"+" + head[found.end() :], found[1])
+
+    def find(self, key: bytes) -> Head | None:
+        """What this head said, if it was seen before."""
+        return self._heads.get(key)
+
+    def keep(self, key: bytes, head: Head) -> None:
+        """Remember a sound head."""
+        if len(self._heads) >= MAX_HEADS:
+            del self._heads[next(iter(self._heads))]
+        self._heads[key] = head
