@@ -49,16 +49,16 @@ def killed_after(url: str, first: int, count: int) -> list[int]:
 @pytest.mark.timeout(60 + KILLS * 3)
 def test_kill_9_loses_and_doubles_nothing(url: str) -> None:
     chance = random.Random(7)
-    acknowledged: list[int] = []
-    first, store = 0, Store(url)
+    first, since, store = 0, 0, Store(url)
     for _ in range(KILLS):
-        acknowledged += killed_after(url, first, chance.randint(1, 25))
-        kept = [int(kept.battle_id[1:]) for _, kept in store.votes()]
-        assert len(kept) == len(set(kept))
-        assert set(acknowledged) <= set(kept)
-        assert kept == list(range(len(kept))), "none that was never cast, none without its battle"
+        acknowledged = killed_after(url, first, chance.randint(1, 25))
+        found = list(store.votes(since))
+        kept = [int(vote.battle_id[1:]) for _, vote in found]
+        assert kept == list(range(first, first + len(kept))), "none twice, none that was never cast"
+        assert kept[: len(acknowledged)] == acknowledged
         assert store.battle(f"b{kept[-1]}") == battle(f"b{kept[-1]}")
-        first = kept[-1] + 1
+        first, since = kept[-1] + 1, found[-1][0]
+    assert [vote.battle_id for _, vote in store.votes()] == [f"b{number}" for number in range(first)]
     assert len(store.configurations()) == 2
     if store.database.file is not None:
         with store.database.reading() as connection:
