@@ -152,7 +152,7 @@ class Leaderboard:
 
 
 class _Votes:
-    """The votes of a view: the store groups them, and tells only the new ones when asked again."""
+    """The votes of a view; the store tells only the new ones when asked again."""
 
     def __init__(self, store: Store, view: View) -> None:
         self.store, self.view = store, view
@@ -161,11 +161,11 @@ class _Votes:
 
     def read_upto(self, last: int) -> None:
         """Add the votes that came since."""
-        self.ledger.add(self.cells(last))
+        self.add_upto(last)
         self.read = last
 
-    def cells(self, last: int) -> Sequence[Cell]:
-        """The new votes."""
+    def add_upto(self, last: int) -> None:
+        """Read the votes after `read`, up to the number `last`."""
         view = self.view
         wanted = CellFilter(
             blind=True if view.blind else None,
@@ -177,9 +177,8 @@ class _Votes:
             after=self.read,
             upto=last,
             per=view.per,
-            details=("voter", "address", "day"),
         )
-        return self.store.cells(wanted)
+        self.ledger.add_ballots(self.store.ballots(wanted))
 
     def fit(self, tally: Tally, weight: Floats, families: Mapping[str, str] | None) -> tuple[Fit, tuple[Effect, ...]]:
         """The strengths, and what style buys, where that is asked."""
@@ -193,9 +192,9 @@ class _StyledVotes(_Votes):
         super().__init__(store, view)
         self.styles: list[tuple[Style, Style]] = []
 
-    def cells(self, last: int) -> Sequence[Cell]:
-        """The new votes."""
-        return list(self._new(last))
+    def add_upto(self, last: int) -> None:
+        """Read the votes after `read`, up to the number `last`."""
+        self.ledger.add(list(self._new(last)))
 
     def _new(self, last: int) -> Iterator[Cell]:
         for number, vote in self.store.votes(self.read):

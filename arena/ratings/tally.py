@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import compress
+from operator import ne
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -18,7 +20,7 @@ VERDICTS: Final[tuple[Verdict, ...]] = ("a", "b", "tie", "both_bad")
 A, B, TIE, BOTH_BAD = range(4)
 SCORES: Final = np.array([1.0, 0.0, 0.5, 0.5])
 """What each verdict gives to a. "Both bad" says that neither was better, as a tie does."""
-_CODES: Final = dict(zip(VERDICTS, range(4), strict=True))
+_CODES: Final[dict[str, int]] = dict(zip(VERDICTS, range(4), strict=True))
 
 
 class Counted(Protocol):
@@ -81,19 +83,26 @@ class Ledger:
 
     def add(self, cells: Iterable[Counted]) -> None:
         """Append votes. A contestant against itself says nothing and is left out."""
-        found = [cell for cell in cells if cell.a != cell.b]
-        if not found:
-            return
-        rows = [
-            _coded(self._names, [cell.a for cell in found]),
-            _coded(self._names, [cell.b for cell in found]),
-            [_CODES[cell.verdict] for cell in found],
-            [cell.count for cell in found],
-            _coded(self._voters, [cell.voter for cell in found]),
-            _coded(self._addresses, [cell.address for cell in found]),
-            _coded(self._days, [cell.day for cell in found]),
-        ]
-        self._columns = np.hstack([self._columns, np.array(rows, np.int64)])
+        rows = [(c.a, c.b, c.verdict, c.voter, c.address, c.day, c.count) for c in cells if c.a != c.b]
+        if rows:
+            *ballots, counts = zip(*rows, strict=True)
+            self.add_ballots([ballots], counts)
+
+    def add_ballots(self, pages: Iterable[Sequence[Sequence[str]]], counts: Sequence[int] = (1,)) -> None:
+        """Append votes in pages of columns: a, b, verdict, voter, address, day."""
+        blocks = [self._columns]
+        for page in pages:
+            kept = list(map(ne, page[0], page[1]))
+            a, b, verdict, voter, address, day = page if all(kept) else [list(compress(each, kept)) for each in page]
+            block = np.empty((7, len(a)), np.int64)
+            block[0], block[1] = _coded(self._names, a), _coded(self._names, b)
+            block[2], block[3] = _coded(_CODES, verdict), counts
+            block[4], block[5], block[6] = (
+                _coded(codes, column)
+                for codes, column in ((self._voters, voter), (self._addresses, address), (self._days, day))
+            )
+            blocks.append(block)
+        self._columns = np.hstack(blocks)
 
     def tally(self, names: Iterable[str] = ()) -> Tally:
         """All votes so far; `names` are contestants to list even if nobody voted on them yet."""
@@ -106,7 +115,8 @@ def sums(codes: Codes, amount: Floats | Codes, size: int = 0) -> Floats:
     return np.bincount(codes, amount, size).astype(np.float64, copy=False)
 
 
-def _coded(codes: dict[str, int], values: list[str]) -> list[int]:
+def _coded(codes: dict[str, int], values: Sequence[str]) -> Codes:
     for value in dict.fromkeys(values):
-        codes.setdefault(value, len(codes))
-    return [codes[value] for value in values]
+        if value not in codes:
+            codes[value] = len(codes)
+    return np.fromiter(map(codes.__getitem__, values), np.int64, len(values))

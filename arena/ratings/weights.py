@@ -66,8 +66,8 @@ def _trust(tally: Tally, weight: Floats, strengths: Floats, stray: float) -> Flo
     rows = np.flatnonzero(judged[tally.voter])
     if len(rows):
         seen = tally.only(rows)
-        voters, voter = np.unique(seen.voter, return_inverse=True)
-        believed[voters] = np.minimum(1.0, (stray / np.maximum(_deviations(seen, voter, strengths), stray)) ** 2)
+        voter = (np.cumsum(judged) - 1)[seen.voter]
+        believed[judged] = np.minimum(1.0, (stray / np.maximum(_deviations(seen, voter, strengths), stray)) ** 2)
     return believed[tally.voter]
 
 

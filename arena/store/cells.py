@@ -85,6 +85,13 @@ def counting(wanted: CellFilter) -> Select[Any]:
     return select(*by[:3], func.count(), *by[3:]).where(*conditions(wanted)).group_by(*by)
 
 
+def listing(wanted: CellFilter) -> Select[Any]:
+    """The query that lists both sides, verdict, voter, address and day of every vote; the details do not matter."""
+    day = func.substr(votes.c.at, 1, 10)
+    columns = (votes.c[f"{wanted.per}_a"], votes.c[f"{wanted.per}_b"], votes.c.verdict, votes.c.voter, votes.c.address)
+    return select(*columns, day).where(*conditions(wanted))
+
+
 def asked(wanted: CellFilter) -> tuple[Detail, ...]:
     """The details in the order of their columns."""
     return tuple(name for name in DETAILS if name in wanted.details)

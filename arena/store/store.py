@@ -154,6 +154,16 @@ class Store:
         with self.database.reading() as connection:
             return [counted.cell(row, details) for row in connection.execute(counted.counting(wanted))]
 
+    def ballots(self, wanted: CellFilter = RATED) -> Iterator[list[tuple[str, ...]]]:
+        """The votes one by one, a page at a time, in columns: both sides, verdict, voter, address, day.
+
+        Where hardly any two votes are equal, counting them costs the database more than telling them.
+        """
+        self.open()
+        with self.database.reading() as connection:
+            for page in connection.execute(counted.listing(wanted)).partitions(PAGE_ROWS):
+                yield list(zip(*page, strict=True))
+
     def configurations(self) -> dict[str, Configuration]:
         """Every configuration that was voted on, by id."""
         self.open()
