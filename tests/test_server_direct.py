@@ -361,3 +361,16 @@ def test_a_request_without_a_body_may_be_answered_straight_too(served: Running) 
             wire.send(b"POST /direct/echo HTTP/1.1\r\nHost: h\r\n\r\n")
             assert wire.reply().body == b""
             assert wire.ask("/direct/echo", body=b"x").reply().body == b"x"
+
+
+@pytest.mark.parametrize("mark", [b"+", b"-"])
+def test_no_head_is_taken_for_another_that_has_a_length(app: DirectApp, served: Running, mark: bytes) -> None:
+    plain = b"POST /direct/echo HTTP/1.1\r\nHost: h\r\nX-A: b%b\r\n\r\n" % mark
+    with_body = b"POST /direct/echo HTTP/1.1\r\nHost: h\r\nX-A: b\r\nContent-Length: 3\r\n\r\none"
+    for order in ((plain, with_body), (with_body, plain)):
+        app.scopes.clear()
+        with Wire(served.port) as wire:
+            bodies = [wire.send(request).reply().body for request in order]
+        assert bodies == [b"one" if request is with_body else b"" for request in order]
+        values = [dict(scope["headers"])[b"x-a"] for scope in app.scopes]
+        assert values == [b"b" if request is with_body else b"b" + mark for request in order]

@@ -41,7 +41,9 @@ class KnownHeads:
         if len(head) > MAX_HEAD_BYTES:
             return None
         found = _LENGTH.search(head)
-        return (head, None) if found is None else (head[: found.start()] + b"+" + head[found.end() :], found[1])
+        if found is None:
+            return b"-" + head, None  # the mark comes first, where no head can imitate it
+        return b"+" + head[: found.start()] + head[found.end() :], found[1]
 
     def find(self, key: bytes) -> Head | None:
         """What this head said, if it was seen before."""
