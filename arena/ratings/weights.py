@@ -65,7 +65,7 @@ def _trust(tally: Tally, weight: Floats, strengths: Floats, stray: float) -> Flo
     believed = np.ones(len(held))
     rows = np.flatnonzero(judged[tally.voter])
     if len(rows):
-        seen = tally.only(rows)
+        seen = tally if len(rows) == len(tally.a) else tally.only(rows)
         voter = (np.cumsum(judged) - 1)[seen.voter]
         believed[judged] = np.minimum(1.0, (stray / np.maximum(_deviations(seen, voter, strengths), stray)) ** 2)
     return believed[tally.voter]

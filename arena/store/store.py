@@ -161,7 +161,7 @@ class Store:
         """
         self.open()
         with self.database.reading() as connection:
-            for page in connection.execute(counted.listing(wanted)).partitions(PAGE_ROWS):
+            for page in connection.execute(counted.listing(wanted)).partitions(1000):
                 yield list(zip(*page, strict=True))
 
     def configurations(self) -> dict[str, Configuration]:
