@@ -287,6 +287,14 @@ async def test_whoever_leaves_in_the_middle_ends_the_battle(battles: Battles, fa
     assert (await battles.view(view.id, ANN)).state == "failed"
 
 
+async def test_a_turn_that_nobody_reads_ends_the_battle(battles: Battles, fake: FakeOllama) -> None:
+    view = await battles.create(ANN, between("fx-ok", "fx-ok:n-5"))
+    async with aclosing(battles.turn(view.id, ANN, "Hello!")):
+        assert (await battles.view(view.id, ANN)).state == "answering"
+    assert (await battles.view(view.id, ANN)).state == "failed"
+    assert not [record for record in fake.log if record.path == "/api/chat"]
+
+
 async def test_a_battle_is_its_owners(battles: Battles) -> None:
     view = await battles.create(ANN, between("fx-ok", "fx-ok:n-5"))
     with pytest.raises(NotFound):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, get_args
 
@@ -20,7 +19,7 @@ from arena.api.operation import Operation, json_response
 from arena.api.requests import contestants
 from arena.api.stream import NDJSON_HEADERS, while_client_stays
 from arena.arena import Arena
-from arena.battle import Contest, Shown, Voter
+from arena.battle import Contest, Shown, Turn, Voter
 from arena.errors import BadRequest
 from arena.exchange import Caller
 from arena.keys import check_model
@@ -72,7 +71,8 @@ class Battling:
             scope["path_params"]["id"], _voter(caller), message, caller=caller.counted_as, key=caller.key
         )
         try:
-            await while_client_stays(receive, self._send(shown, send))
+            async with aclosing(shown):
+                await while_client_stays(receive, self._send(shown, send))
         except ClientLeft:
             return
 
@@ -99,12 +99,11 @@ class Battling:
             check_model(caller.models, instance.model)
         return named
 
-    async def _send(self, shown: AsyncGenerator[list[Shown], None], send: Send) -> None:
+    async def _send(self, shown: Turn, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": NDJSON_HEADERS})
-        async with aclosing(shown):
-            async for batch in shown:
-                lines = self._encode_lines([_line(each) for each in batch])
-                await send({"type": "http.response.body", "body": lines, "more_body": True})
+        async for batch in shown:
+            lines = self._encode_lines([_line(each) for each in batch])
+            await send({"type": "http.response.body", "body": lines, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

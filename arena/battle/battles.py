@@ -50,6 +50,26 @@ class Contest(Struct, frozen=True):
     tags: tuple[str, ...] = ()
 
 
+class Turn:
+    """What may be shown of one turn, step by step. Close it (aclosing), whether it was read or not."""
+
+    def __init__(self, battle: Battle, steps: AsyncGenerator[list[Shown], None]) -> None:
+        self._battle = battle
+        self._steps = steps
+
+    def __aiter__(self) -> AsyncGenerator[list[Shown], None]:
+        return self._steps
+
+    def __anext__(self) -> Awaitable[list[Shown]]:
+        return anext(self._steps)
+
+    async def aclose(self) -> None:
+        """Free the models; a battle whose turn is not over has failed."""
+        await self._steps.aclose()
+        if self._battle.state == "answering":  # a generator that was never read has nothing to clean up
+            self._battle.state = "failed"
+
+
 class Battles:
     """Starts battles, runs their turns, takes the votes. What is not voted on is kept in memory only.
 
@@ -105,9 +125,7 @@ class Battles:
         self._battles[battle.id] = battle
         return _view(battle)
 
-    def turn(
-        self, battle_id: str, voter: Voter, message: str, *, caller: str | bytes = "", key: str = ""
-    ) -> AsyncGenerator[list[Shown], None]:
+    def turn(self, battle_id: str, voter: Voter, message: str, *, caller: str | bytes = "", key: str = "") -> Turn:
         """Ask both sides; gives what may be shown, step by step. Whoever reads it closes it, which frees the models.
 
         Raises NotFound, Conflict where no turn may begin, ShuttingDown; nothing runs before the first step.
@@ -115,7 +133,7 @@ class Battles:
         battle = self._of(battle_id, voter)
         run = self._compare.start(battle.asked(message), caller=caller, key=key)
         battle.begin(message)
-        return self._answers(battle, run)
+        return Turn(battle, self._answers(battle, run))
 
     async def vote(self, battle_id: str, voter: Voter, verdict: Verdict) -> BattleView:
         """Keep the verdict and tell who fought. The same again gives the same.
@@ -157,7 +175,6 @@ class Battles:
                 _tell(pace, event)
             news.set()
 
-        settled = False
         try:
             run.push(hear)
             while not pace.over:
@@ -165,7 +182,6 @@ class Battles:
                 shown = pace.take()
                 if pace.over:
                     battle.settle(transcript.replies)
-                    settled = True
                 if shown:
                     yield shown
                 if not pace.over:
@@ -173,8 +189,6 @@ class Battles:
         finally:
             run.cancel()
             battle.touched_s = self._clock()
-            if not settled:
-                battle.state = "failed"
 
     def _keep(self, battle: Battle, voter: Voter, verdict: Verdict) -> BattleView:
         """Blocks; for a thread."""
