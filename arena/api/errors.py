@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from arena.api.body import ClientLeft
-from arena.errors import ArenaError, NoEndpoint, UpstreamError
+from arena.errors import ArenaError, Busy, NoEndpoint, TooManyRequests, UpstreamError
 from arena.types import Failed
 
 UNEXPECTED = "An unexpected error occurred"
@@ -68,7 +69,9 @@ def of_arena_error(error: ArenaError) -> Response:
     """An error of ours with its own status; the one of an endpoint in the documented 500 form."""
     if isinstance(error, UpstreamError | NoEndpoint):
         return unexpected(error)
-    return error_response(error.status, error.message, error.code, error.details)
+    wait_s = error.retry_after_s if isinstance(error, Busy | TooManyRequests) else None
+    headers = {"retry-after": str(max(1, math.ceil(wait_s)))} if wait_s is not None else None
+    return error_response(error.status, error.message, error.code, error.details, headers)
 
 
 async def on_http_error(_: Request, error: Exception) -> Response:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Phase = Literal["connect", "head", "body", "rest"]
 
-REST_S = 1.0
+REST_S = 0.5
 """How long a released answer may take to end before its connection is given up."""
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from arena.api.errors import of_arena_error
+from arena.errors import Busy
 from tests.api.asgi import JSON_TYPE, Answer, Client, started
 from tests.api.conftest import HELLO, create_api, settings_for
 from tests.fake_ollama import FakeOllama
@@ -345,3 +347,9 @@ async def test_a_bug_is_a_500_without_its_story(api: Client, monkeypatch: pytest
             told = await exchange.answer()
     assert told.status == 500
     assert told.json() == {"error": "An unexpected error occurred", "code": "internal"}
+
+
+def test_an_error_that_says_when_to_come_back_has_the_header() -> None:
+    assert of_arena_error(Busy("full", retry_after_s=1.2)).headers["retry-after"] == "2"
+    assert of_arena_error(Busy("full", retry_after_s=0.0)).headers["retry-after"] == "1"
+    assert "retry-after" not in of_arena_error(Busy("full")).headers
