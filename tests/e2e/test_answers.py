@@ -182,18 +182,36 @@ def test_one_after_another_says_who_waits(arena: ArenaPage, upstream: RunningFak
     expect(arena.status("b")).not_to_contain_text("shared")
 
 
-def test_thinking_is_folded_apart_and_counted_apart(arena: ArenaPage) -> None:
-    arena.open("fx-think:n-10_ms-40_think-25")
+def test_thinking_is_folded_apart_and_counted_apart(arena: ArenaPage, upstream: RunningFake) -> None:
+    arena.open("fx-gate:id-a_n-3_think-4")
     arena.send()
-    fold = arena.growing("a").locator("details")
+    upstream.release("a", 2)
+    fold, answer = arena.growing("a").locator("details"), arena.growing("a").locator(".prose")
+    thought = fold.locator("p")
     expect(fold).to_have_attribute("open", "")
-    expect(fold).to_contain_text("Thinking")
-    expect(arena.growing("a").locator(".last > *").first).to_be_visible()
+    expect(fold.locator("summary")).to_have_text("Thinking\u2026")
+    expect(thought).to_be_visible()
+    expect(thought).to_have_text(thoughts_of(2).strip())
+    expect(answer).to_have_text("")
+    upstream.release("a", 2)
+    expect(thought).to_have_text(thoughts_of(4).strip())
+    upstream.release("a", 2)
+    expect(answer).to_have_text(text_of(2).strip())
     expect(fold).not_to_have_attribute("open", "")
+    expect(fold.locator("summary")).to_have_text("Thought")
+    expect(thought).to_be_hidden()
+    expect(thought).to_have_text(thoughts_of(4).strip())
+    upstream.release("a")
     arena.done("a")
     expect(arena.log("a").locator(".thought-group")).to_contain_text("Thought")
+    expect(arena.log("a")).to_contain_text(text_of(3).strip())
     expect(arena.status("a")).to_contain_text("first word")
     expect(arena.page.locator("#status-a .bar")).to_be_visible()
+
+
+def thoughts_of(n: int) -> str:
+    """The first `n` thoughts of the fake's models."""
+    return text_of(n, 1001)
 
 
 def test_a_reader_who_scrolls_up_is_left_in_peace(page: Page, arena: ArenaPage) -> None:

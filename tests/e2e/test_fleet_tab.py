@@ -88,18 +88,23 @@ def test_requests_and_downloads_appear_by_themselves(
     expect(first).to_contain_text("tiny:latest")
     expect(first).to_contain_text("answered")
     expect(first).to_contain_text(re.compile(r"just now|\d+ s ago"))
+    for model in ("fx-gate:id-f", "onerror"):  # both hosts have told their models: the form stays as it is
+        expect(tab.locator(f"#fleet-models option[value*='{model}']")).to_have_count(1)
     tab.get_by_role("textbox", name="Name of a model to pull").or_(
         tab.get_by_role("combobox", name="Name of a model to pull")
     ).fill("fx-gate:id-p_n-4")
     tab.get_by_role("button", name="Pull", exact=True).click()
     for host in hosts:
-        host.arrived(1, path="/api/pull")
+        host.arrived(1, within_s=15, path="/api/pull")
         host.release("p", 2)
-    expect(tab.locator("#fleet-jobs progress")).to_have_count(2)
-    expect(tab.locator("#fleet-jobs progress").first).to_have_attribute("value", "0.5000")
-    for _ in hosts:
+    bars, cancelled = tab.locator("#fleet-jobs progress"), tab.locator("#fleet-jobs .cancelled")
+    expect(bars).to_have_count(2)
+    for bar in (bars.first, bars.last):
+        expect(bar).to_have_attribute("value", "0.5000")
+    for already in range(len(hosts)):
+        expect(cancelled).to_have_count(already)  # the first button is another one only then
         tab.get_by_role("button", name="Cancel the download").first.click()
-    expect(tab.locator("#fleet-jobs .cancelled")).to_have_count(2)
+    expect(cancelled).to_have_count(len(hosts))
 
 
 def polled(answer: Response) -> bool:
