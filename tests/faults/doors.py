@@ -9,9 +9,10 @@ from typing import Any
 from msgspec import Struct
 
 from arena.types import ChatMessage
-from arena.ui.conversation import Conversations, View
+from arena.ui.conversation import Conversations, View, Views
 from arena.ui.lineup import ColumnChoice
-from arena.ui.sessions import Asking, Sessions
+from arena.ui.markdown import safe_markdown
+from arena.ui.sessions import Asking, Session, Sessions
 from tests.fake_ollama import text_of
 from tests.faults.serving import ServedArena
 from tests.faults.table import Fault
@@ -97,17 +98,7 @@ def page(arena: ServedArena, fault: Fault) -> Outcome:
     }
     session = Sessions(letters).of("a page")
     session.visible = list(letters)
-
-    async def send() -> dict[str, View]:
-        conversations = Conversations(arena.arena)
-        shown: dict[str, View] = {}
-        assert conversations.take(session, Asking("Hello!", (), choices, "", "together")) is None
-        async with aclosing(conversations.answer(session)) as views:
-            async for update in views:
-                shown |= {letter: view for letter, view in update.items() if view.chat is not None}
-        return shown
-
-    shown = arena.run(send())
+    shown = arena.run(_sent(Conversations(arena.arena), session, Asking("Hello!", (), choices, "", "together")))
     assert session.busy == []
     columns = {}
     for letter in letters:
@@ -116,8 +107,43 @@ def page(arena: ServedArena, fault: Fault) -> Outcome:
         assert turn.prompt == ChatMessage("user", "Hello!")
         error = turn.reply.error
         assert bool(shown[letter].notice) == (error is not None), "an error is shown in its own column"
+        assert _said(shown[letter]) == safe_markdown(turn.reply.text), "what was said stays, whatever came after it"
         columns[letter] = Told(turn.reply.text, error.code if error else "", error.message if error else "")
     return Outcome(columns)
+
+
+async def _sent(conversations: Conversations, session: Session, asking: Asking) -> Views:
+    """What every column shows at the end of a send, followed as the page's script does.
+
+    A column that is in no frame any more has ended and is settled at once; the others at the end of the stream.
+    """
+    assert conversations.take(session, asking) is None
+    opened = await conversations.open(session)
+    assert set(opened) == set(session.visible)
+    settled: Views = {}
+
+    def settle() -> None:
+        views = {letter: view for letter, view in conversations.ended(session).items() if view.chat is not None}
+        assert not views.keys() & settled.keys(), "an answer ends once"
+        settled.update(views)
+
+    async with aclosing(conversations.answer(session)) as frames:
+        async for growing in frames:
+            assert not growing.keys() & settled.keys(), "a frame after the end"
+            if growing.keys() < opened.keys() - settled.keys():
+                settle()
+    settle()
+    assert set(settled) == set(opened), "a column without an end"
+    return settled
+
+
+def _said(view: View) -> str:
+    """The answer in a column's chat, without its thoughts."""
+    return "".join(
+        message["content"]
+        for message in view.chat or []
+        if message["role"] == "assistant" and not message.get("metadata")
+    )
 
 
 Door = Callable[[ServedArena, Fault], Outcome]

@@ -48,12 +48,18 @@ class Tab:
         return next(each for each in self.config["dependencies"] if each["api_name"] == name)
 
     def send(self, text: str) -> None:
-        """Send a prompt to all columns; its answers are followed by `stream`."""
+        """Send a prompt to all columns; its answers are followed by `stream`, their end by `settled`."""
         values = [self._value(each, text) for each in self.event("take")["inputs"]]
         self._post("/gradio_api/queue/join", "take", values)
         with self.stream() as client:
             client.read_until(b"process_completed")
         self._post("/gradio_api/queue/join", "answer", [])
+
+    def settled(self) -> str:
+        """What the chats and notices get when the answers have ended."""
+        self._post("/gradio_api/queue/join", "settle", [])
+        with self.stream() as client:
+            return client.read_until(b'"process_completed"').decode()
 
     @contextmanager
     def stream(self) -> Iterator[BadClient]:
@@ -79,10 +85,13 @@ def test_a_send_comes_back_whole(arena: ServedArena) -> None:
     with seven_nevers(arena, within_s=10) as case:
         tab.send("Hello!")
         with tab.stream() as client:
-            received = client.read_until(b'"process_completed"').decode()
+            followed = client.read_until(b'"process_completed"').decode()
+        settled = tab.settled()
         case.failed("fake", "upstream_error")
-    assert text_of(5, 2).strip() in received
-    assert "unexpected EOF" in received, "the endpoint's own words are shown"
+    assert '"msg":"process_generating"' in followed
+    assert '"success":false' not in followed + settled
+    assert text_of(5, 2).strip() in settled
+    assert "unexpected EOF" in settled, "the endpoint's own words are shown"
 
 
 @pytest.mark.parametrize("parting", ["fin", "rst"])
