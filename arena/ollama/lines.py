@@ -8,6 +8,7 @@ from typing import Any
 from arena.errors import UpstreamBroken
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
+_decode = json.JSONDecoder(strict=False).decode
 NOT_OLLAMA = "is not an Ollama server: it answered with a web page"
 
 
@@ -56,7 +57,7 @@ class Lines:
 def read_object(line: bytes, endpoint: str) -> dict[str, Any]:
     """The JSON object in `line`; bytes that are not UTF-8 become U+FFFD. Raises UpstreamBroken "malformed"."""
     try:
-        value = json.loads(line.decode("utf-8", "replace"), strict=False)
+        value = _decode(line.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         value = None
     if isinstance(value, dict):
