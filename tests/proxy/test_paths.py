@@ -12,7 +12,7 @@ BLOB = "sha256-" + "a1" * 32
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (f"FROM /root/.ollama/models/blobs/{BLOB}", "FROM tiny:latest"),
+        (f"FROM /usr/share/ollama/.ollama/models/blobs/{BLOB}", "FROM tiny:latest"),
         (f"FROM C:\\Users\\me\\.ollama\\models\\blobs\\{BLOB}", "FROM tiny:latest"),
         ("from ~/models/x.gguf", "from x.gguf"),
         ('FROM "/with blanks/my model.gguf"', "FROM my model.gguf"),
@@ -21,7 +21,7 @@ BLOB = "sha256-" + "a1" * 32
         ("FROM file:///home/me/x.gguf", "FROM x.gguf"),
         ("FROM /a/folder/", "FROM folder"),
         ("ADAPTER /home/me/lora.bin", "ADAPTER lora.bin"),
-        (f"ADAPTER /root/.ollama/models/blobs/{BLOB}", f"ADAPTER {BLOB}"),
+        (f"ADAPTER /usr/share/ollama/.ollama/models/blobs/{BLOB}", f"ADAPTER {BLOB}"),
         ("# FROM tiny:latest", "# FROM tiny:latest"),
         ("FROM hf.co/org/name:Q4_0", "FROM hf.co/org/name:Q4_0"),
         ("FROM ./x.gguf", "FROM ./x.gguf"),
