@@ -13,7 +13,9 @@ from arena.errors import BudgetExceeded, ShuttingDown, Unreachable, UpstreamBrok
 from arena.wire import Pool
 from arena.wire import call as call_module
 from arena.wire import pool as pool_module
+from arena.wire.connection import Connection
 from tests.peer import (
+    DEADLINE_S,
     LOOPS,
     Guest,
     Peer,
@@ -477,6 +479,28 @@ async def test_an_answer_that_completes_while_its_pool_closes_keeps_no_connectio
         await call.done
         await closing[0]
         assert (pool.open_connections, pool.idle_connections) == (0, 0)
+
+
+async def test_a_time_out_at_the_moment_of_connecting_leaves_no_connection_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """uvloop then closes the transport and tells its protocol nothing."""
+    async with Peer(endless) as peer:
+        pool = Pool(peer.url)
+        opened = pool.opened
+
+        def opened_too_late(connection: Connection) -> None:
+            opened(connection)
+            next(task for task in asyncio.all_tasks() if task.get_name().startswith("connect ")).cancel()
+
+        monkeypatch.setattr(pool, "opened", opened_too_late)
+        async with asyncio.timeout(DEADLINE_S):
+            call, _ = caught(pool)
+            with pytest.raises(UpstreamBroken) as broken:
+                await call.done
+            assert broken.value.code == "upstream_reset"
+            await pool.aclose()
+        assert pool.open_connections == 0
 
 
 async def test_a_pool_may_be_closed_twice_at_once() -> None:

@@ -152,6 +152,12 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._home.closed(self)
 
+    def abandoned(self) -> None:
+        """Opening it was given up. That may come just after it was made; uvloop then never says that it is lost."""
+        if self._transport is not None:
+            self._transport.abort()
+            self.connection_lost(ConnectionAbortedError("given up while it was opened"))
+
     def pause_reading(self) -> None:
         """Read no more from the socket."""
         if self.usable and self._transport is not None and self._transport.is_reading():

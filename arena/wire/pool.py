@@ -7,7 +7,6 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -318,17 +317,24 @@ class Pool:
                     await self._open(call, address)
                     return
             except OSError as error:
+                if call.done.done():
+                    return
                 reason = reason or error
         raise reason or NameNotFound(f"the name {self._host} has no address")
 
     async def _open(self, call: Call, address: str) -> None:
-        await asyncio.get_running_loop().create_connection(
-            partial(Connection, self, call),
-            address,
-            self._port,
-            ssl=self._tls,
-            server_hostname=self._host if self._tls else None,
-        )
+        connection = Connection(self, call)
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection,
+                address,
+                self._port,
+                ssl=self._tls,
+                server_hostname=self._host if self._tls else None,
+            )
+        except BaseException:
+            connection.abandoned()
+            raise
 
     def _dialed(self, task: asyncio.Task[None]) -> None:
         call = self._dials.pop(task)
