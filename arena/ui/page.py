@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from arena.arena import Arena
 
+SCRIPTS, STYLES = ("ui.js",), ("style.css",)
+"""Files of the package that every page carries, in this order."""
+
 MAX_EVENTS = 200
 """Handlers that may run at once; Gradio's own cap would be 40, also for those that only wait."""
 
@@ -147,12 +150,16 @@ class Life:
 
 def mount(app: FastAPI, arena: Arena) -> FastAPI:
     """Build the page and mount it at `/`, after every other route."""
-    here = files("arena.ui")
-    script = here.joinpath("ui.js").read_text("utf-8")
+    script, style = _together(SCRIPTS), _together(STYLES)
     return gr.mount_gradio_app(
         app, Page(arena).build(), path="/", run_history=False, footer_links=["settings"], theme=theme(),
-        css=here.joinpath("style.css").read_text("utf-8"), head=f"<script>{script}</script>", show_error=True,
+        css=style, head=f"<script>{script}</script>", show_error=True,
         max_file_size=arena.settings.max_upload_bytes, allowed_paths=[], enable_monitoring=False, mcp_server=False,
         ssr_mode=False, pwa=False, root_path=arena.settings.root_path or None,
         app_kwargs={"exception_handlers": dict(app.exception_handlers)},  # Gradio's errors take the API's form
     )  # fmt: skip
+
+
+def _together(names: tuple[str, ...]) -> str:
+    """The texts of these files of the package, one after the other."""
+    return "\n".join(files("arena.ui").joinpath(name).read_text("utf-8") for name in names)
