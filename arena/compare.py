@@ -27,46 +27,17 @@ from arena.types import Batch, ChatMessage, ChatRequest, Manifest, ModelInfo, Op
 log = logging.getLogger(__name__)
 
 
-class Run:
+class Run(FanOut):
     """One send: all its answers. Whoever opens `events()`, or pushes, closes it, which frees every endpoint at once."""
 
-    def __init__(self, requests: Sequence[ChatRequest], fan: FanOut) -> None:
+    def __init__(self, requests: Sequence[ChatRequest], lanes: dict[str, Lane], at_once: int | None) -> None:
+        super().__init__(lanes, at_once=at_once)
         self.requests = tuple(requests)
-        self._fan = fan
 
     @property
     def instance_ids(self) -> tuple[str, ...]:
         """The ids of the instances, in the order of the request."""
         return tuple(request.instance.id for request in self.requests)
-
-    @property
-    def running(self) -> frozenset[str]:
-        """The instances that still answer."""
-        return self._fan.running
-
-    def stop(self, instance_id: str | None = None, reason: ArenaError | None = None) -> None:
-        """Stop one answer or all; what was said so far is kept."""
-        self._fan.stop(instance_id, reason)
-
-    def events(self) -> AsyncGenerator[Batch, None]:
-        """Batches of events until every answer has ended."""
-        return self._fan.events()
-
-    def push(self, consumer: Callable[[Batch], None]) -> None:
-        """Begin, and hand batches to `consumer` as they are ready, instead of `events()`; `cancel()` frees all."""
-        self._fan.push(consumer)
-
-    def pause(self) -> None:
-        """Hand over nothing until `resume()`."""
-        self._fan.pause()
-
-    def resume(self) -> None:
-        """Go on handing over."""
-        self._fan.resume()
-
-    def cancel(self) -> None:
-        """Drop everything and free every endpoint at once."""
-        self._fan.cancel()
 
     async def transcript(self) -> Transcript:
         """Wait for all answers and fold them. Cancelling this stops them."""
@@ -124,7 +95,7 @@ class Compare:
             instance = request.instance
             wanted = Wanted(instance.model, instance.endpoint, caller, key=key, route="compare")
             lanes[instance.id] = partial(self._answer, request, wanted)
-        run = Run(requests, FanOut(lanes, at_once=1 if order == "one_after_another" else None))
+        run = Run(requests, lanes, 1 if order == "one_after_another" else None)
         self._runs.add(run)
         return run
 
@@ -224,7 +195,7 @@ class Compare:
 def _ask(request: ChatRequest, lease: Lease, outlet: Outlet) -> _Asking:
     """Send `request`; whenever the lane ends, the call is cut and the lease is given back."""
     instance = request.instance
-    if lease.endpoint.kind == "openai" or lease.key != canonical(instance.model):
+    if lease.model != instance.model and (lease.endpoint.kind == "openai" or lease.key != canonical(instance.model)):
         instance = msgspec.structs.replace(instance, model=lease.model)
         request = msgspec.structs.replace(request, instance=instance)
     outlet.release = lease.close

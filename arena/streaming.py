@@ -30,25 +30,23 @@ class Tap(Protocol):
     def resume(self) -> None: ...
 
 
-class Mailbox:
+class Mailbox(Struct, eq=False):
     """Many producers, one consumer, one event loop: `put` never waits, `take` and `get` hand over all there is.
 
     The consumer either awaits `get`, or is called (`listen`): at once, but when much comes, once a turn of the loop.
     """
 
-    __slots__ = ("_batch", "_bytes", "_closed", "_listener", "_loop", "_open", "_paused", "_told", "_told_s", "_waiter")
-
-    def __init__(self, producers: int) -> None:
-        self._batch: Batch = []
-        self._bytes = 0
-        self._open = producers
-        self._closed = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._listener: Callable[[], None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._told = False
-        self._told_s = 0.0
-        self._paused: list[Tap] = []
+    _open: int
+    """Producers that have not ended."""
+    _batch: Batch = []
+    _bytes: int = 0
+    _closed: bool = False
+    _waiter: asyncio.Future[None] | None = None
+    _listener: Callable[[], None] | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+    _told: bool = False
+    _told_s: float = 0.0
+    _paused: list[Tap] = []
 
     @property
     def ended(self) -> bool:
@@ -82,7 +80,7 @@ class Mailbox:
         """Call `listener` when there is something to take, or nothing more will come; None holds it back."""
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        if self._batch or self.ended:
+        if self._batch or self._closed or not self._open:
             self._wake()
 
     def take(self) -> Batch:
@@ -122,22 +120,19 @@ class Mailbox:
             self._listener()
 
 
-class Outlet:
+class Outlet(Struct, eq=False):
     """A lane's own door into the mailbox. After the lane's terminal event, its `end`, everything else is dropped.
 
     `release` is called once the lane has ended, even one that was stopped before its first step: whatever the lane
     has taken hold of before that is given back there.
     """
 
-    __slots__ = ("_mailbox", "end", "instance_id", "metrics_so_far", "release", "tap")
-
-    def __init__(self, instance_id: str, mailbox: Mailbox) -> None:
-        self.instance_id = instance_id
-        self.tap: Tap | None = None
-        self.release: Callable[[], object] | None = None
-        self.metrics_so_far: Callable[[], Metrics] = Metrics
-        self.end: Finished | Failed | None = None
-        self._mailbox = mailbox
+    instance_id: str
+    _mailbox: Mailbox
+    tap: Tap | None = None
+    release: Callable[[], object] | None = None
+    metrics_so_far: Callable[[], Metrics] = Metrics
+    end: Finished | Failed | None = None
 
     def put(self, events: Batch, size_bytes: int = 0) -> None:
         """Push a batch; only its last event may be terminal (Finished or Failed)."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from msgspec import Struct
 from starlette.types import Receive
 
 from arena.api.answers import Lines
@@ -23,19 +24,16 @@ NDJSON_HEADERS = [
 ]
 
 
-class LineStream:
+class LineStream(Struct, eq=False):
     """The session of a streamed run: its events go to the sink as NDJSON, all that is ready in one write.
 
     The status goes out with the first line, not before: until then the endpoints are being asked.
     """
 
-    __slots__ = ("_lines", "_run", "_sink", "_started")
-
-    def __init__(self, run: Run, lines: Lines, sink: Sink) -> None:
-        self._run = run
-        self._lines = lines
-        self._sink = sink
-        self._started = False
+    _run: Run
+    _lines: Lines
+    _sink: Sink
+    _started: bool = False
 
     def begin(self) -> LineStream:
         """Send the requests; while the endpoints think, the head of the answer is made ready."""
