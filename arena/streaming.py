@@ -21,6 +21,7 @@ from arena.types import Batch, Delta, Failed, Finished, Manifest, Metrics, Start
 log = logging.getLogger(__name__)
 
 PRESSURE_BYTES = 256 * 1024
+TERMINAL = (Finished, Failed)
 
 
 class Tap(Protocol):
@@ -139,7 +140,7 @@ class Outlet(Struct, eq=False):
         if self.end is not None or not events:
             return
         last = events[-1]
-        if isinstance(last, Finished | Failed):
+        if isinstance(last, TERMINAL):
             self.end = last
         self._mailbox.put(events, size_bytes, self.tap)
 

@@ -48,7 +48,7 @@ class Stub:
 def told(*reads: bytes, deltas: int = 1000) -> tuple[Batch, tuple[str, str] | None]:
     """The events of an answer that comes in these reads and then ends, and the error (code, message) it ends with."""
     mailbox = Mailbox(1)
-    answer = ChatAnswer("e", Outlet("a", mailbox), Stopwatch(lambda: 0.0), Budget(deltas, 10**9), None)
+    answer = ChatAnswer(Lines("e"), Outlet("a", mailbox), Stopwatch(lambda: 0.0, 0.0), Budget(deltas, 10**9), None)
     stub = Stub()
     answer.call = cast(Call, stub)
     error = None

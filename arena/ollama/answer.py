@@ -42,16 +42,13 @@ class _Line(Struct, gc=False):
 _decode_lines = msgspec.json.Decoder(_Line).decode_lines
 
 
-class Stopwatch:
+class Stopwatch(Struct, eq=False):
     """Our own clock's part of the metrics, in seconds since the request was sent."""
 
-    __slots__ = ("_clock", "_start_s", "first_s", "visible_s")
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._start_s = clock()
-        self.first_s: float | None = None
-        self.visible_s: float | None = None
+    _clock: Callable[[], float]
+    _start_s: float
+    first_s: float | None = None
+    visible_s: float | None = None
 
     def mark(self, deltas: list[Delta]) -> None:
         """Note when the first token, and the first of the answer itself, came."""
@@ -68,38 +65,22 @@ class Stopwatch:
         return Metrics(ttft_s=self.first_s, first_visible_s=self.visible_s, total_s=self._clock() - self._start_s)
 
 
-class ChatAnswer:
+class ChatAnswer(Struct, eq=False):
     """Takes the body's bytes and pushes events into an outlet: one decode and one `put` a read.
 
     Reads with the answer's end, an error, or anything unusual are read again line by line, with care.
     """
 
-    __slots__ = (
-        "_budget",
-        "_bytes",
-        "_contended",
-        "_deltas",
-        "_error_body",
-        "_lines",
-        "_outlet",
-        "_watch",
-        "call",
-        "finished",
-    )
-
-    def __init__(
-        self, endpoint: str, outlet: Outlet, watch: Stopwatch, budget: Budget, contended: Callable[[], bool] | None
-    ) -> None:
-        self.call: Call | None = None
-        self.finished = False
-        self._outlet = outlet
-        self._watch = watch
-        self._budget = budget
-        self._contended = contended
-        self._lines = Lines(endpoint)
-        self._bytes = 0
-        self._deltas = 0
-        self._error_body = b""
+    _lines: Lines
+    _outlet: Outlet
+    _watch: Stopwatch
+    _budget: Budget
+    _contended: Callable[[], bool] | None
+    call: Call | None = None
+    finished: bool = False
+    _bytes: int = 0
+    _deltas: int = 0
+    _error_body: bytes = b""
 
     def on_data(self, data: bytes) -> None:
         """Bytes of the body. Raises the ArenaError that ends the answer; what came before it is put first."""

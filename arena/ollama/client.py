@@ -12,7 +12,7 @@ from msgspec import Struct
 from arena.errors import BadRequest, UpstreamBroken
 from arena.ollama.answer import Budget, ChatAnswer, Stopwatch
 from arena.ollama.failures import refusal
-from arena.ollama.lines import read_object
+from arena.ollama.lines import Lines, read_object
 from arena.ollama.pull import PullAnswer
 from arena.streaming import Outlet
 from arena.types import ChatMessage, ChatRequest, LoadedModel, ModelInfo, ModelInstance, Options, PullProgress
@@ -139,8 +139,8 @@ class OllamaClient:
         `contended` is asked at the end whether another one ran meanwhile.
         """
         body = chat_body(request)
-        watch = Stopwatch(self._clock)
-        answer = ChatAnswer(self.name, outlet, watch, self._budget, contended)
+        watch = Stopwatch(self._clock, self._clock())
+        answer = ChatAnswer(Lines(self.name), outlet, watch, self._budget, contended)
         outlet.metrics_so_far = watch.metrics
         outlet.tap = answer.call = self._pool.call("POST", "/api/chat", body, on_data=answer.on_data)
         return answer

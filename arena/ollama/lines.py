@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from msgspec import Struct
+
 from arena.errors import UpstreamBroken
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -12,15 +14,12 @@ _decode = json.JSONDecoder(strict=False).decode
 NOT_OLLAMA = "is not an Ollama server: it answered with a web page"
 
 
-class Lines:
+class Lines(Struct, eq=False):
     """Hands on whole lines and keeps the half one. U+0085 and U+2028 are text, not line ends."""
 
-    __slots__ = ("_size", "_tail", "endpoint")
-
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
-        self._tail: list[bytes] = []
-        self._size = 0
+    endpoint: str
+    _tail: list[bytes] = []
+    _size: int = 0
 
     def feed(self, data: bytes) -> bytes:
         """Everything up to the last line end so far, or nothing. Raises UpstreamBroken for a line over 8 MiB."""

@@ -142,7 +142,7 @@ class OpenAIClient:
         As OllamaClient.ask. A server that does not know one of the optional keys is asked again without it, and
         never told it any more.
         """
-        model, watch = request.instance.model, Stopwatch(self._clock)
+        model, watch = request.instance.model, Stopwatch(self._clock, self._clock())
         outlet.metrics_so_far = watch.metrics
         answer = ChatAnswer(self.name, outlet, watch, self._budget, contended)
 

@@ -1,9 +1,12 @@
 """One HTTP/1.1 answer, parsed as its bytes come in. No I/O.
 
-llhttp does the framing in C. `on_body` is a list's own `append`, so a chunk of the body costs no Python frame.
+llhttp does the framing in C. `on_body` is a list's own `append` and `on_header` a dict's own `__setitem__`, so that neither
+a chunk of the body nor a header costs a Python frame.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -34,23 +37,26 @@ class Answer:
         "headers",
         "keep_alive",
         "on_body",
+        "on_header",
         "status",
         "surplus",
         "until_eof",
     )
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, on_header: Callable[[bytes, bytes], None] | None = None) -> None:
+        """`on_header` gets the headers as they come, trailers too; without it the last one of a name is kept."""
         self.status = 0
         self.headers: Headers = ()
         self.complete = self.keep_alive = self.surplus = self.until_eof = False
         self.error: str | None = None
         self._is_head_request = self._bodyless = method == "HEAD"
-        self._found: list[tuple[str, str]] = []
+        self._found: dict[bytes, bytes] = {}
         self._room = HEAD_BYTES
         self._idle_bytes = 0
         self._parts: list[bytes] = []
         self._body_parts = 0
         self.on_body = self._parts.append
+        self.on_header = on_header or self._found.__setitem__
         self._parser = HttpResponseParser(self)
 
     @property
@@ -111,11 +117,6 @@ class Answer:
         if self.complete:
             self.surplus = True
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser for each header; trailers are dropped."""
-        if not self.status:
-            self._found.append((name.decode("latin-1").lower(), value.decode("latin-1")))
-
     def on_headers_complete(self) -> None:
         """Called by the parser at the end of the head. Only here does it know whether the connection may live on."""
         if self.complete:
@@ -149,8 +150,8 @@ class Answer:
 
     def _begun(self) -> None:
         """The headers of the final answer are all there: keep them, and check what they say of the body."""
-        self.headers, self._found = tuple(self._found), []
-        fields = dict(self.headers)
+        fields = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in self._found.items()}
+        self.headers = tuple(fields.items())
         coding = fields.get("transfer-encoding")
         if coding is not None and coding.strip().lower() != "chunked":
             self.error = "unknown transfer coding"

@@ -127,8 +127,9 @@ class Connection(asyncio.Protocol):
             return
         began = answer.status
         body = answer.feed(data)
-        call.touched(self._time())
-        if not began and answer.status:
+        if began:
+            call.touched(self._time())
+        elif answer.status:
             call.began(answer.status, answer.headers)
         if body:
             self._hand_over(call, body)

@@ -28,6 +28,7 @@ MAX_STARTS = 64
 IDLE_S = 30.0
 """A kept-alive connection is closed after this many seconds without a call."""
 
+_SIZED = b"%bContent-Length: %d\r\n\r\n"
 _TARGET = re.compile(r"/[!-~]*")
 _FRAMED = re.compile(rb"(?im)^(?:content-length|transfer-encoding):")
 _FIELD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*")
@@ -112,7 +113,9 @@ class Pool:
         With `resend`, a kept-alive connection is used where there is one, and if that turns out dead before a byte
         came back, the request goes out once more. Without (what must not happen twice), a new connection is opened.
         """
-        head = self._head(method, path, body, headers)
+        start = self._starts.get((method, path)) if body is not None and not headers else None
+        known = start is not None and body is not None
+        head = _SIZED % (start, len(body)) if known else self._head(method, path, body, headers)
         call = Call(self.name, method, (head, body or b""), on_data, resend=resend, timeouts=timeouts or self.timeouts)
         self._dispatch(call)
         return call
@@ -273,19 +276,12 @@ class Pool:
         if self._closed:
             call.fail(ShuttingDown(f"The connections to {self.name} are closed."))
             return
-        connection = self._take() if call.resend else None
-        if connection is None:
-            self.again(call)
-        else:
-            connection.send(call)
-
-    def _take(self) -> Connection | None:
-        """The connection that served last: the others get a chance to grow old."""
-        while self._idle:
-            connection = self._idle.pop()
+        while call.resend and self._idle:
+            connection = self._idle.pop()  # the one that served last: the others get a chance to grow old
             if connection.usable:
-                return connection
-        return None
+                connection.send(call)
+                return
+        self.again(call)
 
     def _reap(self) -> None:
         """Close what has not been used for long; one timer for all."""
@@ -353,7 +349,7 @@ class Pool:
                 start = start.removesuffix(b"\r\n").removesuffix(b"Content-Length: 0\r\n")
                 if len(self._starts) < MAX_STARTS:
                     self._starts[method, path] = start
-            return b"%bContent-Length: %d\r\n\r\n" % (start, len(body))
+            return _SIZED % (start, len(body))
         if not _TARGET.fullmatch(path) or not method.isalpha():
             raise ValueError("not a request target")
         own = _fields(headers)

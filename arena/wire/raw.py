@@ -33,12 +33,12 @@ class RawAnswer(Answer):
     __slots__ = ("_raw", "raw_headers")
 
     def __init__(self, method: str) -> None:
-        super().__init__(method)
+        super().__init__(method, self._keep)
         self._raw: RawHeaders = []
         self.raw_headers: RawHeaders = []
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser for each header; trailers are dropped."""
+    def _keep(self, name: bytes, value: bytes) -> None:
+        """A header as it came; trailers are dropped."""
         if not self.status:
             self._raw.append((name.lower(), value))
 
