@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 Headers = list[tuple[bytes, bytes]]
 """Names in lower case, in order; a name may come twice."""
+
+
+SHARED: Final = "arena.head"
+"""In a scope: a dict that all requests with the same head share, for what the head alone decides."""
 
 
 class Caller(Struct, frozen=True):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from arena.api.scopes import ANY_KEY, CHAT, MANAGE, needs
-from arena.exchange import Caller, Headers, Inbound, Session, Sink
+from arena.exchange import SHARED, Caller, Headers, Inbound, Session, Sink
 from arena.guard import Guard
 from arena.keys import Keys, add, remove
 from arena.proxy.table import Route, Table
@@ -358,6 +358,40 @@ async def test_a_request_past_asgi_is_judged_alike(house: KeyHouse) -> None:
     other = house.key("bob", scopes=("embed",))
     house.guard.carry(house._begin, dict(house.scope("POST", CHAT_PATH, other)), b"{}", third)
     assert (third.status, len(house.direct)) == (403, 1)
+
+
+async def test_a_head_that_was_judged_before_permits_nothing(tmp_path: Path) -> None:
+    """The scopes of equal heads share a dict; who calls, from where and how often is found out anew each time."""
+    house = KeyHouse(tmp_path, cors_origins=("https://app.example",))
+    shared: dict[str, object] = {}
+
+    def carried(headers: dict[str, str], peer: str = "127.0.0.1") -> Wire:
+        wire = Wire()
+        scope = house.scope("POST", CHAT_PATH, headers, peer=peer) | {SHARED: shared}
+        house.guard.carry(house._begin, scope, b"{}", wire)
+        return wire
+
+    page = {"Origin": "https://app.example"}
+    own = page | house.key()
+    assert [carried(own).status, carried(own, peer="127.0.0.9").status] == [0, 0]
+    assert [inbound.caller.address for inbound in house.direct] == ["127.0.0.1", "127.0.0.9"]
+    assert len({inbound.caller.request_id for inbound in house.direct}) == 2
+    last = carried(own)
+    assert last.dress is not None
+    assert (b"access-control-allow-origin", b"https://app.example") in last.dress([])
+    remove(house.path, "alice")
+    house.clock.now += 2
+    assert carried(own).status == 401
+    shared.clear()
+    limited = page | house.key("bob", per_minute=1)
+    assert [carried(limited).status, carried(limited).status] == [0, 429]
+    shared.clear()
+    assert [carried({"Origin": "https://evil.example"}).status for _ in range(2)] == [403, 403]
+    assert not shared  # what is refused is not remembered
+    other = page | house.key("carol")
+    assert carried(other).status == 0
+    house.guard.drain()
+    assert carried(other).status == 503
 
 
 # No copies of the key

@@ -24,7 +24,7 @@ from arena.errors import (
     Unauthorized,
     UnsupportedMedia,
 )
-from arena.exchange import Begin, Connection, Headers, Inbound, Refusals, Session
+from arena.exchange import SHARED, Begin, Connection, Headers, Inbound, Refusals, Session
 from arena.guard.asgi import App, Message, Receive, Refused, Scope, Send, Told, answer, error_body
 from arena.guard.body import BoundedBody
 from arena.guard.credentials import Credentials, presented
@@ -32,7 +32,7 @@ from arena.guard.headers import API_PREFIXES, SafetyHeaders, preflight
 from arena.guard.origin import Hosts, client_address, network_key, networks, same_origin, web_origins, within
 from arena.guard.pages import OwnPages
 from arena.guard.rate import Answers, Rate, refused_key
-from arena.guard.request import Request
+from arena.guard.request import SECURE, Request
 from arena.keys import Keys
 from arena.keys import Scope as Right
 from arena.log import request_id
@@ -55,6 +55,7 @@ FORM_OVERHEAD_BYTES: Final = 64 * 1024
 # a Space is reached through the Hub's own proxies only, and those have private addresses
 SPACE_PROXIES: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "fc00::/7")
 SHORT_TOKEN: Final = 16
+JUDGED: Final = "judged"
 
 
 class Guard:
@@ -145,10 +146,14 @@ class Guard:
 
     def carry(self, begin: Begin, scope: dict[str, Any], body: bytes, connection: Connection) -> Session | None:
         """Check a whole request, as on the way through ASGI, and have `begin` answer it on its `connection`."""
-        request = self._read(scope)
+        shared: dict[str, Request] | None = scope.get(SHARED)
+        seen = None if shared is None else shared.get(JUDGED)
+        request = self._read(scope) if seen is None else self._again(seen, scope)
         try:
-            self._check_shape(request)
-            self._note_origin(request)
+            if seen is None:
+                self._check_head(request)
+                if shared is not None:
+                    shared[JUDGED] = request
             self._check_caller(request, scope)
             if len(body) > self._least_limit and len(body) > self._body_limit(request):
                 raise self._too_large(request)
@@ -169,8 +174,7 @@ class Guard:
         scope["path"] = request.path  # what was judged is what is served
         over: Callable[[], object] | None = None
         try:
-            self._check_shape(request)
-            self._note_origin(request)
+            self._check_head(request)
             if self._is_preflight(request):
                 await self._answer_preflight(request, send)
                 return
@@ -193,9 +197,18 @@ class Guard:
 
     def _read(self, scope: Scope) -> Request:
         path = self._inner(scope["path"]) if self._root_path else scope["path"]
-        request = Request(scope, path, f"{self._process}{next(self._numbers):08x}")
+        request = Request.read(scope, path, f"{self._process}{next(self._numbers):08x}")
         request_id.set(request.id)
         return request
+
+    def _again(self, seen: Request, scope: Scope) -> Request:
+        """Another request with a head that was found good; nothing is known of its caller yet."""
+        new_id = f"{self._process}{next(self._numbers):08x}"
+        request_id.set(new_id)
+        https = scope["scheme"] in SECURE
+        return Request(
+            new_id, seen.path, seen.method, seen.query, https, seen.found, allowed_origin=seen.allowed_origin
+        )
 
     def _inner(self, path: str) -> str:
         """`path` without the prefix that a reverse proxy may have left on it."""
@@ -221,7 +234,7 @@ class Guard:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = self._read(scope)
         try:
-            self._check_shape(request)
+            self._check_head(request)
             self._check_caller(request, scope)
         except Refused as refused:
             self._note(request, refused)
@@ -229,8 +242,8 @@ class Guard:
             return
         await self.app(scope, receive, send)
 
-    def _check_shape(self, request: Request) -> None:
-        """What needs no caller: host, path, framing, encoding. Raises Refused (400, 403, 415, 503)."""
+    def _check_head(self, request: Request) -> None:
+        """What the head alone decides: host, path, framing, encoding, web site. Raises Refused (400, 403, 415)."""
         hosts = request.found.get(b"host", ())
         if len(hosts) != 1:
             raise Refused(BadRequest("A request must have exactly one Host header"))
@@ -241,20 +254,26 @@ class Guard:
         request.check_framing()
         if b"content-encoding" in request.found and request.found[b"content-encoding"][-1].lower() != b"identity":
             raise Refused(UnsupportedMedia("A request body must not be compressed"))
-        if self.draining:
-            raise Refused(ShuttingDown("The server is stopping"), [(b"connection", b"close"), (b"retry-after", b"5")])
+        self._note_origin(request)
+        if request.method not in SAFE_METHODS or request.path == "/signout":
+            self._check_site(request)
+
+    @staticmethod
+    def _check_site(request: Request) -> None:
+        """A page of another web site must not act for whoever looks at it. Raises Refused (403)."""
+        found = request.found
+        from_page = b"sec-fetch-site" in found or b"origin" in found
+        if (
+            from_page
+            and request.allowed_origin is None
+            and not same_origin(request.one(b"sec-fetch-site"), request.one(b"origin"), found[b"host"][0])
+        ):
+            raise Refused(Forbidden("Requests from other web sites are not allowed"))
 
     def _check_caller(self, request: Request, scope: Scope) -> None:
-        """Who calls, from where, how often. Raises Refused (401, 403, 429)."""
-        if request.method not in SAFE_METHODS or request.path == "/signout":
-            found = request.found
-            from_page = b"sec-fetch-site" in found or b"origin" in found
-            if (
-                from_page
-                and request.allowed_origin is None
-                and not same_origin(request.one(b"sec-fetch-site"), request.one(b"origin"), found[b"host"][0])
-            ):
-                raise Refused(Forbidden("Requests from other web sites are not allowed"))
+        """Who calls, from where, how often. Raises Refused (401, 403, 429, 503)."""
+        if self.draining:
+            raise Refused(ShuttingDown("The server is stopping"), [(b"connection", b"close"), (b"retry-after", b"5")])
         self._find_address(request, scope)
         self._authorize(request)
         own_rate = request.key is not None and request.key.per_minute is not None

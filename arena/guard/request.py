@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
+
+from msgspec import Struct
 
 from arena.errors import BadRequest
 from arena.exchange import Caller
@@ -27,31 +30,36 @@ READ_HEADERS: Final = frozenset(
     }
 )
 LENGTH_DIGITS: Final = 18
+SECURE: Final = ("https", "wss")
 
 
-class Request:
-    """One request as the guard sees it, with the `path` that is judged.
+class Request(Struct, eq=False):
+    """One request as the guard sees it, with the `path` that is judged; `found` are the headers that it reads.
 
     `address` is where the caller sits, `caller` under which word it is counted, `key` the named key it has brought,
     `allowed_origin` the configured web origin it comes from; the guard fills them in as it finds out.
     """
 
-    __slots__ = ("address", "allowed_origin", "caller", "found", "https", "id", "key", "method", "path", "query")
+    id: str
+    path: str
+    method: str
+    query: bytes
+    https: bool
+    found: Mapping[bytes, list[bytes]]
+    address: str = ""
+    caller: str | bytes = ""
+    key: Key | None = None
+    allowed_origin: bytes | None = None
 
-    def __init__(self, scope: Scope, path: str, request_id: str) -> None:
-        self.path = path
-        self.method: str = scope.get("method", "WEBSOCKET")
-        self.query: bytes = scope.get("query_string", b"")
-        self.https = scope.get("scheme") in ("https", "wss")
-        self.id = request_id
-        self.address = ""
-        self.caller: str | bytes = ""
-        self.key: Key | None = None
-        self.allowed_origin: bytes | None = None
-        self.found: dict[bytes, list[bytes]] = {}
+    @classmethod
+    def read(cls, scope: Scope, path: str, request_id: str) -> Request:
+        """The request of an ASGI scope."""
+        found: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             if name in READ_HEADERS:
-                self.found.setdefault(name, []).append(value)
+                found.setdefault(name, []).append(value)
+        method = scope.get("method", "WEBSOCKET")
+        return cls(request_id, path, method, scope.get("query_string", b""), scope.get("scheme") in SECURE, found)
 
     def as_caller(self) -> Caller:
         """Who asks, for those who answer."""

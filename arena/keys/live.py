@@ -69,7 +69,8 @@ class Keys:
 
         A key that is removed, or a file that is lost, must not open a server that was closed.
         """
-        self._look()
+        if not 0 <= self._clock() - self._looked_s < LOOK_S:
+            self._look()
         return self._required
 
     def find(self, candidate: bytes) -> Key | None:

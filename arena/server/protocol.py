@@ -20,7 +20,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from arena.exchange import Begin, Direct
+from arena.exchange import SHARED, Begin, Direct
 from arena.server.direct import Exchange
 from arena.server.head import END, Flaw, flaw, partial_flaw, without_upgrade
 from arena.server.known import Head, KnownHeads
@@ -273,6 +273,7 @@ class LimitedProtocol(HttpToolsProtocol):
             if self._key is not None:
                 names = [name for name, _ in self.headers]
                 length_at = names.index(b"content-length") if b"content-length" in names else None
+                scope[SHARED] = {}
                 head = Head(scope["method"], scope["path"], scope, keep_alive, length_at)
                 self._state.known.keep(self._key, head)
                 scope = scope.copy()

@@ -1,7 +1,7 @@
 """One HTTP/1.1 answer, parsed as its bytes come in. No I/O.
 
-llhttp does the framing in C. `on_body` is a list's own `append` and `on_header` a dict's own `__setitem__`, so that neither
-a chunk of the body nor a header costs a Python frame.
+llhttp does the framing in C. `on_body` is a list's own `append` and `on_header` a dict's own `__setitem__`: neither a
+chunk of the body nor a header costs a Python frame.
 """
 
 from __future__ import annotations

@@ -113,9 +113,8 @@ class Pool:
         With `resend`, a kept-alive connection is used where there is one, and if that turns out dead before a byte
         came back, the request goes out once more. Without (what must not happen twice), a new connection is opened.
         """
-        start = self._starts.get((method, path)) if body is not None and not headers else None
-        known = start is not None and body is not None
-        head = _SIZED % (start, len(body)) if known else self._head(method, path, body, headers)
+        start = None if body is None or headers else self._starts.get((method, path))
+        head = self._head(method, path, body, headers) if start is None else _SIZED % (start, len(body or b""))
         call = Call(self.name, method, (head, body or b""), on_data, resend=resend, timeouts=timeouts or self.timeouts)
         self._dispatch(call)
         return call
