@@ -27,6 +27,13 @@ Wait = Literal["full", "missing"]
 
 NONE_TRIED: frozenset[str] = frozenset()
 _NO_MODEL: Chain = (("", ""),)
+# In Olla's words, which its clients compare: who of those that have the model gets a request is no part of them.
+_FOUND = Routing("strict", "routed", "model_found")
+_ANY = Routing("strict", "routed", "any_endpoint")
+_NAMED = Routing("strict", "routed", "endpoint_named")
+_ALIASED = Routing("alias", "routed", "model_found")
+_UNPROVEN = Routing("optimistic", "fallback", "model_not_found_fallback")
+_PANIC = Routing("optimistic", "fallback", "all_unhealthy_fallback")
 
 
 class Fleet:
@@ -63,13 +70,6 @@ class Fleet:
         self.sticky = Sticky(spec.sticky)
         self.queue.spec = spec.queue
         self._sticks = spec.sticks
-        strategy = spec.strategy
-        self._found = Routing(strategy, "routed", "model_found")
-        self._any = Routing(strategy, "routed", "any_endpoint")
-        self._named = Routing(strategy, "routed", "endpoint_named")
-        self._aliased = Routing("alias", "routed", "model_found")
-        self._unproven = Routing(strategy, "fallback", "model_not_found_fallback")
-        self._panic = Routing(strategy, "fallback", "all_unhealthy_fallback")
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -197,13 +197,13 @@ class Fleet:
             self.wake()
         info = endpoint.holds.get(key)
         if routing is None:
-            routing = self._found
+            routing = _FOUND
             if not key:
-                routing = self._any
+                routing = _ANY
             elif info is None:
-                routing = self._unproven
+                routing = _UNPROVEN
             elif self.catalogue.is_alias(wanted.model):
-                routing = self._aliased
+                routing = _ALIASED
         model = name if info is None else info.name
         return Lease(endpoint, model, key, wanted, tried, routing, now_s, self._ended)
 
@@ -219,7 +219,7 @@ class Fleet:
             return "full"
         chain = _NO_MODEL if wanted.model is None else self.catalogue.chain(wanted.model)
         key, name = next((link for link in chain if link[0] in endpoint.holds), chain[0])
-        return self._give(endpoint, key, name, wanted, tried, self._clock(), self._named)
+        return self._give(endpoint, key, name, wanted, tried, self._clock(), _NAMED)
 
     def _least_bad(
         self, troubled: list[tuple[Endpoint, str, str]], wanted: Wanted, tried: frozenset[str], now_s: float
@@ -240,7 +240,7 @@ class Fleet:
             roomy,
             key=lambda link: (link[0].health.state == "offline", link[0].breaker.open_until_s, link[0].in_flight),
         )
-        return self._give(endpoint, key, name, wanted, tried, now_s, self._panic)
+        return self._give(endpoint, key, name, wanted, tried, now_s, _PANIC)
 
     def _nobody(self, chain: Chain, wanted: Wanted, tried: frozenset[str]) -> Wait:
         """Nobody can serve it: is that for sure, or only because nobody is known to have the model?"""

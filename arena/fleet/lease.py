@@ -60,7 +60,8 @@ class Lease:
 
     Without an outcome it was the client's own leaving, which counts for nothing. `model` is the endpoint's own
     spelling ("" if none was wanted). `contended` turns True as soon as another request overlaps with it: figures
-    taken under contention are not comparable. `streamed`: the answer comes as a stream of its pieces.
+    taken under contention are not comparable. `streamed`: the answer comes as a stream of its pieces; `translated`: out
+    of another dialect than the client's.
     """
 
     __slots__ = (
@@ -82,6 +83,7 @@ class Lease:
         "sticky",
         "streamed",
         "ticket",
+        "translated",
         "tried",
         "usage",
         "wanted",
@@ -110,7 +112,7 @@ class Lease:
         self.queued_s = 0.0
         self.position = 0
         self.sticky: StickyWord = "disabled"
-        self.streamed = False
+        self.streamed = self.translated = False
         self.first_s: float | None = None
         self.outcome: Outcome = "left"
         self.usage: Usage | None = None
@@ -122,7 +124,7 @@ class Lease:
 
     @property
     def strategy(self) -> str:
-        """The strategy of the fleet, or "alias"."""
+        """How the model was kept to: "strict", "alias", or "optimistic" for a fallback."""
         return self.routing.strategy
 
     @property

@@ -19,7 +19,7 @@ from arena.proxy.dialect import EVENTS, JSON, NDJSON, error_body, last_words
 from arena.proxy.failures import UNKNOWN_HERE, is_serious, refusal, retry_after_s, retry_headers, unavailable
 from arena.proxy.routing import Asked, respelled, sticky_headers
 from arena.proxy.table import Route
-from arena.wire import RawCall, RawHeaders
+from arena.wire import RawCall, RawHeaders, Receiver
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +179,12 @@ class Forward:
         else:
             self._next(error)
 
+    def again(self) -> None:
+        """Ask the same endpoint anew: what it refused was no word of the client's."""
+        self._release_call()
+        assert self._lease is not None
+        self._send(self._lease)
+
     # the way of a request
 
     def _go(self, lease: Lease | None) -> None:
@@ -218,17 +224,23 @@ class Forward:
         asked = self._asked
         assert asked is not None
         body, model, endpoint = asked.body, lease.model, lease.endpoint
-        if model and model != asked.model and (endpoint.kind == "openai" or model != f"{asked.model}:latest"):
-            try:
+        inbound, target, adapt = self._inbound, self._route.target, self._route.adapt
+        receiver: Receiver = self
+        try:
+            if model and model != asked.model and (endpoint.kind == "openai" or model != f"{asked.model}:latest"):
                 body = respelled(body, model)
-            except BadRequest as error:
-                self._refuse(error)
-                return
-        pool, inbound = endpoint.pool, self._inbound
+            adapted = None if adapt is None else adapt(self, self._tail, lease, inbound, body)
+        except BadRequest as error:
+            self._refuse(error)
+            return
+        if adapted is not None:
+            target, inbound, body, receiver = adapted.target, adapted.inbound, adapted.body, adapted.receiver
+        pool = endpoint.pool
         fields = head.request_fields(inbound, pool.own_headers, len(body))
         query = inbound.query
-        target = b"%b?%b" % (self._route.target, query) if query else self._route.target
-        call = pool.forward(inbound.method, target, fields, body, self)
+        if query:
+            target = b"%b?%b" % (target, query)
+        call = pool.forward(inbound.method, target, fields, body, receiver)
         if not call.done.done():
             self._call = call
             if self._paused:
@@ -265,7 +277,13 @@ class Forward:
         self._release_call()
         self._lease = None
         lease.close()
-        self._go(following)
+        going = False
+        try:
+            self._go(following)
+            going = True
+        finally:
+            if not going:  # the connection that we were told on knows of us no more
+                self.stop(ArenaError("An unexpected error occurred"))
         return True
 
     def _start(self) -> None:
@@ -288,7 +306,7 @@ class Forward:
             lease.streamed = True
             answer = [pair for pair in answer if pair[0] != b"content-length"]  # there may be last words to add
             answer.append(TRAILERS)
-        if self._route.dialect == "anthropic":
+        if self._route.dialect == "anthropic" and not lease.translated:
             answer.append((b"x-olla-mode", b"passthrough"))
         self._headers = []
         self._sink.start(self._status, answer)
@@ -351,7 +369,7 @@ class Forward:
         answer = [JSON, (b"content-length", b"%d" % len(body))]
         answer += head.told(inbound.caller.request_id, model, self._loop.time() - self._since_s)
         if lease is None or isinstance(error, NoEndpoint):
-            answer += head.unrouted(_backend(self._route), self._owner.fleet.spec.strategy, error.code)
+            answer += head.unrouted(_backend(self._route), "strict", error.code)
         else:
             answer += head.routed(lease, model, ())
         answer += retry_headers(error)

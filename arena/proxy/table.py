@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from arena.errors import BadRequest, MethodNotAllowed, NoEndpoint, NotFound
 from arena.proxy import blobs, manage, merge, tokens
+from arena.proxy.adapt import Adapt
 from arena.proxy.dialect import Dialect, dialect_of
 from arena.proxy.hosts import NATIVE
 from arena.proxy.reply import Action, Upload
@@ -35,8 +36,8 @@ _MODEL_LIST: Final = re.compile(r"/(?:api/v1|api/v0|engines/v1|v1)/models")
 class Route(Struct, frozen=True):
     """One way to answer. Without an `action` or `upload` it is handed on to an endpoint of one of `kinds`, at `target`.
 
-    `scope` is what a named key must have for it; None: any key will do. `at_once`: also while the server starts and it
-    is not known yet who answers.
+    `adapt` may change how it goes there. `scope` is what a named key must have for it; None: any key will do.
+    `at_once`: also while the server starts and it is not known yet who answers.
     """
 
     dialect: Dialect
@@ -45,6 +46,7 @@ class Route(Struct, frozen=True):
     target: bytes = b""
     action: Action | None = None
     upload: Upload | None = None
+    adapt: Adapt | None = None
     at_once: bool = False
 
 

@@ -30,7 +30,7 @@ def test_an_implied_tag_and_any_case_find_the_model_in_its_own_spelling(asked: s
     fleet = quiet_fleet({"a": ("Llama3.2:latest",), "b": ("other",)})
     with taken(fleet, asked) as lease:
         assert (lease.endpoint.name, lease.model, lease.key) == ("a", "Llama3.2:latest", "llama3.2:latest")
-        assert (lease.strategy, lease.decision, lease.reason) == ("warm-first", "routed", "model_found")
+        assert (lease.strategy, lease.decision, lease.reason) == ("strict", "routed", "model_found")
 
 
 def test_prefixes_of_registries_belong_to_the_name() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -195,3 +196,24 @@ async def test_a_refusal_leaves_the_connection_for_others() -> None:
         for _ in range(3):
             await it.chat("tiny", "/olla/proxy/v1/chat/completions", headers=[("X-Olla-Endpoint", "p")])
         assert it.fleet.endpoint("p").pool.open_connections == 1
+
+
+async def test_a_fault_of_ours_on_the_way_to_another_host_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with front("a", "b", models=["fx-status:c-503"], strategy="round-robin") as it:
+
+        def broken(*_: object, **__: object) -> None:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(it.fleet.endpoint("b").pool, "forward", broken)
+        faults = heard(monkeypatch)
+        answer = await it.chat("fx-status:c-503")
+        assert (answer.status, answer.ended) == (500, True)
+        assert b"bug" not in answer.body
+        assert [str(fault["exception"]) for fault in faults] == ["a bug"]
+
+
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the loop is told of callbacks that fail, from now on."""
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_exception_handler", told.append)
+    return told

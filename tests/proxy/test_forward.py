@@ -453,3 +453,22 @@ async def test_a_host_that_says_nothing_of_a_body_is_not_taken_for_an_end() -> N
     async with Peer(answers(b"HTTP/1.1 204 No Content\r\n\r\n")) as peer, front(urls={"p": peer.url}) as it:
         answer = await it.chat("any", "/olla/proxy/v1/chat/completions", headers=[("X-Olla-Endpoint", "p")])
         assert (answer.status, answer.body, answer.ended) == (204, b"", True)
+
+
+async def test_how_a_host_was_found_is_told_in_ollas_words() -> None:
+    each = {"a": ["tiny", "fx-status:c-503"], "b": ["tiny"]}
+    async with front("a", "b", each=each, aliases={"nice": ("tiny",)}, strategy="round-robin") as it:
+
+        async def told(model: str, **headers: str) -> tuple[str, ...]:
+            answer = await it.chat(model, headers=headers.items())
+            return tuple(answer.headers[f"x-olla-routing-{word}"] for word in ("strategy", "decision", "reason"))
+
+        assert await told("tiny") == ("strict", "routed", "model_found")
+        assert await told("nice") == ("alias", "routed", "model_found")
+        assert await told("tiny", **{"X-Olla-Endpoint": "b"}) == ("strict", "routed", "endpoint_named")
+        assert await told("nobody-has-it") == ("strict", "rejected", "model_not_found")
+        it.fleet.endpoint("a").health.refused()
+        assert await told("fx-status:c-503") == ("optimistic", "fallback", "all_unhealthy_fallback")
+    async with front("a") as it:
+        answer = await it.chat("unlisted")
+        assert answer.headers["x-olla-routing-strategy"] == "optimistic"  # the only host says itself that it has it not
