@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
-from arena.battle import Battles, drawn
+from arena.battle import Battles, Standing, drawn, joined, newcomer
 from arena.catalog import Catalog
 from arena.compare import Compare
 from arena.engine.process import EngineProcess
@@ -50,7 +50,8 @@ class Arena:
             self.compare,
             self.fleet,
             self.store,
-            choose=drawn if settings.public else self._next_pair,
+            choose=drawn if settings.public else self._suggested,
+            newcomers=self._newcomer,
             rate_chosen=not settings.public,
         )
         self.engine_error: str | None = None
@@ -84,15 +85,26 @@ class Arena:
             await asyncio.to_thread(self.store.close)
             await self._engine.stop()
 
-    def _next_pair(self, contestants: Sequence[ModelInstance]) -> tuple[int, int]:
-        """The two whose battle teaches most; any two while there are no ratings of them. Blocks; for a thread."""
+    def _suggested(self, contestants: Sequence[ModelInstance], sides: int) -> tuple[int, ...]:
+        """The two whose battle teaches most, and others; any while there are no ratings. Blocks; for a thread."""
         models = [contestant.model for contestant in contestants]
         try:
             if self.store.exists and len(set(models)) == len(models):
-                return self.leaderboard.next_pair(models)
+                return joined(self.leaderboard.next_pair(models), contestants, sides)
         except StoreUnavailable as error:
             log.warning("a pair is drawn without the ratings: %s", error.message)
-        return drawn(contestants)
+        return drawn(contestants, sides)
+
+    def _newcomer(self, contestants: Sequence[ModelInstance], sides: int) -> tuple[int, ...]:
+        """One with few votes, and rivals from the best; without ratings all are new. Blocks; for a thread."""
+        standings: dict[str, Standing] = {}
+        try:
+            if self.store.exists:
+                rows = self.leaderboard.board().rows
+                standings = {row.name: Standing(row.rating, row.votes) for row in rows}
+        except StoreUnavailable as error:
+            log.warning("a newcomer is drawn without the ratings: %s", error.message)
+        return newcomer(contestants, sides, standings)
 
     def _check_store(self) -> None:
         """A store that is there is opened at once; one that fails is left as it is, and all but the votes goes on."""

@@ -232,7 +232,10 @@ class Configuration(Struct, frozen=True):
 class Vote(Struct, frozen=True):
     """One verdict on two answers. `at` is ISO 8601 in UTC; `voter` and `address` are pseudonyms, "" where unknown.
 
-    `blind`: the models were not known before the vote. `rated`: it counts for the ratings by default.
+    `blind`: the models were not known before the vote. `rated`: it may count for the ratings. A ballot on more than two
+    `sides` is one vote for each `pair` of them, whose letters stand for a and b here. `prompt` is a pseudonym of what
+    was asked, and `repeats` (set by the store) how many battles on it the voter had voted on before. `dwell_s` is the
+    time from the last answer to the vote. `source` tells where an imported vote comes from.
     """
 
     battle_id: str
@@ -251,3 +254,9 @@ class Vote(Struct, frozen=True):
     turns: int = 1
     style_a: Style | None = None
     style_b: Style | None = None
+    pair: str = "ab"
+    sides: int = 2
+    prompt: str = ""
+    repeats: int = 0
+    dwell_s: float | None = None
+    source: str = ""

@@ -7,19 +7,21 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
 
 from arena.arena import Arena
-from arena.battle import Battles, Column, Contest, Shown, Voter, drawn
+from arena.battle import Battles, Column, Contest, Mode, Shown, Standing, Voter, drawn, joined, newcomer
+from arena.battle.ballot import ranks, verdicts
 from arena.battle.battles import IDLE_S, MAX_PER_VOTER
-from arena.battle.draw import can_chat, pair
+from arena.battle.draw import can_chat, lineup
 from arena.battle.leaks import identity_words, names_itself
-from arena.battle.pace import SIDES, Pace
+from arena.battle.pace import SIDES, Pace, SideName
 from arena.battle.reveal import configuration_of
 from arena.errors import BadRequest, Conflict, NotFound, TooManyRequests
+from arena.leaderboard import View
 from arena.streaming import Reply
 from arena.types import Manifest, Metrics, ModelInfo, ModelInstance, Options, Style
 from tests.api.conftest import settings_for
@@ -28,6 +30,7 @@ from tests.store.votes import vote
 
 ANN, BEN = Voter("ann", "192.0.2.1"), Voter("ben")
 NAMES = ("m1", "m2", "m3", "m4", "m5")
+TWO, THREE = SIDES[:2], SIDES[:3]
 CONTESTANTS = tuple(ModelInstance(name, name) for name in NAMES)
 
 
@@ -85,7 +88,7 @@ def test_every_pair_and_both_sides_are_equally_likely() -> None:
     pairs: Counter[object] = Counter()
     sides: Counter[object] = Counter()
     for _ in range(10_000):
-        a, b = pair(CONTESTANTS, drawn)
+        a, b = lineup(CONTESTANTS, 2, drawn)
         pairs[frozenset((a.model, b.model))] += 1
         sides[a.model < b.model] += 1
     assert set(pairs) == {frozenset(each) for each in combinations(NAMES, 2)}
@@ -94,14 +97,110 @@ def test_every_pair_and_both_sides_are_equally_likely() -> None:
 
 
 def test_whoever_chooses_the_pair_does_not_choose_the_sides() -> None:
-    first = Counter(pair(CONTESTANTS, lambda _: (3, 1))[0].model for _ in range(200))
+    first = Counter(lineup(CONTESTANTS, 2, lambda *_: (3, 1))[0].model for _ in range(200))
     assert set(first) == {"m2", "m4"}
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_nobody_fights_alone(count: int) -> None:
-    with pytest.raises(BadRequest, match="at least two"):
-        pair(CONTESTANTS[:count], drawn)
+@pytest.mark.parametrize(("count", "sides", "wanted"), [(0, 2, "two"), (1, 2, "two"), (2, 3, "three"), (3, 4, "four")])
+def test_nobody_fights_alone(count: int, sides: int, wanted: str) -> None:
+    with pytest.raises(BadRequest, match=f"at least {wanted}"):
+        lineup(CONTESTANTS[:count], sides, drawn)
+
+
+def test_every_line_up_of_four_is_equally_likely() -> None:
+    """10,000 draws of four out of five; the limits leave one run in a million wrongly red."""
+    out: Counter[object] = Counter()
+    first: Counter[object] = Counter()
+    for _ in range(10_000):
+        sides = [each.model for each in lineup(CONTESTANTS, 4, drawn)]
+        out[frozenset(NAMES) - set(sides)] += 1
+        first[sides[0]] += 1
+    assert len(out) == 5
+    assert chi_square(out, 5) < 33.4
+    assert chi_square(first, 5) < 33.4
+
+
+def test_who_joins_a_pair_is_drawn_from_the_others() -> None:
+    seen: Counter[object] = Counter()
+    for _ in range(300):
+        places = joined((3, 1), CONTESTANTS, 4)
+        assert places[:2] == (3, 1)
+        assert len(set(places)) == 4
+        seen[frozenset(places[2:])] += 1
+    assert len(seen) == 3
+
+
+MANY = tuple(ModelInstance(f"m{i}", f"m{i}") for i in range(1, 11))
+KNOWN = {f"m{i}": Standing(1500.0 - i, 100) for i in range(1, 9)} | {"m9": Standing(2000.0, 19)}
+
+
+@pytest.mark.parametrize("sides", [2, 3, 4])
+def test_a_newcomer_meets_the_best(sides: int) -> None:
+    met = [[f"m{place + 1}" for place in newcomer(MANY, sides, KNOWN)] for _ in range(200)]
+    assert {len(set(each)) for each in met} == {sides}
+    assert {each[0] for each in met} == {"m9", "m10"}, "nineteen votes are few, whatever they say"
+    assert {name for each in met for name in each[1:]} == {"m1", "m2", "m3", "m4", "m5"}
+
+
+@pytest.mark.parametrize(
+    ("standings", "new", "rivals"),
+    [
+        ({}, set(NAMES), set(NAMES)),
+        ({"m1": Standing(1000.0, 50)}, set(NAMES) - {"m1"}, {"m1"}),
+        ({name: Standing(1000.0, 30 + (name == "m2")) for name in NAMES}, set(NAMES) - {"m2"}, set(NAMES)),
+    ],
+)
+def test_newcomers_among_the_unknown_and_the_known(
+    standings: dict[str, Standing], new: set[str], rivals: set[str]
+) -> None:
+    met = [[NAMES[place] for place in newcomer(CONTESTANTS, 2, standings)] for _ in range(200)]
+    assert {one for one, _ in met} == new
+    assert {other for _, other in met} == rivals
+    assert not [one for one, other in met if one == other]
+
+
+async def test_in_the_mode_newcomers_the_one_without_votes_fights(fake: FakeOllama, tmp_path: Path) -> None:
+    settled = [vote(f"b{i}", model_a="m1", model_b="m2", verdict="ab"[i % 2]) for i in range(40)]
+    for host, rated in (("127.0.0.1", True), ("0.0.0.0", False)):
+        arena = Arena(settings_for(fake.url, data=tmp_path, host=host, allow_open=True))
+        arena.store.add_votes(settled)
+        for _ in range(5):
+            begun = await arena.battles.create(ANN, Contest(CONTESTANTS[:3], mode="newcomers"))
+            battle = arena.battles._battles[begun.id]
+            assert "m3" in {each.model for each in battle._instances.values()}
+            assert (battle.mode, battle._rated) == ("newcomers", rated)
+        arena.store.close()
+
+
+# ---- the ballot
+
+
+def orders(count: int) -> list[dict[str, int]]:
+    """Every way to rank so many sides."""
+    sides = SIDES[:count]
+    return [
+        dict(zip(sides, places, strict=True))
+        for places in product(range(1, count + 1), repeat=count)
+        if set(places) == set(range(1, max(places) + 1))
+    ]
+
+
+@pytest.mark.parametrize(("count", "ways"), [(2, 3), (3, 13), (4, 75)])
+def test_ranks_and_pairs_say_the_same(count: int, ways: int) -> None:
+    every = orders(count)
+    assert len(every) == ways
+    for order in every:
+        told = verdicts(SIDES[:count], order)
+        assert len(told) == count * (count - 1) // 2
+        assert ranks(told) == order
+        for pair, verdict in told.items():
+            one, other = (order[side] for side in pair)
+            assert verdict == ("tie" if one == other else "a" if one < other else "b")
+
+
+def test_gaps_between_places_do_not_matter() -> None:
+    assert verdicts(THREE, {"a": 3, "b": 1, "c": 3}) == verdicts(THREE, {"a": 2, "b": 1, "c": 2})
+    assert ranks(verdicts(THREE, "both_bad")) is None
 
 
 @pytest.mark.parametrize(
@@ -139,7 +238,9 @@ async def test_after_votes_the_pair_that_teaches_most_is_drawn(fake: FakeOllama,
 async def test_a_store_that_fails_does_not_stop_battles(fake: FakeOllama, tmp_path: Path) -> None:
     (tmp_path / "arena.sqlite3").write_bytes(b"no database" * 999)
     arena = Arena(settings_for(fake.url, data=tmp_path))
-    assert (await arena.battles.create(ANN, Contest(CONTESTANTS))).state == "open"
+    modes: tuple[Mode | None, ...] = (None, "newcomers")
+    for mode in modes:
+        assert (await arena.battles.create(ANN, Contest(CONTESTANTS, sides=3, mode=mode))).state == "open"
 
 
 # ---- the pace
@@ -151,7 +252,7 @@ def lengths(pace: Pace) -> tuple[int, int]:
 
 
 def test_neither_side_is_ahead_of_the_other() -> None:
-    pace = Pace(step=10)
+    pace = Pace(TWO, step=10)
     pace.put("a", "x" * 25)
     assert lengths(pace) == (0, 0)
     pace.put("b", "y" * 4)
@@ -164,12 +265,25 @@ def test_neither_side_is_ahead_of_the_other() -> None:
     assert lengths(pace) == (1, 10)
     assert not pace.over
     pace.end("b")
-    assert pace.take() == [Shown(side, done=True) for side in SIDES]
+    assert pace.take() == [Shown(side, done=True) for side in TWO]
     assert pace.over
 
 
+def test_of_three_the_slowest_is_waited_for() -> None:
+    pace = Pace(THREE, step=10)
+    lots: dict[SideName, int] = {"a": 30, "b": 30, "c": 3}
+    for side, size in lots.items():
+        pace.put(side, "x" * size)
+    assert [len(shown.text) for shown in pace.take()] == [3, 3, 3]
+    assert pace.take() == []
+    pace.end("c")
+    assert [(shown.side, len(shown.text)) for shown in pace.take()] == [("a", 10), ("b", 10)]
+    pace.end("b", failed=True)
+    assert pace.take() == [Shown(side, done=True, failed=True) for side in THREE]
+
+
 def test_the_last_piece_and_the_ends_come_together() -> None:
-    pace = Pace()
+    pace = Pace(TWO)
     pace.put("b", "word")
     pace.end("a")
     pace.end("b")
@@ -177,10 +291,10 @@ def test_the_last_piece_and_the_ends_come_together() -> None:
 
 
 def test_one_failure_ends_both_alike() -> None:
-    pace = Pace()
+    pace = Pace(TWO)
     pace.put("a", "text")
     pace.end("b", failed=True)
-    assert pace.take() == [Shown(side, done=True, failed=True) for side in SIDES]
+    assert pace.take() == [Shown(side, done=True, failed=True) for side in TWO]
     assert pace.over
 
 
@@ -224,6 +338,39 @@ async def test_an_answer_that_names_its_model_is_not_rated(battles: Battles) -> 
         assert (await battles.vote(view.id, ANN, "tie")).rated is rated
 
 
+async def test_one_that_names_itself_spoils_the_whole_ballot(battles: Battles, arena: Arena) -> None:
+    view = await battles.create(ANN, Contest(between("fx-ident", "fx-ok", "fx-ok:n-5").contestants, sides=3))
+    await shown_of(battles, view.id)
+    assert (await battles.vote(view.id, ANN, {"a": 1, "b": 2, "c": 3})).rated is False
+    assert {vote.rated for _, vote in arena.store.votes()} == {False}
+
+
+async def test_of_three_only_the_pair_of_equals_is_not_rated(battles: Battles, arena: Arena) -> None:
+    view = await battles.create(ANN, Contest(between("fx-ok", "fx-ok", "fx-ok:n-5").contestants, sides=3))
+    await shown_of(battles, view.id)
+    assert (await battles.vote(view.id, ANN, {"a": 1, "b": 2, "c": 3})).rated is True
+    assert {(vote.rated, vote.model_a == vote.model_b) for _, vote in arena.store.votes()} == {
+        (True, False),
+        (False, True),
+    }
+
+
+async def test_how_long_it_took_and_how_often_it_was_asked_is_kept(
+    battles: Battles, arena: Arena, clock: Clock
+) -> None:
+    for message, voter in (("Why?", ANN), ("  WHY?\n", ANN), ("Why not?", ANN), ("Why?", ANN), ("Why?", BEN)):
+        view = await battles.create(voter, between("fx-ok", "fx-ok:n-5"))
+        async with aclosing(battles.turn(view.id, voter, message)) as steps:
+            assert [step async for step in steps]
+        clock.now_s += 7.5
+        await battles.vote(view.id, voter, "a")
+    votes = [vote for _, vote in arena.store.votes()]
+    assert {vote.dwell_s for vote in votes} == {7.5}
+    assert [vote.repeats for vote in votes] == [0, 1, 0, 2, 0]
+    assert len({vote.prompt for vote in votes}) == 2
+    assert all(len(vote.prompt) == 16 for vote in votes)
+
+
 async def test_one_contestant_against_itself_is_not_rated(battles: Battles) -> None:
     view = await battles.create(ANN, between("fx-ok", "fx-ok"))
     await shown_of(battles, view.id)
@@ -257,7 +404,7 @@ def test_what_makes_a_configuration() -> None:
 async def test_the_slow_side_is_waited_for(battles: Battles, fake: FakeOllama) -> None:
     view = await battles.create(ANN, between("fx-gate:n-4_id-x", "fx-ok:n-30"))
     steps = battles.turn(view.id, ANN, "Hello!")
-    said = dict.fromkeys(SIDES, "")
+    said = dict.fromkeys(TWO, "")
     async with aclosing(steps):
         for passed in range(1, 5):
             fake.release("x", 1)
@@ -386,8 +533,10 @@ async def test_the_best_column_wins_against_every_other_one(battles: Battles, ar
         assert await battles.prefer("turn", ANN, "Hello!", columns, 1) == 2
     votes = [vote for _, vote in arena.store.votes()]
     assert [(vote.model_a, vote.model_b, vote.verdict) for vote in votes] == [("m1", "m2", "b"), ("m2", "m3", "a")]
-    assert {(vote.blind, vote.rated, vote.style_a) for vote in votes} == {(False, False, Style(2, headers=1))}
-    assert arena.store.cells() == []
+    assert {(vote.blind, vote.rated, vote.style_a) for vote in votes} == {(False, True, Style(2, headers=1))}
+    assert {(vote.battle_id, vote.sides, vote.voter != "") for vote in votes} == {("turn", 3, True)}
+    assert arena.leaderboard.board().votes == 0, "what was not blind counts only where it is asked for"
+    assert arena.leaderboard.board(View(blind=False)).votes == 2
     kept = arena.store.battle(votes[0].battle_id)
     assert kept is not None
     assert (kept.mode, kept.prompts, kept.sides["b"].answers) == ("direct", ("Hello!",), ("# m2",))

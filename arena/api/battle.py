@@ -1,10 +1,10 @@
-"""/api/battles: a blind pair, its answers side by side, one vote, then the reveal."""
+"""/api/battles: blind models, their answers side by side, one vote, then the reveal."""
 
 from __future__ import annotations
 
 import re
 from contextlib import aclosing
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 from msgspec import Struct
@@ -19,14 +19,15 @@ from arena.api.operation import Operation, json_response
 from arena.api.requests import contestants
 from arena.api.stream import NDJSON_HEADERS, while_client_stays
 from arena.arena import Arena
-from arena.battle import Contest, Shown, Turn, Voter
+from arena.battle import Ballot, Contest, Mode, Shown, Turn, Voter
 from arena.errors import BadRequest
 from arena.exchange import Caller
 from arena.keys import check_model
 from arena.types import ModelInstance, Verdict
 
 MAX_TAGS = 8
-FAILED = "This battle has ended without a result: not both sides could answer"
+MAX_SIDES = 4
+FAILED = "This battle has ended without a result: not every side could answer"
 
 _LABEL = re.compile(r"\w(?:[\w .+#-]{0,38}\w)?|")
 
@@ -50,13 +51,17 @@ class Battling:
         self._encode_lines = msgspec.json.Encoder().encode_lines
 
     async def create(self, request: Request) -> Response:
-        """Draw a pair."""
+        """Draw who fights."""
         body = await json_object(request.scope, request.receive)
         caller = inbound_of(request.scope).caller
         if not self._arena.fleet.endpoints:
             await while_client_stays(request.receive, self._arena.started())
         contest = Contest(
-            self._named(body, caller), _label(body.get("category") or "", "category"), _tags(body.get("tags"))
+            self._named(body, caller),
+            _label(body.get("category") or "", "category"),
+            _tags(body.get("tags")),
+            _sides(body.get("sides")),
+            _mode(body.get("mode")),
         )
         return json_response(await self._battles.create(_voter(caller), contest, caller.models))
 
@@ -77,12 +82,9 @@ class Battling:
             return
 
     async def vote(self, request: Request) -> Response:
-        """Keep the verdict, and tell who fought."""
-        body = await json_object(request.scope, request.receive)
-        verdict: Verdict = body.get("verdict")  # type: ignore[assignment]
-        if verdict not in get_args(Verdict):
-            raise BadRequest(f"verdict must be one of {', '.join(get_args(Verdict))}")
-        return json_response(await self._battles.vote(request.path_params["id"], _voter_of(request), verdict))
+        """Keep the ballot, and tell who fought."""
+        ballot = _ballot(await json_object(request.scope, request.receive))
+        return json_response(await self._battles.vote(request.path_params["id"], _voter_of(request), ballot))
 
     async def view(self, request: Request) -> Response:
         """Where the battle stands."""
@@ -146,6 +148,35 @@ def _tags(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, (_label(tag, f"tags[{i}]") for i, tag in enumerate(tags)))))
 
 
+def _sides(value: object) -> int:
+    if value is None:
+        return 2
+    if not isinstance(value, int) or isinstance(value, bool) or not 2 <= value <= MAX_SIDES:
+        raise BadRequest(f"sides must be a whole number from 2 to {MAX_SIDES}")
+    return value
+
+
+def _mode(value: object) -> Mode | None:
+    return None if value is None else cast(Mode, _word(value, "mode", get_args(Mode)))
+
+
+def _ballot(body: dict[str, Any]) -> Ballot:
+    places = body.get("ranks")
+    if places is None:
+        return cast(Verdict, _word(body.get("verdict"), "verdict", get_args(Verdict)))
+    if body.get("verdict") is not None:
+        raise BadRequest("a vote is either a verdict or ranks: leave one of them out")
+    if not isinstance(places, dict):
+        raise BadRequest('ranks must give each side its place, such as {"a": 1, "b": 3, "c": 2}')
+    return places
+
+
+def _word(value: object, field: str, words: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in words:
+        raise BadRequest(f"{field} must be one of {', '.join(words)}")
+    return value
+
+
 def operations(arena: Arena) -> tuple[Operation, ...]:
     """The battle routes."""
     battling = Battling(arena)
@@ -156,9 +187,10 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             battling.create,
             "Battles",
             "Begin a blind battle",
-            "The server draws two contestants and which of them is `a`, and keeps that to itself until the vote. "
-            "Only whoever began a battle can go on with it; everybody else gets 404. A battle that nobody touches for "
-            "two hours is forgotten.",
+            "The server draws who fights, two or up to four `sides`, and which of them is `a`, and keeps that to "
+            "itself until the vote. With `mode` `newcomers` one of them is a model with few votes, and the others are "
+            "among the best. Only whoever began a battle can go on with it; everybody else gets 404. A battle that "
+            "nobody touches for two hours is forgotten.",
             "BattleView",
             "BattleRequest",
             errors=(400, 413, 415, 500),
@@ -170,11 +202,11 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "/battles/{id}/stream",
             TurnRoute(battling),
             "Battles",
-            "Both answers to a message, in step",
-            "One JSON object a line (NDJSON); `instance_id` is `a` or `b`. Both sides appear at the pace of the slower "
-            "one and end together; thoughts, figures and causes of failure are withheld. If a side fails, both end "
-            "with the same `error`, and the battle is over. After both have ended well the vote is open, and a further "
-            "message makes a further turn. Hanging up ends the battle.",
+            "All answers to a message, in step",
+            "One JSON object a line (NDJSON); `instance_id` is the letter of a side. All sides appear at the pace of "
+            "the slowest one and end together; thoughts, figures and causes of failure are withheld. If a side fails, "
+            "all end with the same `error`, and the battle is over. After all have ended well the vote is open, and a "
+            "further message makes a further turn. Hanging up ends the battle.",
             "TurnLine",
             "TurnRequest",
             errors=(400, 404, 409, 413, 415),
@@ -188,10 +220,11 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             battling.vote,
             "Battles",
             "Vote, and learn who fought",
-            "The answer comes once the vote is on the disk. The same vote again gives the same answer; another one is "
-            "409. With 503 `store_unavailable` the vote is not kept: send it again later. `rated` is false where an "
-            "answer named its own model, where both sides were the same, or where a public server was told whom to "
-            "draw from.",
+            "Two sides take a `verdict`; more take `ranks`, the place of each side from 1 on, equal places being ties, "
+            "or the verdict `both_bad`, which then means all. The answer comes once the vote is on the disk. The same "
+            "vote again gives the same answer; another one is 409. With 503 `store_unavailable` the vote is not kept: "
+            "send it again later. `rated` is false where an answer named its own model, where all sides were the same, "
+            "or where a public server was told whom to draw from.",
             "BattleView",
             "VoteRequest",
             errors=(400, 404, 409, 413, 415),

@@ -123,8 +123,11 @@ _BATTLE_ID = "5f0c9a7be4d14a0f8f6b2f1f4a3d9c01"
 BATTLE_REQUESTS: Examples = (
     ("any", {}),
     ("chosen", {"models": ["llama3.2:3b", "qwen2.5:3b", "mistral:7b"], "category": "coding", "tags": ["python"]}),
+    ("newcomers", {"mode": "newcomers", "sides": 3}),
 )
-BATTLE_ANSWERS: Examples = (("begun", {"id": _BATTLE_ID, "state": "open", "turns": 0, "vote_open": False}),)
+BATTLE_ANSWERS: Examples = (
+    ("begun", {"id": _BATTLE_ID, "state": "open", "turns": 0, "vote_open": False, "sides": ["a", "b"]}),
+)
 TURN_REQUESTS: Examples = (("message", {"message": "Explain closures in two sentences."}),)
 TURN_ANSWERS: Examples = (
     ("token", {"instance_id": "a", "token": "A closure", "done": False}),
@@ -135,12 +138,12 @@ TURN_ANSWERS: Examples = (
             "instance_id": "a",
             "token": "",
             "done": True,
-            "error": "This battle has ended without a result: not both sides could answer",
+            "error": "This battle has ended without a result: not every side could answer",
             "error_code": "battle_failed",
         },
     ),
 )
-VOTE_REQUESTS: Examples = (("vote", {"verdict": "a"}),)
+VOTE_REQUESTS: Examples = (("two", {"verdict": "a"}), ("several", {"ranks": {"a": 2, "b": 1, "c": 2}}))
 VOTE_ANSWERS: Examples = (
     (
         "revealed",
@@ -149,6 +152,7 @@ VOTE_ANSWERS: Examples = (
             "state": "voted",
             "turns": 1,
             "vote_open": False,
+            "sides": ["a", "b"],
             "verdict": "a",
             "rated": True,
             "revealed": {
@@ -238,7 +242,7 @@ ERRORS: dict[int, Examples] = {
     403: (("forbidden", {"error": "Requests from other web sites are not allowed", "code": "forbidden"}),),
     404: (("not_found", {"error": "Resource not found", "code": "not_found"}),),
     405: (("method", {"error": "Method not allowed", "code": "method_not_allowed"}),),
-    409: (("answering", {"error": "The vote opens when both answers are complete", "code": "battle_answering"}),),
+    409: (("answering", {"error": "The vote opens when all answers are complete", "code": "battle_answering"}),),
     413: (("large", {"error": "The request body is larger than 1048576 bytes", "code": "payload_too_large"}),),
     415: (("type", {"error": "Content-Type must be application/json", "code": "unsupported_media_type"}),),
     429: (("rate", {"error": "Too many requests; try again in a moment", "code": "too_many_requests"}),),

@@ -70,11 +70,27 @@ def _requests() -> dict[str, Schema]:
                 "model_instances": _list(reference("ModelInstance"), "The same with settings; wins over `models`."),
                 "category": {**STRING, "maxLength": 40, "description": "What the battle is about, such as coding."},
                 "tags": _list({**STRING, "maxLength": 40}),
+                "sides": {"type": "integer", "minimum": 2, "maximum": 4, "default": 2},
+                "mode": {
+                    "enum": ["installed", "chosen", "newcomers"],
+                    "description": "Follows from whether models are named, unless it is newcomers: one model with few "
+                    "votes against some of the best.",
+                },
             },
-            more="The server draws the pair and who is a; a request cannot choose it.",
+            more="The server draws who fights and who is a; a request cannot choose it.",
         ),
         "TurnRequest": _object({"message": STRING}, required=("message",)),
-        "VoteRequest": _object({"verdict": {"enum": ["a", "b", "tie", "both_bad"]}}, required=("verdict",)),
+        "VoteRequest": _object(
+            {
+                "verdict": {"enum": ["a", "b", "tie", "both_bad"]},
+                "ranks": {
+                    "type": "object",
+                    "additionalProperties": {"type": "integer", "minimum": 1, "maximum": 4},
+                    "description": "The place of each side, 1 being the best; equal places are ties.",
+                },
+            },
+            more="Either a verdict or ranks. Of more than two sides only tie and both_bad can be said as a verdict.",
+        ),
         "NamedModel": _object(
             {
                 "model": {**STRING, "description": "A name without a tag means `:latest`."},
@@ -245,7 +261,7 @@ def _lists() -> dict[str, Schema]:
         ),
         "TurnLine": _object(
             {
-                "instance_id": {"enum": ["a", "b"]},
+                "instance_id": {"enum": ["a", "b", "c", "d"]},
                 "token": {**STRING, "description": "A piece of the answer; empty on the last line."},
                 "done": FLAG,
                 "error": STRING,

@@ -1,23 +1,28 @@
-"""Blind battles: a pair drawn and sealed on the server, two answers at one pace, one vote, then the reveal."""
+"""Blind battles: models drawn and sealed on the server, their answers at one pace, one vote, then the reveal."""
 
+from arena.battle.ballot import Ballot
 from arena.battle.battle import BattleState, Mode
 from arena.battle.battles import Battles, Contest, Turn, Voter
 from arena.battle.direct import Column
-from arena.battle.draw import Pairing, drawn
+from arena.battle.draw import Drawing, Standing, drawn, joined, newcomer
 from arena.battle.pace import Shown
 from arena.battle.reveal import BattleView, RevealedSide
 
 __all__ = [
+    "Ballot",
     "BattleState",
     "BattleView",
     "Battles",
     "Column",
     "Contest",
+    "Drawing",
     "Mode",
-    "Pairing",
     "RevealedSide",
     "Shown",
+    "Standing",
     "Turn",
     "Voter",
     "drawn",
+    "joined",
+    "newcomer",
 ]

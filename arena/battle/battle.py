@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 from msgspec import Struct, to_builtins
 
+from arena.battle.ballot import Ballot, Cast, question, verdicts, votes_on
 from arena.battle.leaks import names_itself
 from arena.battle.pace import SIDES, SideName
 from arena.battle.reveal import configuration_of
 from arena.errors import Conflict
 from arena.store import Side, StoredBattle
 from arena.streaming import Reply
-from arena.style import counted
-from arena.types import ChatMessage, ChatRequest, Manifest, Metrics, ModelInstance, Verdict, Vote
+from arena.types import ChatMessage, ChatRequest, Manifest, Metrics, ModelInstance, Vote
 
 BattleState = Literal["open", "answering", "ready", "failed"]
-Mode = Literal["installed", "chosen"]
-"""Who could be drawn: all installed models, or instances that the caller named."""
+Mode = Literal["installed", "chosen", "newcomers"]
+"""Who could be drawn: all installed models, instances that the caller named, or one with few votes and the best."""
 
 MAX_TURNS = 20
 
@@ -39,7 +40,7 @@ class Battle:
         self,
         battle_id: str,
         owner: str,
-        pair: tuple[ModelInstance, ModelInstance],
+        lineup: Sequence[ModelInstance],
         *,
         mode: Mode,
         rated: bool,
@@ -54,18 +55,20 @@ class Battle:
         self.at = moment()
         self.touched_s = now_s
         self.voting = 0
+        self.sides = SIDES[: len(lineup)]
         self._rated = rated
         self._category, self._tags = category, tags
         self._instances = {
-            side: msgspec.structs.replace(instance, id=side) for side, instance in zip(SIDES, pair, strict=True)
+            side: msgspec.structs.replace(instance, id=side) for side, instance in zip(self.sides, lineup, strict=True)
         }
         self._prompts: list[str] = []
-        self._answers: dict[SideName, list[Answered]] = {side: [] for side in SIDES}
+        self._answers: dict[SideName, list[Answered]] = {side: [] for side in self.sides}
         self._leaked = False
+        self._ready_s = now_s
 
     @property
     def turns(self) -> int:
-        """Turns that both sides have answered."""
+        """Turns that all sides have answered."""
         return len(self._answers["a"])
 
     def asked(self, message: str) -> list[ChatRequest]:
@@ -74,16 +77,16 @@ class Battle:
             raise Conflict(_NO_TURN[self.state], code=f"battle_{self.state}")
         if self.turns >= MAX_TURNS:
             raise Conflict(f"A battle has at most {MAX_TURNS} turns: vote now", code="battle_full")
-        return [ChatRequest(self._instances[side], self._history(side, message)) for side in SIDES]
+        return [ChatRequest(self._instances[side], self._history(side, message)) for side in self.sides]
 
     def begin(self, message: str) -> None:
         """The turn has begun: no vote until it has ended."""
         self._prompts.append(message)
         self.state = "answering"
 
-    def settle(self, replies: dict[str, Reply]) -> None:
-        """The turn has ended; only when both answers are whole the vote is open."""
-        told = {side: _answered(replies[side]) for side in SIDES}
+    def settle(self, replies: dict[str, Reply], now_s: float) -> None:
+        """The turn has ended; only when all answers are whole the vote is open."""
+        told = {side: _answered(replies[side]) for side in self.sides}
         if not all(told.values()):
             self.state = "failed"
             return
@@ -92,33 +95,29 @@ class Battle:
             self._answers[side].append(answer)
             names = (self._instances[side].model, answer.manifest.model)
             self._leaked = self._leaked or any(names_itself(answer.text, name) for name in names)
-        self.state = "ready"
+        self.state, self._ready_s = "ready", now_s
 
-    def ballot(self, verdict: Verdict, voter: str, address: str) -> tuple[Vote, StoredBattle]:
-        """The vote as it is to be kept, and the battle with it. Raises Conflict while there is nothing to judge."""
+    def votes(
+        self, ballot: Ballot, pseudonym: Callable[[str], str], address: str, now_s: float
+    ) -> tuple[list[Vote], StoredBattle]:
+        """The votes as they are to be kept, one for each pair of sides, and the battle with them.
+
+        Raises Conflict while there is nothing to judge, BadRequest for a ballot that does not fit.
+        """
         if self.state != "ready":
             raise Conflict(_NO_VOTE[self.state], code=f"battle_{self.state}")
-        battle = StoredBattle(self.id, self.at, self.mode, tuple(self._prompts), {s: self._side(s) for s in SIDES})
-        a, b = (battle.sides[side].configuration for side in SIDES)
-        styles = [counted(battle.sides[side].answers) for side in SIDES]
-        vote = Vote(
-            battle_id=self.id,
+        battle = StoredBattle(self.id, self.at, self.mode, tuple(self._prompts), {s: self._side(s) for s in self.sides})
+        cast = Cast(
             at=moment(),
-            configuration_a=a.id,
-            configuration_b=b.id,
-            model_a=a.model,
-            model_b=b.model,
-            verdict=verdict,
-            rated=self._rated and not self._leaked and a.id != b.id,
-            voter=voter,
-            address=address,
+            voter=pseudonym(self.owner),
+            address=pseudonym(address),
+            prompt=pseudonym(question(self._prompts)),
             category=self._category,
             tags=self._tags,
-            turns=self.turns,
-            style_a=styles[0],
-            style_b=styles[1],
+            rated=self._rated and not self._leaked,
+            dwell_s=round(now_s - self._ready_s, 3),
         )
-        return vote, battle
+        return votes_on(battle, verdicts(self.sides, ballot), cast), battle
 
     def _history(self, side: SideName, message: str) -> tuple[ChatMessage, ...]:
         told = [ChatMessage("assistant", answer.text) for answer in self._answers[side]]
@@ -143,8 +142,8 @@ _NO_TURN: dict[BattleState, str] = {
 }
 _NO_VOTE: dict[BattleState, str] = {
     "open": "There is nothing to vote on yet: send a message first",
-    "answering": "The vote opens when both answers are complete",
-    "failed": "This battle cannot be voted on, since not both answers are whole: begin another one",
+    "answering": "The vote opens when all answers are complete",
+    "failed": "This battle cannot be voted on, since not all answers are whole: begin another one",
 }
 
 

@@ -10,18 +10,19 @@ from typing import Final
 
 from msgspec import Struct
 
-from arena.battle.battle import Battle, Mode
+from arena.battle.ballot import Ballot, Cast, question, verdicts
+from arena.battle.battle import Battle, Mode, moment
 from arena.battle.direct import Column, preferred
-from arena.battle.draw import Pairing, can_chat, drawn, pair
+from arena.battle.draw import Drawing, can_chat, drawn, lineup
 from arena.battle.pace import SIDES, Pace, Shown, SideName
 from arena.battle.reveal import BattleView, revealed
 from arena.compare import Compare, Run
-from arena.errors import Conflict, NotFound, TooManyRequests
+from arena.errors import BadRequest, Conflict, NotFound, TooManyRequests
 from arena.fleet import Fleet
 from arena.names import matches
 from arena.store import Store
 from arena.streaming import Transcript
-from arena.types import Batch, Delta, Failed, Finished, ModelInstance, StreamEvent, Verdict
+from arena.types import Batch, Delta, Failed, Finished, ModelInstance, StreamEvent
 
 IDLE_S = 2 * 3600.0
 """A battle that nobody has touched for so long is forgotten."""
@@ -43,11 +44,16 @@ class Voter(Struct, frozen=True):
 
 
 class Contest(Struct, frozen=True):
-    """What a battle is to be about. Without `contestants` all installed models are drawn from."""
+    """What a battle is to be about. Without `contestants` all installed models are drawn from.
+
+    `mode` follows from that, unless it is "newcomers": one with few votes against the best, among either.
+    """
 
     contestants: tuple[ModelInstance, ...] | None = None
     category: str = ""
     tags: tuple[str, ...] = ()
+    sides: int = 2
+    mode: Mode | None = None
 
 
 class Turn:
@@ -73,7 +79,8 @@ class Turn:
 class Battles:
     """Starts battles, runs their turns, takes the votes. What is not voted on is kept in memory only.
 
-    `choose` picks the pair, in a thread; `rate_chosen`: do battles among named instances count for the ratings?
+    `choose` picks who fights, and `newcomers` in battles of that mode, in a thread. `rate_chosen`: do battles count for
+    the ratings for which the caller named whom to draw from, in one of these ways?
     """
 
     def __init__(
@@ -82,7 +89,8 @@ class Battles:
         fleet: Fleet,
         store: Store,
         *,
-        choose: Pairing = drawn,
+        choose: Drawing = drawn,
+        newcomers: Drawing = drawn,
         rate_chosen: bool = True,
         clock: Callable[[], float] = time.monotonic,
         tick: Callable[[], Awaitable[None]] | None = None,
@@ -90,7 +98,7 @@ class Battles:
         self._compare = compare
         self._fleet = fleet
         self._store = store
-        self._choose = choose
+        self._choose, self._newcomers = choose, newcomers
         self._rate_chosen = rate_chosen
         self._clock = clock
         self._tick = tick or _next_tick
@@ -102,16 +110,16 @@ class Battles:
         contest: Contest,
         models: tuple[str, ...] | None = None,
     ) -> BattleView:
-        """Draw a pair and seal it. `models`: what the voter may use (globs; None: all).
+        """Draw who fights and seal it. `models`: what the voter may use (globs; None: all).
 
-        Raises BadRequest for fewer than two contestants, TooManyRequests while too many battles are under way.
+        Raises BadRequest for fewer contestants than sides, TooManyRequests while too many battles are under way.
         """
-        contestants = contest.contestants
+        mode, contestants = _mode(contest), contest.contestants
         if contestants is None:
             contestants = await self._installed(models)
-        sides = await asyncio.to_thread(pair, contestants, self._choose)
+        choose = self._newcomers if mode == "newcomers" else self._choose
+        sides = await asyncio.to_thread(lineup, contestants, contest.sides, choose)
         self._make_room(voter)
-        mode: Mode = "installed" if contest.contestants is None else "chosen"
         battle = Battle(
             secrets.token_hex(16),
             voter.name,
@@ -126,7 +134,7 @@ class Battles:
         return _view(battle)
 
     def turn(self, battle_id: str, voter: Voter, message: str, *, caller: str | bytes = "", key: str = "") -> Turn:
-        """Ask both sides; gives what may be shown, step by step. Whoever reads it closes it, which frees the models.
+        """Ask all sides; gives what may be shown, step by step. Whoever reads it closes it, which frees the models.
 
         Raises NotFound, Conflict where no turn may begin, ShuttingDown; nothing runs before the first step.
         """
@@ -135,17 +143,18 @@ class Battles:
         battle.begin(message)
         return Turn(battle, self._answers(battle, run))
 
-    async def vote(self, battle_id: str, voter: Voter, verdict: Verdict) -> BattleView:
-        """Keep the verdict and tell who fought. The same again gives the same.
+    async def vote(self, battle_id: str, voter: Voter, ballot: Ballot) -> BattleView:
+        """Keep the ballot and tell who fought. The same again gives the same.
 
-        Raises NotFound, Conflict for another verdict or unfinished answers, and StoreUnavailable: then it is not kept.
+        Raises NotFound, BadRequest for ranks that do not fit the sides, Conflict for another ballot or unfinished
+        answers, and StoreUnavailable: then it is not kept.
         """
         battle = self._battles.get(battle_id)
         if battle is None or battle.owner != voter.name:
-            return await asyncio.to_thread(self._kept, battle_id, voter, verdict)
+            return await asyncio.to_thread(self._kept, battle_id, voter, ballot)
         battle.voting += 1
         try:
-            view = await asyncio.to_thread(self._keep, battle, voter, verdict)
+            view = await asyncio.to_thread(self._keep, battle, voter, ballot)
         finally:
             battle.voting -= 1
         self._battles.pop(battle_id, None)  # from now on the store tells
@@ -154,8 +163,9 @@ class Battles:
     async def prefer(self, turn_id: str, voter: Voter, prompt: str, columns: Sequence[Column], best: int) -> int:
         """Keep that `voter` found the column at the place `best` better than the others, all names in sight.
 
-        These votes stand apart: neither blind nor rated. `turn_id` is unguessable and tells the turn; the same again
-        is kept once. Returns the number of votes. Raises Conflict for another choice in the same turn.
+        These votes stand apart: they are not blind, so the ratings leave them out unless they are asked to take them.
+        `turn_id` is unguessable and tells the turn; the same again is kept once. Returns the number of votes. Raises
+        Conflict for another choice in the same turn.
         """
         return await asyncio.to_thread(self._prefer, turn_id, voter, prompt, columns, best)
 
@@ -167,7 +177,7 @@ class Battles:
         return await asyncio.to_thread(self._kept, battle_id, voter, None)
 
     async def _answers(self, battle: Battle, run: Run) -> AsyncGenerator[list[Shown], None]:
-        pace, transcript, news = Pace(), Transcript(SIDES), asyncio.Event()
+        pace, transcript, news = Pace(battle.sides), Transcript(battle.sides), asyncio.Event()
 
         def hear(batch: Batch) -> None:
             transcript.apply(batch, self._clock())
@@ -181,7 +191,7 @@ class Battles:
                 news.clear()
                 shown = pace.take()
                 if pace.over:
-                    battle.settle(transcript.replies)
+                    battle.settle(transcript.replies, self._clock())
                 if shown:
                     yield shown
                 if not pace.over:
@@ -190,32 +200,31 @@ class Battles:
             run.cancel()
             battle.touched_s = self._clock()
 
-    def _keep(self, battle: Battle, voter: Voter, verdict: Verdict) -> BattleView:
+    def _keep(self, battle: Battle, voter: Voter, ballot: Ballot) -> BattleView:
         """Blocks; for a thread."""
-        pseudonym = self._store.pseudonym
-        vote, kept = battle.ballot(verdict, pseudonym(voter.name), pseudonym(voter.address))
-        return revealed(self._store.add_vote(vote, kept), kept)
+        votes, kept = battle.votes(ballot, self._store.pseudonym, voter.address, self._clock())
+        return revealed(self._store.add_ballot(votes, kept), kept)
 
     def _prefer(self, turn_id: str, voter: Voter, prompt: str, columns: Sequence[Column], best: int) -> int:
         pseudonym = self._store.pseudonym
-        ballots = preferred(turn_id, prompt, columns, best, pseudonym(voter.name), pseudonym(voter.address))
-        for vote, _ in ballots:  # before any of them is kept
-            kept = self._store.vote(vote.battle_id, vote.voter)
-            if kept is not None and kept.verdict != vote.verdict:
-                raise Conflict("You have voted on this turn already, and for another answer.", code="voted")
-        for vote, battle in ballots:
-            self._store.add_vote(vote, battle)
-        return len(ballots)
+        asked = pseudonym(question([prompt]))
+        cast = Cast(moment(), pseudonym(voter.name), pseudonym(voter.address), asked, blind=False)
+        votes, battle = preferred(turn_id, prompt, columns, best, cast)
+        try:
+            return len(self._store.add_ballot(votes, battle))
+        except Conflict:
+            told = "You have voted on this turn already, and for another answer."
+            raise Conflict(told, code="voted") from None
 
-    def _kept(self, battle_id: str, voter: Voter, verdict: Verdict | None) -> BattleView:
+    def _kept(self, battle_id: str, voter: Voter, ballot: Ballot | None) -> BattleView:
         """The reveal of a battle that `voter` has voted on, maybe before a restart. Blocks; for a thread."""
-        vote = self._store.vote(battle_id, self._store.pseudonym(voter.name))
-        battle = self._store.battle(battle_id) if vote is not None else None
-        if vote is None or battle is None:
+        kept = self._store.ballot(battle_id, self._store.pseudonym(voter.name))
+        battle = self._store.battle(battle_id) if kept else None
+        if battle is None:
             raise NotFound("No such battle, or it has expired: begin another one")
-        if verdict is not None and verdict != vote.verdict:
+        if ballot is not None and verdicts(tuple(battle.sides), ballot) != {vote.pair: vote.verdict for vote in kept}:
             raise Conflict("This battle has your vote already, and it was another one.", code="voted")
-        return revealed(vote, battle)
+        return revealed(kept, battle)
 
     def _of(self, battle_id: str, voter: Voter) -> Battle:
         battle = self._battles.get(battle_id)
@@ -241,6 +250,16 @@ class Battles:
             raise TooManyRequests("Too many battles are under way: vote on some, or try again later")
 
 
+def _mode(contest: Contest) -> Mode:
+    """Who is drawn from. Raises BadRequest for a mode that contradicts the rest."""
+    named: Mode = "installed" if contest.contestants is None else "chosen"
+    mode = contest.mode or named
+    if mode not in (named, "newcomers"):
+        remedy = "name the models" if mode == "chosen" else "name no models"
+        raise BadRequest(f"mode {mode} does not fit: {remedy}, or leave mode out")
+    return mode
+
+
 async def _next_tick() -> None:
     await asyncio.sleep(TICK_S)
 
@@ -258,4 +277,4 @@ def _tell(pace: Pace, event: StreamEvent) -> None:
 
 
 def _view(battle: Battle) -> BattleView:
-    return BattleView(battle.id, battle.state, battle.turns, battle.state == "ready")
+    return BattleView(battle.id, battle.state, battle.turns, battle.state == "ready", battle.sides)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from string import ascii_lowercase
 
 from msgspec import Struct, to_builtins
 
-from arena.battle.battle import moment
+from arena.battle.ballot import Cast, votes_on
 from arena.battle.reveal import configuration_of
 from arena.errors import Conflict
 from arena.store import Side, StoredBattle
 from arena.streaming import Reply
-from arena.style import counted
-from arena.types import ModelInstance, Vote
+from arena.types import ModelInstance, Verdict, Vote
 
 
 class Column(Struct, frozen=True):
@@ -23,38 +23,22 @@ class Column(Struct, frozen=True):
 
 
 def preferred(
-    turn_id: str, prompt: str, columns: Sequence[Column], best: int, voter: str, address: str
-) -> list[tuple[Vote, StoredBattle]]:
-    """A vote for each whole answer that the best one was better than; the column further left is a.
+    turn_id: str, prompt: str, columns: Sequence[Column], best: int, cast: Cast
+) -> tuple[list[Vote], StoredBattle]:
+    """A vote for each whole answer that the best one was better than; columns are lettered from the left.
 
     Raises Conflict unless the best answer and another one are whole.
     """
-    sides = {place: side for place, column in enumerate(columns) if (side := _side(column)) is not None}
-    if best not in sides or len(sides) < 2:
+    sides = {letter: side for letter, each in zip(ascii_lowercase, columns, strict=False) if (side := _side(each))}
+    won = ascii_lowercase[best] if 0 <= best < len(columns) else ""
+    if won not in sides or len(sides) < 2:
         raise Conflict("Only a whole answer beside another one can be voted for", code="not_comparable")
-    at = moment()
-    found = []
-    for other in sorted(sides.keys() - {best}):
-        left, right = sorted((best, other))
-        battle_id = f"{turn_id}.{left}.{right}"
-        a, b = sides[left], sides[right]
-        vote = Vote(
-            battle_id=battle_id,
-            at=at,
-            configuration_a=a.configuration.id,
-            configuration_b=b.configuration.id,
-            model_a=a.configuration.model,
-            model_b=b.configuration.model,
-            verdict="a" if best == left else "b",
-            blind=False,
-            rated=False,
-            voter=voter,
-            address=address,
-            style_a=counted(a.answers),
-            style_b=counted(b.answers),
-        )
-        found.append((vote, StoredBattle(battle_id, at, "direct", (prompt,), {"a": a, "b": b})))
-    return found
+    told: dict[str, Verdict] = {}
+    for other in sides.keys() - {won}:
+        left, right = sorted((won, other))
+        told[left + right] = "a" if won == left else "b"
+    battle = StoredBattle(turn_id, cast.at, "direct", (prompt,), sides)
+    return votes_on(battle, dict(sorted(told.items())), cast), battle
 
 
 def _side(column: Column) -> Side | None:

@@ -2,32 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from secrets import SystemRandom
+from typing import Final
+
+from msgspec import Struct
 
 from arena.errors import BadRequest
 from arena.types import ModelInfo, ModelInstance
 
-Pairing = Callable[[Sequence[ModelInstance]], tuple[int, int]]
-"""Chooses two of the contestants by their places; which of them is "a" is drawn afterwards."""
+Drawing = Callable[[Sequence[ModelInstance], int], tuple[int, ...]]
+"""Chooses so many of the contestants by their places; who of them is which side is drawn afterwards."""
+
+FEW_VOTES: Final = 20
+"""A model with fewer votes is a newcomer; the leaderboard calls it preliminary."""
+
+TOP: Final = 5
+"""So many of the best are a newcomer's rivals."""
 
 _NOT_FOR_CHAT = ("bert", "embed")
+_NUMBERS: Final = {2: "two", 3: "three", 4: "four"}
 
 
-def drawn(contestants: Sequence[ModelInstance]) -> tuple[int, int]:
-    """Any two, each pair as likely as any other."""
-    first, second = SystemRandom().sample(range(len(contestants)), 2)
-    return first, second
+class Standing(Struct, frozen=True):
+    """Where a model stands on the leaderboard."""
+
+    rating: float
+    votes: int
 
 
-def pair(contestants: Sequence[ModelInstance], choose: Pairing) -> tuple[ModelInstance, ModelInstance]:
-    """The sides "a" and "b". Raises BadRequest for fewer than two contestants."""
-    if len(contestants) < 2:
-        raise BadRequest("A battle needs at least two models, or two settings of one", code="too_few_contestants")
-    sides = [contestants[place] for place in choose(contestants)]
-    SystemRandom().shuffle(sides)
-    a, b = sides
-    return a, b
+def drawn(contestants: Sequence[ModelInstance], sides: int = 2) -> tuple[int, ...]:
+    """Any of them, each line-up as likely as any other."""
+    return tuple(SystemRandom().sample(range(len(contestants)), sides))
+
+
+def joined(first: Sequence[int], contestants: Sequence[ModelInstance], sides: int) -> tuple[int, ...]:
+    """The `first` ones, and as many others, drawn, as are still wanted."""
+    others = [place for place in range(len(contestants)) if place not in first]
+    return (*first, *SystemRandom().sample(others, sides - len(first)))
+
+
+def newcomer(contestants: Sequence[ModelInstance], sides: int, standings: Mapping[str, Standing]) -> tuple[int, ...]:
+    """A contestant with few votes, or the fewest, and rivals drawn from the best of those with more."""
+    draw, nobody = SystemRandom(), Standing(0.0, 0)
+    held = [standings.get(contestant.model, nobody) for contestant in contestants]
+    few = max(FEW_VOTES, min(each.votes for each in held) + 1)
+    new = draw.choice([place for place, each in enumerate(held) if each.votes < few])
+    known = [place for place, each in enumerate(held) if each.votes >= FEW_VOTES and place != new]
+    best = sorted(known, key=lambda place: -held[place].rating)[: max(TOP, sides - 1)]
+    rivals = draw.sample(best, min(len(best), sides - 1))
+    return joined([new, *rivals], contestants, sides)
+
+
+def lineup(contestants: Sequence[ModelInstance], sides: int, choose: Drawing) -> tuple[ModelInstance, ...]:
+    """The sides, from "a" on. Raises BadRequest where there are fewer contestants than sides."""
+    if len(contestants) < sides:
+        of_one = ", or two settings of one" if sides == 2 else ", or settings of them"
+        raise BadRequest(f"A battle needs at least {_NUMBERS[sides]} models{of_one}", code="too_few_contestants")
+    chosen = [contestants[place] for place in choose(contestants, sides)]
+    SystemRandom().shuffle(chosen)
+    return tuple(chosen)
 
 
 def can_chat(model: ModelInfo) -> bool:

@@ -1,13 +1,16 @@
-"""Two answers shown in step: neither is ever ahead of the other, so that speed gives nobody away. No I/O, no clock."""
+"""Answers shown in step: none is ever ahead of another, so that speed gives nobody away. No I/O, no clock."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
 
-SideName = Literal["a", "b"]
-SIDES: Final[tuple[SideName, SideName]] = ("a", "b")
+SideName = Literal["a", "b", "c", "d"]
+SIDES: Final[tuple[SideName, ...]] = ("a", "b", "c", "d")
+"""All that a battle can have; one of two sides has the first two."""
+
 STEP_CHARACTERS: Final = 40
 """Shown of each side at a time at most; what a fast machine has ready still comes at a reader's pace."""
 
@@ -22,15 +25,15 @@ class Shown(Struct, frozen=True):
 
 
 class Pace:
-    """Takes what comes, gives what may be shown: as much of each side as the slower one has said.
+    """Takes what comes, gives what may be shown: as much of each side as the slowest one has said.
 
-    The ends are told together. One side's failure ends the battle: both are told to have failed.
+    The ends are told together. One side's failure ends the battle: all are told to have failed.
     """
 
-    def __init__(self, step: int = STEP_CHARACTERS) -> None:
+    def __init__(self, sides: Sequence[SideName], step: int = STEP_CHARACTERS) -> None:
         self._step = step
-        self._waiting: dict[SideName, str] = dict.fromkeys(SIDES, "")
-        self._open = set(SIDES)
+        self._waiting: dict[SideName, str] = dict.fromkeys(sides, "")
+        self._open = set(sides)
         self.failed = False
         self.over = False
 
@@ -44,17 +47,17 @@ class Pace:
         self.failed = self.failed or failed
 
     def take(self) -> list[Shown]:
-        """The next step, empty when the slower side has to be waited for; after the last one, `over` is set."""
+        """The next step, empty when the slowest side has to be waited for; after the last one, `over` is set."""
         if self.failed:
             self.over = True
-            return [Shown(side, done=True, failed=True) for side in SIDES]
+            return [Shown(side, done=True, failed=True) for side in self._waiting]
         size = min([self._step, *(len(self._waiting[side]) for side in self._open)])
         shown = []
-        for side in SIDES:
+        for side in self._waiting:
             text, self._waiting[side] = self._waiting[side][:size], self._waiting[side][size:]
             if text:
                 shown.append(Shown(side, text))
         if not self._open and not any(self._waiting.values()):
             self.over = True
-            shown += [Shown(side, done=True) for side in SIDES]
+            shown += [Shown(side, done=True) for side in self._waiting]
         return shown

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from arena.battle.ballot import ranks
 from arena.names import canonical
 from arena.store import StoredBattle
 from arena.types import Configuration, Manifest, ModelInstance, Verdict, Vote
@@ -27,19 +29,24 @@ class RevealedSide(Struct, frozen=True):
 
 
 class BattleView(Struct, frozen=True, omit_defaults=True):
-    """A battle as its voter may see it: `verdict`, `rated` and `revealed` are only there after the vote."""
+    """A battle as its voter may see it: what has a default is only there after the vote.
+
+    `sides` are the letters of those who fight. Of more than two, `ranks` tells their places, unless all were bad.
+    """
 
     id: str
     state: str
     turns: int
     vote_open: bool
+    sides: tuple[str, ...]
     verdict: Verdict | None = None
+    ranks: dict[str, int] | None = None
     rated: bool | None = None
     revealed: dict[str, RevealedSide] | None = None
 
 
-def revealed(vote: Vote, battle: StoredBattle) -> BattleView:
-    """A battle after its vote."""
+def revealed(ballot: Sequence[Vote], battle: StoredBattle) -> BattleView:
+    """A battle after its vote, of which the `ballot` has one for each pair of sides."""
     sides = {}
     for name, side in sorted(battle.sides.items()):
         of = side.configuration
@@ -47,7 +54,18 @@ def revealed(vote: Vote, battle: StoredBattle) -> BattleView:
         sides[name] = RevealedSide(
             of.model, endpoint, of.id, of.label, of.options, side.answers, side.metrics, side.manifests
         )
-    return BattleView(battle.id, "voted", vote.turns, False, vote.verdict, vote.rated, sides)
+    told = {vote.pair: vote.verdict for vote in ballot}
+    return BattleView(
+        battle.id,
+        "voted",
+        ballot[0].turns,
+        False,
+        tuple(sides),
+        verdict=ballot[0].verdict if len(sides) == 2 or ballot[0].verdict == "both_bad" else None,
+        ranks=ranks(told) if len(sides) > 2 else None,
+        rated=any(vote.rated for vote in ballot),
+        revealed=sides,
+    )
 
 
 def configuration_of(instance: ModelInstance, manifest: Manifest) -> Configuration:

@@ -47,7 +47,7 @@ def votes_jsonl(store: Store) -> Iterator[bytes]:
         rows = []
         for vote in batch:
             battle = store.battle(vote.battle_id)
-            rows.append(_row(vote) | ({} if battle is None else _conversations(battle)))
+            rows.append(_row(vote) | ({} if battle is None else _conversations(vote, battle)))
         yield _encoder.encode_lines(rows)
 
 
@@ -64,7 +64,7 @@ def votes_parquet(store: Store) -> Iterator[bytes]:
 def _parquet(store: Store, arrow: Any, parquet: Any) -> Iterator[bytes]:
     text, number, flag = arrow.string(), arrow.int64(), arrow.bool_()
     kinds = {str: text, int: number, float: arrow.float64(), bool: flag}
-    example = Vote("", "2026-01-01", "", "", "", "", "a", style_a=Style(), style_b=Style())
+    example = Vote("", "2026-01-01", "", "", "", "", "a", style_a=Style(), style_b=Style(), dwell_s=0.0)
     schema = arrow.schema([(name, kinds[type(value)]) for name, value in _row(example).items()])
     with tempfile.TemporaryFile() as file:
         with parquet.ParquetWriter(file, schema) as writer:
@@ -122,6 +122,12 @@ def _row(vote: Vote) -> dict[str, Any]:
         "rated": vote.rated,
         "category": vote.category,
         "tags": ",".join(vote.tags),
+        "pair": vote.pair,
+        "sides": vote.sides,
+        "prompt": vote.prompt,
+        "repeats": vote.repeats,
+        "dwell_s": vote.dwell_s,
+        "source": vote.source,
     }
     for side, style in (("a", vote.style_a), ("b", vote.style_b)):
         for name, field in STYLES:
@@ -134,8 +140,9 @@ def _seconds(at: str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _conversations(battle: StoredBattle) -> dict[str, Any]:
-    return {f"conversation_{name}": _conversation(battle, side) for name, side in battle.sides.items()}
+def _conversations(vote: Vote, battle: StoredBattle) -> dict[str, Any]:
+    sides = zip("ab", vote.pair, strict=True)
+    return {f"conversation_{name}": _conversation(battle, battle.sides[letter]) for name, letter in sides}
 
 
 def _conversation(battle: StoredBattle, side: Side) -> list[dict[str, str]]:
@@ -147,8 +154,8 @@ def _conversation(battle: StoredBattle, side: Side) -> list[dict[str, str]]:
 
 
 def _preference(vote: Vote, battle: StoredBattle) -> dict[str, Any]:
-    other = "b" if vote.verdict == "a" else "a"
-    chosen, rejected = battle.sides[vote.verdict], battle.sides[other]
+    a, b = (battle.sides[letter] for letter in vote.pair)
+    chosen, rejected = (a, b) if vote.verdict == "a" else (b, a)
     return {
         "prompt": battle.prompts[0] if len(battle.prompts) == 1 else list(battle.prompts),
         "chosen": _conversation(battle, chosen),

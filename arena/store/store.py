@@ -5,13 +5,13 @@ from __future__ import annotations
 import hmac
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Table, func, select
+from sqlalchemy import Connection, Table, func, select
 
 from arena.errors import Conflict
 from arena.settings import Settings
@@ -88,24 +88,32 @@ class Store:
     def add_vote(
         self, vote: Vote, battle: StoredBattle | None = None, contestants: Iterable[Configuration] = ()
     ) -> Vote:
-        """Keep a vote, with its battle and the configurations it is about; returns what is kept.
+        """Keep a vote on two sides, as `add_ballot` does."""
+        return self.add_ballot((vote,), battle, contestants)[0]
 
-        The same vote again is kept once. Raises Conflict where this voter has voted otherwise on this battle.
+    def add_ballot(
+        self, ballot: Sequence[Vote], battle: StoredBattle | None = None, contestants: Iterable[Configuration] = ()
+    ) -> tuple[Vote, ...]:
+        """Keep one voter's votes on one battle, one for each pair of its sides, with the battle; returns what is kept.
+
+        All or none is kept, and the same ballot again once. Raises Conflict where this voter has voted otherwise.
         """
         self.open()
         with self.database.writing() as connection:
-            kept = _vote(connection, vote.battle_id, vote.voter)
-            if kept is not None:
-                if kept.verdict != vote.verdict:
+            kept = _ballot(connection, ballot[0].battle_id, ballot[0].voter)
+            if kept:
+                if {vote.pair: vote.verdict for vote in kept} != {vote.pair: vote.verdict for vote in ballot}:
                     raise Conflict("This battle has your vote already, and it was another one.", code="voted")
                 return kept
+            repeats = _repeats(connection, ballot[0])
+            new = tuple(msgspec.structs.replace(vote, repeats=repeats) for vote in ballot)
             fought = [side.configuration for side in battle.sides.values()] if battle else []
             for each in (*contestants, *fought):
                 _keep_once(connection, configurations, {"id": each.id}, msgspec.structs.asdict(each))
             if battle is not None:
                 _keep_battle(connection, battle)
-            connection.execute(votes.insert().values(**_row_of(vote)))
-        return vote
+            connection.execute(votes.insert(), [_row_of(vote) for vote in new])
+        return new
 
     def add_votes(self, many: Iterable[Vote], contestants: Iterable[Configuration] = ()) -> int:
         """Keep votes that come from elsewhere, all or none; those that are here already are left out; how many?"""
@@ -113,20 +121,24 @@ class Store:
         with self.database.writing() as connection:
             for each in contestants:
                 _keep_once(connection, configurations, {"id": each.id}, msgspec.structs.asdict(each))
-            here = {tuple(row) for row in connection.execute(select(votes.c.battle_id, votes.c.voter))}
-            new: dict[tuple[str, str], Vote] = {}
+            here = {tuple(row) for row in connection.execute(select(votes.c.battle_id, votes.c.voter, votes.c.pair))}
+            new: dict[tuple[str, str, str], Vote] = {}
             for vote in many:
-                if (key := (vote.battle_id, vote.voter)) not in here:
+                if (key := (vote.battle_id, vote.voter, vote.pair)) not in here:
                     new.setdefault(key, vote)
             if new:
                 connection.execute(votes.insert(), [_row_of(vote) for vote in new.values()])
         return len(new)
 
     def vote(self, battle_id: str, voter: str) -> Vote | None:
-        """The vote of `voter` on a battle."""
+        """The vote of `voter` on a battle of two sides."""
+        return next(iter(self.ballot(battle_id, voter)), None)
+
+    def ballot(self, battle_id: str, voter: str) -> tuple[Vote, ...]:
+        """The votes of `voter` on a battle, one for each pair of its sides; none where there was no vote."""
         self.open()
         with self.database.reading() as connection:
-            return _vote(connection, battle_id, voter)
+            return _ballot(connection, battle_id, voter)
 
     def votes(self, since: int = 0) -> Iterator[tuple[int, Vote]]:
         """All votes with their numbers, ascending, after the number `since`."""
@@ -274,10 +286,17 @@ def _row_of(vote: Vote) -> dict[str, Any]:
     return msgspec.structs.asdict(vote)
 
 
-def _vote(connection: Connection, battle_id: str, voter: str) -> Vote | None:
+def _ballot(connection: Connection, battle_id: str, voter: str) -> tuple[Vote, ...]:
     query = select(*_VOTE_COLUMNS).where(votes.c.battle_id == battle_id, votes.c.voter == voter)
-    row: Row[Any] | None = connection.execute(query).one_or_none()
-    return None if row is None else _vote_of(list(row))
+    return tuple(_vote_of(list(row)) for row in connection.execute(query.order_by(votes.c.pair)))
+
+
+def _repeats(connection: Connection, vote: Vote) -> int:
+    """On how many other battles about the same prompt has the voter voted before?"""
+    if not vote.voter or not vote.prompt:
+        return 0
+    same = (votes.c.voter == vote.voter, votes.c.prompt == vote.prompt)
+    return int(connection.execute(select(func.count(votes.c.battle_id.distinct())).where(*same)).scalar_one())
 
 
 def _vote_of(values: list[Any]) -> Vote:

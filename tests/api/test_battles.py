@@ -49,7 +49,8 @@ async def begun(api: Client, **body: Any) -> str:
     answer = await api.post("/api/battles", body)
     assert answer.status == 200, answer.body
     battle_id = answer.json()["id"]
-    assert answer.json() == {"id": battle_id, "state": "open", "turns": 0, "vote_open": False}
+    sides = ["a", "b", "c", "d"][: body.get("sides", 2)]
+    assert answer.json() == {"id": battle_id, "state": "open", "turns": 0, "vote_open": False, "sides": sides}
     return str(battle_id)
 
 
@@ -61,10 +62,15 @@ async def voted(api: Client, battle_id: str, verdict: str = "a") -> Answer:
     return await api.post(f"/api/battles/{battle_id}/vote", {"verdict": verdict})
 
 
+async def ranked(api: Client, battle_id: str, ranks: dict[str, Any]) -> Answer:
+    return await api.post(f"/api/battles/{battle_id}/vote", {"ranks": ranks})
+
+
 def texts(answer: Answer) -> dict[str, str]:
     """What each side said."""
     lines = answer.lines()
-    return {side: "".join(line["token"] for line in lines if line["instance_id"] == side) for side in ("a", "b")}
+    sides = dict.fromkeys(line["instance_id"] for line in lines)
+    return {side: "".join(line["token"] for line in lines if line["instance_id"] == side) for side in sides}
 
 
 async def test_from_the_pair_to_the_reveal(api: Client, store: Store) -> None:
@@ -72,7 +78,7 @@ async def test_from_the_pair_to_the_reveal(api: Client, store: Store) -> None:
     said = texts(await told(api, battle_id))
     assert set(said.values()) == {text_said_by(model) for model in PAIR}
     seen = await api.get(f"/api/battles/{battle_id}")
-    assert seen.json() == {"id": battle_id, "state": "ready", "turns": 1, "vote_open": True}
+    assert seen.json() == {"id": battle_id, "state": "ready", "turns": 1, "vote_open": True, "sides": ["a", "b"]}
 
     answer = await voted(api, battle_id, "b")
     assert answer.status == 200
@@ -112,12 +118,13 @@ async def test_no_byte_before_the_vote_tells_who_fights(api: Client, fake: FakeO
     words = {word for name in names for word in (name, name.partition(":")[0])} | {"hidden-host", "fx-", "127.0.0.1"}
     words.add(fake.url.rpartition(":")[2])
     ends: Counter[str] = Counter()
-    for _ in range(BATTLES):
-        battle_id = await begun(api, models=names)
+    for i in range(BATTLES):
+        battle_id = await begun(api, models=names, sides=2 + i % 3, mode=("chosen", "newcomers")[i % 2])
         answers = [await voted(api, battle_id), await told(api, battle_id)]
         ends[answers[1].lines()[-1].get("error_code", "well")] += 1
         answers += [await api.get(f"/api/battles/{battle_id}"), await told(api, battle_id, " ")]
         answers.append(await api.post(f"/api/battles/{battle_id}/vote", {"verdict": "left"}))
+        answers.append(await ranked(api, battle_id, {"a": 1, "e": 9}))
         for answer in answers:
             heard = (repr(answer.headers).encode() + answer.body).decode().lower().replace(battle_id, "")
             assert not [word for word in words if word in heard], heard
@@ -180,6 +187,95 @@ async def test_different_votes_at_once_are_one_and_the_others_are_refused(api: C
     assert store.last_number() == 1
 
 
+async def test_four_sides_are_ranked_and_kept_as_six_pairs(api: Client, store: Store) -> None:
+    names = list(DEFAULT_MODELS[:4])
+    battle_id = await begun(api, models=names, sides=4)
+    said = texts(await told(api, battle_id))
+    assert set(said.values()) == {text_said_by(model) for model in names}
+    answer = await ranked(api, battle_id, {"a": 3, "b": 1, "c": 3, "d": 2})
+    shown = answer.json()
+    assert answer.status == 200
+    assert (shown["ranks"], "verdict" in shown, shown["rated"]) == ({"a": 3, "b": 1, "c": 3, "d": 2}, False, True)
+    assert shown["sides"] == list(shown["revealed"]) == ["a", "b", "c", "d"]
+    votes = [vote for _, vote in store.votes()]
+    assert {vote.pair: vote.verdict for vote in votes} == {
+        "ab": "b", "ac": "tie", "ad": "b", "bc": "a", "bd": "a", "cd": "b",
+    }  # fmt: skip
+    for vote in votes:
+        assert (vote.sides, vote.battle_id) == (4, battle_id)
+        assert [vote.model_a, vote.model_b] == [shown["revealed"][side]["model"] for side in vote.pair]
+    for again in (shown["ranks"], {"a": 4, "b": 1, "c": 4, "d": 2}):
+        assert (await ranked(api, battle_id, again)).body == answer.body
+    for other in ({"a": 1, "b": 1, "c": 3, "d": 2}, {"a": 1, "b": 2, "c": 3, "d": 4}):
+        refused = await ranked(api, battle_id, other)
+        assert (refused.status, refused.json()["code"]) == (409, "voted")
+    assert (await voted(api, battle_id, "both_bad")).status == 409
+    assert store.last_number() == 6
+
+
+@pytest.mark.parametrize("verdict", ["both_bad", "tie"])
+async def test_all_of_three_may_be_bad_or_alike(api: Client, store: Store, verdict: str) -> None:
+    battle_id = await begun(api, models=list(DEFAULT_MODELS[:3]), sides=3)
+    await told(api, battle_id)
+    shown = (await voted(api, battle_id, verdict)).json()
+    assert shown.get("verdict") == (verdict if verdict == "both_bad" else None)
+    assert shown.get("ranks") == (None if verdict == "both_bad" else {"a": 1, "b": 1, "c": 1})
+    assert [(vote.pair, vote.verdict) for _, vote in store.votes()] == [(pair, verdict) for pair in ("ab", "ac", "bc")]
+
+
+@pytest.mark.parametrize(
+    ("ballot", "named"),
+    [
+        ({"ranks": {"a": 1, "b": 2}}, "a, b, c"),
+        ({"ranks": {"a": 1, "b": 2, "c": 3, "d": 4}}, "a, b, c"),
+        ({"ranks": {"a": 0, "b": 2, "c": 3}}, "ranks.a"),
+        ({"ranks": {"a": 1, "b": 4, "c": 3}}, "ranks.b"),
+        ({"ranks": {"a": 1, "b": 2, "c": 2.5}}, "ranks.c"),
+        ({"ranks": {"a": True, "b": 2, "c": 3}}, "ranks.a"),
+        ({"ranks": ["a", "b", "c"]}, "ranks must give"),
+        ({"ranks": {"a": 1, "b": 2, "c": 3}, "verdict": "a"}, "either a verdict or ranks"),
+        ({"verdict": "a"}, "takes ranks"),
+        ({"verdict": ["a"]}, "verdict must be"),
+        ({}, "verdict must be"),
+    ],
+)
+async def test_what_cannot_be_a_ballot_on_three(api: Client, store: Store, ballot: Any, named: str) -> None:
+    battle_id = await begun(api, models=list(DEFAULT_MODELS[:3]), sides=3)
+    await told(api, battle_id)
+    answer = await api.post(f"/api/battles/{battle_id}/vote", ballot)
+    assert answer.status == 400
+    assert named in answer.json()["error"]
+    assert store.last_number() == 0
+
+
+async def test_two_sides_may_be_ranked_too(api: Client, store: Store) -> None:
+    for ranks, verdict in (({"a": 2, "b": 1}, "b"), ({"a": 1, "b": 1}, "tie")):
+        battle_id = await begun(api, models=PAIR)
+        await told(api, battle_id)
+        assert (await ranked(api, battle_id, ranks)).json()["verdict"] == verdict
+        assert (await voted(api, battle_id, verdict)).status == 200
+    assert store.last_number() == 2
+
+
+async def test_rankings_at_once_are_one_and_whole(api: Client, store: Store) -> None:
+    battle_id = await begun(api, models=list(DEFAULT_MODELS[:3]), sides=3)
+    await told(api, battle_id)
+    orders = ({"a": 1, "b": 2, "c": 3}, {"a": 3, "b": 2, "c": 1}, {"a": 1, "b": 1, "c": 1})
+    votes = [asyncio.ensure_future(ranked(api, battle_id, orders[i % 3])) for i in range(12)]
+    await asyncio.wait(votes)
+    assert Counter(vote.result().status for vote in votes) == {200: 4, 409: 8}
+    shown = next(vote.result().json() for vote in votes if vote.result().status == 200)
+    assert shown["ranks"] in orders
+    assert [vote.pair for _, vote in store.votes()] == ["ab", "ac", "bc"]
+
+
+async def test_a_side_of_three_that_fails_ends_all_alike(api: Client) -> None:
+    battle_id = await begun(api, models=["fx-ok", "fx-status:c-500", "fx-ok:n-5"], sides=3)
+    last = (await told(api, battle_id)).lines()[-3:]
+    assert [line["instance_id"] for line in last] == ["a", "b", "c"]
+    assert {(line["done"], line["error_code"]) for line in last} == {(True, "battle_failed")}
+
+
 async def test_after_a_restart_the_vote_is_known_and_what_was_open_is_gone(fake: FakeOllama, tmp_path: Path) -> None:
     settings = settings_for(fake.url, data=tmp_path)
     async with started(create_api(settings)) as api:
@@ -240,6 +336,13 @@ async def test_a_key_is_drawn_for_only_from_its_own_models(fake: FakeOllama, tmp
         ({"tags": "one"}, "tags"),
         ({"tags": ["<b>"]}, r"tags[0]"),
         ({"tags": ["t"] * 9}, "at most 8"),
+        ({"sides": 5}, "sides must be"),
+        ({"sides": 1}, "sides must be"),
+        ({"sides": True}, "sides must be"),
+        ({"sides": 3, "models": PAIR}, "at least three"),
+        ({"mode": "best"}, "mode must be one of"),
+        ({"mode": "chosen"}, "name the models"),
+        ({"mode": "installed", "models": PAIR}, "name no models"),
     ],
 )
 async def test_what_cannot_be_a_battle(api: Client, body: dict[str, Any], said: str) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, inspect, text
 
 from arena.errors import StoreUnavailable
 
-LATEST: Final = "0001"
+LATEST: Final = "0002"
 """The step that today's schema is at."""
 
 
