@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +22,7 @@ from arena.names import canonical
 from arena.ollama import ChatAnswer
 from arena.openai import ChatAnswer as OpenAIChatAnswer
 from arena.streaming import FanOut, Lane, Outlet, Transcript
-from arena.types import Batch, ChatMessage, ChatRequest, Manifest, ModelInfo, Options, Order, Started
+from arena.types import ChatMessage, ChatRequest, Manifest, ModelInfo, Options, Order, Started
 
 log = logging.getLogger(__name__)
 
