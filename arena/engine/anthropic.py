@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from typing import Any
 
 import msgspec
 from starlette.requests import Request
 
-from arena.engine.anthropic_body import CountBody, MessagesBody, count_call, messages_call
-from arena.engine.calls import Call, ToolCall
+from arena.anthropic import CountBody, MessagesBody, MessageWriter, error_object, tokens
+from arena.engine.anthropic_body import count_call, messages_call
+from arena.engine.calls import Call
 from arena.engine.core import Engine
 from arena.engine.http import EVENTS, Dialect, Reply, decoded
 from arena.engine.stops import Stops
 from arena.engine.translate import Ending, Event, Piece, Timings
 from arena.errors import ArenaError
-
-_KINDS = {
-    400: "invalid_request_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    503: "overloaded_error",
-}
 
 
 class AnthropicDialect(Dialect):
@@ -30,123 +22,51 @@ class AnthropicDialect(Dialect):
 
     def body(self, error: ArenaError) -> bytes:
         """An error object."""
-        kind = _KINDS.get(error.status, "api_error")
-        return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": error.message}})
+        return msgspec.json.encode(error_object(error))
 
     def line(self, error: ArenaError) -> bytes:
         """An event with the error object."""
         return b"event: error\ndata: " + self.body(error) + b"\n\n"
 
 
-class _Writer:
-    """Writes the events of one answer as Anthropic's, and folds them into the message at the same time."""
+class _Writer(MessageWriter):
+    """Writes the events of one answer as Anthropic's."""
 
     def __init__(self, call: Call, stops: Stops) -> None:
+        super().__init__(call.model or "")
         self._stops = stops
-        self._open: str | None = None
-        self._parts: list[str] = []
-        self.message: dict[str, Any] = {
-            "id": f"msg_{secrets.token_hex(12)}",
-            "type": "message",
-            "role": "assistant",
-            "model": call.model,
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            "usage": None,
-        }
 
     def encoded(self, events: list[Event]) -> bytes:
         """The events of a batch as bytes of a stream."""
-        out: list[bytes] = []
         for event in events:
             if isinstance(event, Piece | Ending):
-                if self.message["usage"] is None:
-                    self._begin(event.timings or Timings(), out)
+                if not self.begun:
+                    timings = event.timings or Timings()
+                    self.begin(tokens(timings.prompt_n, timings.cache_n, 0))
                 if isinstance(event, Piece):
-                    self._piece(event, out)
+                    self._piece(event)
                 else:
-                    self._end(event, out)
-        return b"".join(out)
+                    self._ending(event)
+        return self.events()
 
-    def _begin(self, timings: Timings, out: list[bytes]) -> None:
-        self.message["usage"] = {**_usage(timings), "output_tokens": 0}
-        out.append(_event("message_start", message=self.message))
-
-    def _piece(self, piece: Piece, out: list[bytes]) -> None:
+    def _piece(self, piece: Piece) -> None:
         if piece.thinking:
-            self._text("thinking", piece.thinking, out)
+            self.thinking(piece.thinking)
         if piece.text:
-            self._text("text", piece.text, out)
+            self.text(piece.text)
         for call in piece.tool_calls:
-            self._tool(call, out)
+            self.tool(call.id, call.function.name)
+            self.arguments(msgspec.json.encode(call.function.arguments or {}).decode())
 
-    def _text(self, kind: str, text: str, out: list[bytes]) -> None:
-        if self._open != kind:
-            self._close(out)
-            self._open = kind
-            empty = {"type": kind, kind: ""}
-            self._start({**empty, "signature": ""} if kind == "thinking" else empty, out)
-        self._parts.append(text)
-        self._delta({"type": f"{kind}_delta", kind: text}, out)
-
-    def _tool(self, call: ToolCall, out: list[bytes]) -> None:
-        self._close(out)
-        given = call.function.arguments or {}
-        block = {"type": "tool_use", "id": call.id or f"toolu_{secrets.token_hex(12)}", "name": call.function.name}
-        self._start({**block, "input": {}}, out)
-        self._delta({"type": "input_json_delta", "partial_json": msgspec.json.encode(given).decode()}, out)
-        self.message["content"][-1] = {**block, "input": given}
-        self._open = "tool_use"
-        self._close(out)
-
-    def _start(self, block: dict[str, Any], out: list[bytes]) -> None:
-        self.message["content"].append(block)
-        out.append(_event("content_block_start", index=self._index, content_block=block))
-
-    def _delta(self, delta: dict[str, Any], out: list[bytes]) -> None:
-        out.append(_event("content_block_delta", index=self._index, delta=delta))
-
-    def _close(self, out: list[bytes]) -> None:
-        if self._open is None:
-            return
-        if self._open != "tool_use":
-            self.message["content"][-1][self._open] = "".join(self._parts)
-            self._parts = []
-        self._open = None
-        out.append(_event("content_block_stop", index=self._index))
-
-    def _end(self, ending: Ending, out: list[bytes]) -> None:
-        self._close(out)
-        reason = {"stop_reason": self._reason(ending), "stop_sequence": self._stops.found}
-        usage = _usage(ending.timings)
-        self.message |= {**reason, "usage": usage}
-        out += (_event("message_delta", delta=reason, usage=usage), _event("message_stop"))
-
-    def _reason(self, ending: Ending) -> str:
-        if self._stops.found is not None:
-            return "stop_sequence"
-        if ending.reason == "length":
-            return "max_tokens"
-        called = any(block["type"] == "tool_use" for block in self.message["content"])
-        return "tool_use" if called else "end_turn"
-
-    @property
-    def _index(self) -> int:
-        return len(self.message["content"]) - 1
-
-
-def _event(kind: str, **fields: Any) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode({"type": kind, **fields}))
-
-
-def _usage(timings: Timings) -> dict[str, Any]:
-    return {
-        "input_tokens": timings.prompt_n,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": timings.cache_n,
-        "output_tokens": timings.predicted_n,
-    }
+    def _ending(self, ending: Ending) -> None:
+        timings, found = ending.timings, self._stops.found
+        usage = tokens(timings.prompt_n, timings.cache_n, timings.predicted_n)
+        if found is not None:
+            self.end("stop_sequence", found, usage)
+        elif ending.reason == "length":
+            self.end("max_tokens", None, usage)
+        else:
+            self.end("tool_use" if self.called else "end_turn", None, usage)
 
 
 class Anthropic:
@@ -173,7 +93,7 @@ class Anthropic:
         if body.stream:
             await reply.end()
         else:
-            await reply.json(writer.message)
+            await reply.json(writer.message())
 
     async def count_tokens(self, request: Request, reply: Reply) -> None:
         """POST /v1/messages/count_tokens: counted by the model's own tokenizer and template, which loads the model."""

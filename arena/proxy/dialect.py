@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from arena.anthropic import error_object
 from arena.errors import ArenaError
 
 Dialect = Literal["native", "openai", "responses", "anthropic"]
@@ -19,7 +20,6 @@ _OPENAI_TYPES: Final = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     405: "invalid_request_error", 413: "invalid_request_error", 429: "rate_limit_error",
 }  # fmt: skip
-_ANTHROPIC_TYPES: Final = {**_OPENAI_TYPES, 413: "request_too_large", 503: "overloaded_error"}
 
 
 def dialect_of(path: str) -> Dialect:
@@ -68,7 +68,6 @@ def _error(dialect: Dialect, error: ArenaError) -> dict[str, Any]:
         value: dict[str, Any] = {"error": error.message, "code": error.code}
         return value if error.details is None else {**value, "details": error.details}
     if dialect == "anthropic":
-        kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
-        return {"type": "error", "error": {"type": kind, "message": error.message}}
+        return error_object(error)
     kind = _OPENAI_TYPES.get(error.status, "api_error")
     return {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}

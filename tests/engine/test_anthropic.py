@@ -231,10 +231,10 @@ class TestBody:
                 "messages[0].content[0].type",
             ),
             (
-                {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url"}}]}]},
+                {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "u"}}]}]},
                 400,
                 "invalid_request_error",
-                "source.type",
+                "not fetched",
             ),
             ({"tools": [{"type": "web_search_20250305", "name": "w"}]}, 400, "invalid_request_error", "input_schema"),
             ({"tools": TOOLS, "tool_choice": {"type": "tool", "name": "x"}}, 400, "invalid_request_error", "'x'"),
