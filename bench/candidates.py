@@ -32,10 +32,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Setup:
-    """What a case wants to stand behind a candidate. `max_in_flight` is the limit of each upstream; None: no limit."""
+    """What a case wants to stand behind a candidate, and what the arena is told of each upstream (fleet.yaml)."""
 
     upstreams: int = 1
-    max_in_flight: int | None = None
+    fleet: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Place:
 
     port: int
     upstreams: tuple[int, ...]
-    max_in_flight: int | None = None
+    fleet: tuple[str, ...] = ()
 
     @property
     def urls(self) -> list[str]:
@@ -84,8 +84,8 @@ class Candidate:
 
 def _arena_env(place: Place) -> dict[str, str]:
     data = Path(tempfile.mkdtemp(prefix="data-", dir=lab.BUILD))
-    if place.max_in_flight is not None:
-        hosts = "".join(f"  - {{url: {url}, max_in_flight: {place.max_in_flight}}}\n" for url in place.urls)
+    if place.fleet:
+        hosts = "".join(f"  - {{url: {', '.join((url, *place.fleet))}}}\n" for url in place.urls)
         (data / "fleet.yaml").write_text(f"endpoints:\n{hosts}")
     return {
         "ARENA_PORT": str(place.port),
@@ -264,7 +264,7 @@ class Target:
             raise
 
     def _serve(self, command: Command) -> int:
-        place = Place(lab.free_port(), tuple(self.up_ports), self.setup.max_in_flight)
+        place = Place(lab.free_port(), tuple(self.up_ports), self.setup.fleet)
         env, one = self.candidate.env(place), self.candidate
         self.server = lab.Server(command(place), place.port, self.log, env, one.health, one.wait_s)
         return place.port

@@ -114,7 +114,7 @@ def connecting(at: Attempt) -> None:
     """The upstream's queue of connections is full: the arena's SYN stays unanswered."""
     _fresh(at)
     at.control("/_hold", {"backlog": 0})
-    at.fillers = [socket.create_connection(("127.0.0.1", at.target.up_port))]
+    at.fillers = [socket.create_connection(("127.0.0.1", at.target.up_port), timeout=5)]
     at.ask("bench-d20000-n400")
     _expect(until(lambda: at.upstream_sockets(SYN_SENT) > 0), "no connection was tried")
 

@@ -53,14 +53,15 @@ CASES = {
     "hold": Case(cases.hold, ALL),
     "cancel": Case(cases.cancel, ALL),
     "slow": Case(cases.slow, ("direct", "limit_c", *OURS, "aiohttp")),
-    "disconnects": Case(disconnects.run, OURS),
+    # a probe of its own would stand in the queue that the clients are to find full
+    "disconnects": Case(disconnects.run, OURS, Setup(fleet=("check_interval: 0",))),
     "page": Case(page.run, ("arena",)),
     "proxy": Case(proxying.small, (*PROXIES, LITELLM)),
     "proxy-stream": Case(proxying.stream, (*PROXIES, LITELLM)),
     "proxy-first": Case(cases.first, PROXIES),
     "proxy-hold": Case(cases.hold, PROXIES),
     "proxy-recover": Case(proxying.recover, ("nginx", "proxy", "proxy asgi"), Setup(upstreams=2)),
-    "proxy-fair": Case(proxying.fair, ("proxy", "proxy asgi"), Setup(max_in_flight=proxying.PLACES)),
+    "proxy-fair": Case(proxying.fair, ("proxy", "proxy asgi"), Setup(fleet=(f"max_in_flight: {proxying.PLACES}",))),
 }
 FOOTNOTES = {
     LITELLM: "litellm translates every request and answer to OpenAI's form and back; it does more than the others."
