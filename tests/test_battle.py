@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -522,32 +523,53 @@ async def test_options_and_system_prompt_are_part_of_who_fought(battles: Battles
 # ---- votes with the names in sight
 
 
+def column(name: str, *texts: str, **more: Any) -> Column:
+    """A column whose answers are whole, unless told otherwise."""
+    known = {"manifest": Manifest(name, "gpu1"), "metrics": Metrics(), **more}
+    return Column(ModelInstance(name, name), tuple(Reply(name, text=text, **known) for text in texts))
+
+
 async def test_the_best_column_wins_against_every_other_one(battles: Battles, arena: Arena) -> None:
-    columns = [
-        Column(
-            ModelInstance(name, name), Reply(name, text=f"# {name}", manifest=Manifest(name, "gpu1"), metrics=Metrics())
-        )
-        for name in NAMES[:3]
-    ]
+    columns = [column(name, f"# {name}") for name in NAMES[:3]]
     for _ in range(2):
-        assert await battles.prefer("turn", ANN, "Hello!", columns, 1) == 2
+        assert await battles.prefer(ANN, ["Hello!"], columns, 1) == 2
     votes = [vote for _, vote in arena.store.votes()]
     assert [(vote.model_a, vote.model_b, vote.verdict) for vote in votes] == [("m1", "m2", "b"), ("m2", "m3", "a")]
     assert {(vote.blind, vote.rated, vote.style_a) for vote in votes} == {(False, True, Style(2, headers=1))}
-    assert {(vote.battle_id, vote.sides, vote.voter != "") for vote in votes} == {("turn", 3, True)}
+    assert {(vote.sides, vote.turns, vote.dwell_s) for vote in votes} == {(3, 1, None)}
+    assert all(len(vote.voter) == len(vote.prompt) == 16 for vote in votes)
     assert arena.leaderboard.board().votes == 0, "what was not blind counts only where it is asked for"
-    assert arena.leaderboard.board(View(blind=False)).votes == 2
+    assert arena.leaderboard.board(View(blind=False)).votes > 0
     kept = arena.store.battle(votes[0].battle_id)
     assert kept is not None
     assert (kept.mode, kept.prompts, kept.sides["b"].answers) == ("direct", ("Hello!",), ("# m2",))
     for other in (0, 2):
-        with pytest.raises(Conflict, match="another answer"):
-            await battles.prefer("turn", ANN, "Hello!", columns, other)
+        with pytest.raises(Conflict, match="for another one"):
+            await battles.prefer(ANN, ["Hello!"], columns, other)
     assert arena.store.last_number() == 2
+    assert await battles.prefer(BEN, ["Hello!"], columns, 0) == 2
+    assert await battles.prefer(ANN, ["Hello!"], [columns[0], column("m2", "other words")], 0) == 1
+    assert {vote.repeats for vote in arena.store.ballot(votes[0].battle_id, votes[0].voter)} == {0}
 
 
-@pytest.mark.parametrize("best", [-1, 2, 0])
+async def test_several_turns_are_kept_with_the_vote(battles: Battles, arena: Arena) -> None:
+    await battles.prefer(ANN, ["One?", "Two?"], [column("m1", "1", "2"), column("m2", "one", "two")], 0)
+    ((_, vote),) = arena.store.votes()
+    kept = arena.store.battle(vote.battle_id)
+    assert kept is not None
+    assert (vote.turns, kept.prompts, kept.sides["b"].answers) == (2, ("One?", "Two?"), ("one", "two"))
+
+
+async def test_on_a_public_server_they_never_count(fake: FakeOllama, tmp_path: Path) -> None:
+    arena = Arena(settings_for(fake.url, data=tmp_path, host="0.0.0.0", allow_open=True))
+    await arena.battles.prefer(ANN, ["Hello!"], [column("m1", "1"), column("m2", "2")], 0)
+    ((_, vote),) = arena.store.votes()
+    assert (vote.rated, vote.blind) == (False, False)
+    arena.store.close()
+
+
+@pytest.mark.parametrize("best", [-1, 2, 30, 0, 1])
 async def test_only_whole_answers_can_be_preferred(battles: Battles, best: int) -> None:
-    columns = [Column(ModelInstance(name, name), Reply(name, manifest=Manifest(name, "gpu1"))) for name in ("m1", "m2")]
+    columns = [column("m1", "1", metrics=None), column("m2", "2")]
     with pytest.raises(Conflict, match="whole answer"):
-        await battles.prefer("turn", ANN, "Hello!", columns, best)
+        await battles.prefer(ANN, ["Hello!"], columns, best)

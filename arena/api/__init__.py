@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.routing import BaseRoute, Mount, Route, Router
 
-from arena.api import battle, catalog, compare, docs, errors, fleet, leaderboard, system
+from arena.api import battle, catalog, compare, docs, errors, fleet, leaderboard, system, votes
 from arena.api.openapi import document
 from arena.arena import Arena
 from arena.exchange import Begin
@@ -22,7 +22,7 @@ def include_api(app: FastAPI, arena: Arena) -> Callable[[str, str], Begin | None
     Returns what tells, of a method and a path, how to answer it straight on a connection; None for most.
     """
     chat = compare.Chat(arena)
-    features = (battle, leaderboard, catalog, system, fleet)
+    features = (battle, votes, leaderboard, catalog, system, fleet)
     operations = (*compare.operations(chat), *(row for feature in features for row in feature.operations(arena)))
     described = document(operations, arena.settings)
     routes: list[BaseRoute] = [

@@ -84,11 +84,11 @@ class Battling:
     async def vote(self, request: Request) -> Response:
         """Keep the ballot, and tell who fought."""
         ballot = _ballot(await json_object(request.scope, request.receive))
-        return json_response(await self._battles.vote(request.path_params["id"], _voter_of(request), ballot))
+        return json_response(await self._battles.vote(request.path_params["id"], voter_of(request), ballot))
 
     async def view(self, request: Request) -> Response:
         """Where the battle stands."""
-        return json_response(await self._battles.view(request.path_params["id"], _voter_of(request)))
+        return json_response(await self._battles.view(request.path_params["id"], voter_of(request)))
 
     def _named(self, body: dict[str, Any], caller: Caller) -> tuple[ModelInstance, ...] | None:
         """The instances to draw from, if the request names any."""
@@ -126,12 +126,12 @@ def _line(shown: Shown) -> TurnLine:
 
 
 def _voter(caller: Caller) -> Voter:
-    """Whoever the guard counts the request to: a session, a named key, else the network it comes from."""
-    name = caller.counted_as
-    return Voter(name.hex() if isinstance(name, bytes) else name, caller.address)
+    """Whoever the guard takes the caller for: a named key, a browser, a session, else the network it comes from."""
+    return Voter(caller.voter, caller.address)
 
 
-def _voter_of(request: Request) -> Voter:
+def voter_of(request: Request) -> Voter:
+    """Who sent the request, as votes are counted."""
     return _voter(inbound_of(request.scope).caller)
 
 

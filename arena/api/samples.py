@@ -174,6 +174,20 @@ VOTE_ANSWERS: Examples = (
         },
     ),
 )
+DIRECT_REQUESTS: Examples = (
+    (
+        "best",
+        {
+            "prompt": "What is 2+2?",
+            "answers": [
+                _entry("llama3.2:3b", _LLAMA_ID, "The answer is 4.", 12, 0.53, 22.64),
+                _entry("qwen2.5:3b", _QWEN_ID, "2 + 2 = 4", 5, 0.31, 16.13),
+            ],
+            "best": _QWEN_ID,
+        },
+    ),
+)
+DIRECT_ANSWERS: Examples = (("kept", {"votes": 1}),)
 BOARD_ANSWERS: Examples = (
     (
         "board",

@@ -91,6 +91,27 @@ def _requests() -> dict[str, Schema]:
             },
             more="Either a verdict or ranks. Of more than two sides only tie and both_bad can be said as a verdict.",
         ),
+        "DirectVote": _object(
+            {
+                "prompt": STRING,
+                "answers": _list(reference("JudgedAnswer"), "Two or more; those with an error are left out."),
+                "best": {**STRING, "description": "The `instance_id` of the best one."},
+            },
+            required=("prompt", "answers", "best"),
+        ),
+        "JudgedAnswer": _object(
+            {
+                "model": STRING,
+                "instance_id": {**STRING, "description": "The model's name, if left out."},
+                "response": STRING,
+                "system": {**STRING, "description": "The system prompt that this instance had of its own."},
+                "error": {"type": ["string", "null"]},
+                "metrics": reference("Metrics"),
+                "manifest": reference("Manifest"),
+            },
+            required=("model", "response"),
+            more="An answer as /api/chat gives it; other keys are ignored.",
+        ),
         "NamedModel": _object(
             {
                 "model": {**STRING, "description": "A name without a tag means `:latest`."},
@@ -269,6 +290,7 @@ def _lists() -> dict[str, Schema]:
             },
             required=("instance_id", "token", "done"),
         ),
+        "VotesKept": _object({"votes": COUNT}, required=("votes",)),
         "Models": _object(
             {"models": _list(STRING), "details": _list(reference("ModelInfo"))}, required=("models", "details")
         ),

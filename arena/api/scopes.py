@@ -11,7 +11,7 @@ from arena.proxy.table import Table
 
 # What is neither here nor in the proxy's table needs an admin's key: the page, its own routes, and what is added later.
 ANY_KEY: Final = frozenset({"/api/models", "/api/loaded", "/openapi.json", "/docs", "/redoc"})
-CHAT: Final = frozenset({"/api/chat", "/api/stream_chat"})
+CHAT: Final = frozenset({"/api/chat", "/api/stream_chat", "/api/votes/direct"})
 BATTLES: Final = "/api/battles"
 LEADERBOARD: Final = "/api/leaderboard"
 MANAGE: Final = frozenset({"/api/pull_model", "/api/delete_model", "/api/load_model", "/api/unload_model"})

@@ -80,7 +80,7 @@ class Battles:
     """Starts battles, runs their turns, takes the votes. What is not voted on is kept in memory only.
 
     `choose` picks who fights, and `newcomers` in battles of that mode, in a thread. `rate_chosen`: do battles count for
-    the ratings for which the caller named whom to draw from, in one of these ways?
+    the ratings for which the caller chose whom to draw from, or saw who fought?
     """
 
     def __init__(
@@ -160,14 +160,14 @@ class Battles:
         self._battles.pop(battle_id, None)  # from now on the store tells
         return view
 
-    async def prefer(self, turn_id: str, voter: Voter, prompt: str, columns: Sequence[Column], best: int) -> int:
+    async def prefer(self, voter: Voter, prompts: Sequence[str], columns: Sequence[Column], best: int) -> int:
         """Keep that `voter` found the column at the place `best` better than the others, all names in sight.
 
-        These votes stand apart: they are not blind, so the ratings leave them out unless they are asked to take them.
-        `turn_id` is unguessable and tells the turn; the same again is kept once. Returns the number of votes. Raises
-        Conflict for another choice in the same turn.
+        These votes stand apart: they are not blind, so the ratings leave them out unless they are asked to take them,
+        and always where `rate_chosen` is not set. The same again is kept once. Returns the number of votes. Raises
+        Conflict for another choice among the same answers.
         """
-        return await asyncio.to_thread(self._prefer, turn_id, voter, prompt, columns, best)
+        return await asyncio.to_thread(self._prefer, voter, prompts, columns, best)
 
     async def view(self, battle_id: str, voter: Voter) -> BattleView:
         """Where a battle stands; after the vote, who fought. Raises NotFound, also for the battle of somebody else."""
@@ -205,15 +205,21 @@ class Battles:
         votes, kept = battle.votes(ballot, self._store.pseudonym, voter.address, self._clock())
         return revealed(self._store.add_ballot(votes, kept), kept)
 
-    def _prefer(self, turn_id: str, voter: Voter, prompt: str, columns: Sequence[Column], best: int) -> int:
+    def _prefer(self, voter: Voter, prompts: Sequence[str], columns: Sequence[Column], best: int) -> int:
         pseudonym = self._store.pseudonym
-        asked = pseudonym(question([prompt]))
-        cast = Cast(moment(), pseudonym(voter.name), pseudonym(voter.address), asked, blind=False)
-        votes, battle = preferred(turn_id, prompt, columns, best, cast)
+        cast = Cast(
+            at=moment(),
+            voter=pseudonym(voter.name),
+            address=pseudonym(voter.address),
+            prompt=pseudonym(question(prompts)),
+            blind=False,
+            rated=self._rate_chosen,
+        )
+        votes, battle = preferred(prompts, columns, best, cast)
         try:
             return len(self._store.add_ballot(votes, battle))
         except Conflict:
-            told = "You have voted on this turn already, and for another answer."
+            told = "You have voted on these answers already, and for another one."
             raise Conflict(told, code="voted") from None
 
     def _kept(self, battle_id: str, voter: Voter, ballot: Ballot | None) -> BattleView:

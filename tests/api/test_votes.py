@@ -1,0 +1,108 @@
+"""Votes that are no battle's, over HTTP: the best of some answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arena import keys
+from arena.app import create_app
+from arena.store import Store
+from tests.api.asgi import JSON_TYPE, Answer, Client, started
+from tests.api.conftest import HELLO, create_api, settings_for
+from tests.fake_ollama import FakeOllama
+
+MODELS = ["llama3.2:3b", "qwen2.5:3b", "fx-errline:at-2"]
+
+
+@pytest.fixture
+async def api(fake: FakeOllama, tmp_path: Path) -> AsyncIterator[Client]:
+    async with started(create_api(settings_for(f"host={fake.url}", data=tmp_path))) as client:
+        yield client
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(f"sqlite:///{tmp_path / 'arena.sqlite3'}")
+
+
+async def answers(api: Client) -> list[dict[str, Any]]:
+    """Answers as /api/chat gives them, the last one failed."""
+    told = (await api.post("/api/chat", {"history": HELLO, "models": MODELS})).json()["results"]
+    return [told[name] for name in told]
+
+
+async def judged(api: Client, answers: Any, best: Any, prompt: Any = "Hello!") -> Answer:
+    return await api.post("/api/votes/direct", {"prompt": prompt, "answers": answers, "best": best})
+
+
+async def test_the_best_of_what_chat_gave_is_kept_once(api: Client, store: Store) -> None:
+    given = await answers(api)
+    for _ in range(2):
+        kept = await judged(api, given, given[1]["instance_id"])
+        assert (kept.status, kept.json()) == (200, {"votes": 1}), "who failed is not compared"
+    ((_, vote),) = store.votes()
+    assert (vote.model_a, vote.model_b, vote.verdict) == ("llama3.2:3b", "qwen2.5:3b", "b")
+    assert (vote.blind, vote.rated, vote.sides) == (False, True, 2)
+    battle = store.battle(vote.battle_id)
+    assert battle is not None
+    assert battle.sides["a"].manifests[0]["endpoint"] == "host"
+    assert battle.sides["b"].metrics[0]["tokens"] == given[1]["metrics"]["tokens"]
+    other = await judged(api, given, given[0]["instance_id"])
+    assert (other.status, other.json()["code"]) == (409, "voted")
+    failed = await judged(api, given, given[2]["instance_id"])
+    assert (failed.status, failed.json()["code"]) == (409, "not_comparable")
+    assert (await api.get("/api/leaderboard")).json()["votes"] == 0
+    assert (await api.get("/api/leaderboard?blind=false")).json()["votes"] == 1
+
+
+async def test_answers_from_elsewhere_need_little(api: Client, store: Store) -> None:
+    told = [
+        {"model": "m1", "response": "1", "system": "Be brief."},
+        {"model": "m1", "instance_id": "x", "response": "2"},
+    ]
+    assert (await judged(api, told, "x")).json() == {"votes": 1}
+    ((_, vote),) = store.votes()
+    labels = {each.label for each in store.configurations().values()}
+    assert labels == {"m1", "m1, own system prompt"}
+    assert vote.configuration_a != vote.configuration_b
+
+
+GOOD = [{"model": "m1", "response": "1"}, {"model": "m2", "response": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("answers", "best", "prompt", "named"),
+    [
+        (GOOD, "m3", "Hi", "best must be"),
+        (GOOD, 1, "Hi", "best"),
+        (GOOD, "m1", " ", "prompt"),
+        (GOOD, "m1", None, "prompt"),
+        (GOOD[:1], "m1", "Hi", "answers"),
+        (GOOD * 7, "m1", "Hi", "2 to 12"),
+        ([*GOOD, GOOD[0]], "m1", "Hi", "exactly one"),
+        ([*GOOD, "m3"], "m1", "Hi", "answers[2]"),
+        ([*GOOD, {"model": 3}], "m1", "Hi", "answers[2].model"),
+        ([*GOOD, {"model": "m", "response": 3}], "m1", "Hi", "answers[2].response"),
+        ([*GOOD, {"model": "m", "response": "", "system": 3}], "m1", "Hi", "answers[2].system"),
+        ([*GOOD, {"model": "m", "response": "", "metrics": {"tokens": "x"}}], "m1", "Hi", "answers[2].metrics"),
+        ([*GOOD, {"model": "m", "response": "", "manifest": {}}], "m1", "Hi", "answers[2].manifest"),
+    ],
+)
+async def test_what_cannot_be_judged(api: Client, answers: Any, best: Any, prompt: Any, named: str) -> None:
+    refused = await judged(api, answers, best, prompt)
+    assert refused.status == 400
+    assert named in refused.json()["error"]
+
+
+async def test_a_key_that_may_chat_may_vote(fake: FakeOllama, tmp_path: Path) -> None:
+    secrets = {scope: keys.add(tmp_path / keys.FILE, scope, scopes=(scope,)) for scope in ("chat", "embed")}
+    body = json.dumps({"prompt": "Hi", "answers": GOOD, "best": "m1"}).encode()
+    async with started(create_app(settings_for(fake.url, data=tmp_path), page=False)) as api:
+        for scope, status in (("chat", 200), ("embed", 403)):
+            headers = [JSON_TYPE, (b"authorization", f"Bearer {secrets[scope]}".encode())]
+            assert (await api.call("POST", "/api/votes/direct", body, headers)).status == status
