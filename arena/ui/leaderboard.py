@@ -1,0 +1,195 @@
+"""The leaderboard tab: what the votes say of the models, and how sure that is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2s
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from msgspec.structs import replace
+
+from arena.errors import ArenaError
+from arena.ui.leaderboard_filters import filters
+from arena.ui.leaderboard_query import PARTS, Chosen, chosen
+from arena.ui.leaderboard_view import BoardView, Sight, installed, unavailable
+from arena.ui.wiring import QUICK
+
+if TYPE_CHECKING:
+    from arena.arena import Arena
+
+Updates = dict[Any, Any]
+
+POLL_S = 5.0
+"""How often an open tab asks whether somebody has voted, in seconds."""
+_LOOK = "() => ({__type__: 'update', active: true})"
+_AWAY = "() => ({__type__: 'update', active: false})"
+
+BOARD = """
+const busy = () => {
+  const body = document.getElementById('board-body');
+  body.ariaBusy = 'true';
+  setTimeout(() => body.removeAttribute('aria-busy'), 8000);
+};
+element.addEventListener('click', ({ target }) => {
+  const button = target.closest('[data-action]');
+  if (!button) return;
+  if (button.dataset.action === 'battle') {
+    [...document.querySelectorAll('#tabs [role=tab]')].find((tab) => tab.textContent.trim() === 'Battle')?.click();
+  } else {
+    busy();
+    trigger('click', {...button.dataset});
+  }
+});
+element.addEventListener('change', ({ target }) => {
+  if (!target.form) return;
+  busy();
+  trigger('click', { action: 'filter', value: new URLSearchParams(new FormData(target.form)).toString() });
+});
+element.addEventListener('submit', (event) => event.preventDefault());
+document.addEventListener('click', ({ target }) => {
+  element.querySelectorAll('details[open]').forEach((each) => { if (!each.contains(target)) each.open = false; });
+});
+const tell = () => {
+  document.getElementById('board-body')?.removeAttribute('aria-busy');
+  arena.tellTimes(element);
+};
+watch('value', tell);
+tell();
+"""
+"""Buttons and the form speak to the click listener; a popup closes when something else is clicked."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoardParts:
+    """The components of the tab. `asked` is the browser's word on what is to be seen, `marks` on what it shows."""
+
+    head: gr.HTML
+    filters: gr.HTML
+    body: gr.HTML
+    asked: gr.Textbox
+    marks: gr.Textbox
+    timer: gr.Timer
+
+    @property
+    def pieces(self) -> tuple[gr.HTML, ...]:
+        """What is drawn."""
+        return self.head, self.filters, self.body
+
+
+# ---- the tab
+
+
+class LeaderboardPanel:
+    """The leaderboard tab."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.arena = arena
+
+    def render(self) -> BoardEvents:
+        """Draw the tab and wire it; call inside a Blocks and a Tab."""
+        with gr.Column(elem_classes="sheet", elem_id="board", min_width=0):
+            parts = BoardParts(
+                head=_piece("board-head"),
+                filters=_piece("board-filters"),
+                body=_piece("board-body"),
+                asked=gr.Textbox("", visible=False, elem_id="board-asked"),
+                marks=gr.Textbox("", visible=False, elem_id="board-marks"),
+                timer=gr.Timer(POLL_S, active=False),
+            )
+        events = BoardEvents(parts, self.arena)
+        events.wire()
+        return events
+
+
+def _piece(elem_id: str) -> gr.HTML:
+    return gr.HTML("", elem_id=elem_id, apply_default_css=False, js_on_load=BOARD)
+
+
+class BoardEvents:
+    """What the tab does by itself, and what its buttons and its form do."""
+
+    def __init__(self, drawn: BoardParts, arena: Arena) -> None:
+        self.drawn = drawn
+        self.arena = arena
+        self.view = BoardView(arena)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What a refresh changes."""
+        return [*self.drawn.pieces, self.drawn.asked, self.drawn.marks]
+
+    def wire(self) -> None:
+        """Wire the tab."""
+        drawn = self.drawn
+        told = [drawn.asked, drawn.marks]
+        drawn.timer.tick(self.refresh, told, self.outputs, **QUICK)
+        for piece in drawn.pieces:
+            piece.click(self.act, told, self.outputs, trigger_mode="multiple", **QUICK)
+
+    def live_in(self, tab: gr.Tab, others: Sequence[gr.Tab]) -> None:
+        """Look for new votes while `tab` is the open one of all, and the browser shows the page."""
+        timer = self.drawn.timer
+        tab.select(None, None, timer, js=_LOOK, **QUICK)
+        tab.select(self.refresh, [self.drawn.asked, self.drawn.marks], self.outputs, **QUICK)
+        for other in others:
+            other.select(None, None, timer, js=_AWAY, **QUICK)
+
+    async def act(self, asked: str | None, marks: str | None, event: gr.EventData) -> Updates:
+        """Do what a button or the form asks for."""
+        value = str(event.value) if "value" in event._data else ""
+        wanted, keeps_form = changed(chosen(asked), str(event.action), value)
+        if not keeps_form:
+            marks = ""  # the form in the browser is to be drawn anew
+        return await self.refresh(wanted.told(), marks)
+
+    async def refresh(self, asked: str | None, marks: str | None) -> Updates:
+        """What has changed since the browser was told what it shows."""
+        known = installed(self.arena.fleet)
+        wanted = chosen(asked)
+        try:
+            last_vote = await asyncio.to_thread(self.view.last_vote)
+            state = _mark(f"{wanted.told()} {last_vote} {sorted(known) if known is not None else ''}")
+            if (marks or "").split()[:1] == [state]:
+                return {self.drawn.marks: gr.skip()}
+            sight = await asyncio.to_thread(self.view.sight, wanted, last_vote, known)
+            pieces = await asyncio.to_thread(self.view.pieces, sight)
+        except ArenaError as error:
+            return {self.drawn.body: unavailable(error), self.drawn.marks: ""}
+        return self._news(wanted, pieces, [state, *_signs(sight, pieces)], (marks or "").split())
+
+    def _news(self, wanted: Chosen, pieces: Sequence[str], now: list[str], before: list[str]) -> Updates:
+        old = before if len(before) == len(now) else [""] * len(now)
+        made = time.time()
+        updates: Updates = {
+            part: f'<div data-now="{made:.1f}">{piece}</div>'
+            for part, piece, sign, was in zip(self.drawn.pieces, pieces, now[1:], old[1:], strict=True)
+            if sign != was
+        }
+        return updates | {self.drawn.asked: wanted.told(), self.drawn.marks: " ".join(now)}
+
+
+def changed(wanted: Chosen, action: str, value: str) -> tuple[Chosen, bool]:
+    """What is wanted after an action, and whether the form in the browser says so already."""
+    if action == "part":
+        return replace(wanted, part=PARTS.get(value, "ranking")), True
+    if action == "filter":
+        return replace(chosen(value or "gone="), part=wanted.part), True
+    if action == "gone":
+        return replace(wanted, gone=True), False
+    if action == "clear":
+        return Chosen(part=wanted.part, settings=wanted.settings, gone=wanted.gone), False
+    return wanted, True
+
+
+def _signs(sight: Sight, pieces: Sequence[str]) -> list[str]:
+    """What stands for the pieces; for the form only what it offers: what is picked in it, the browser knows."""
+    offered = filters(Chosen(), sight.choices) if pieces[1] else ""
+    return [_mark(pieces[0]), _mark(offered), _mark(pieces[2])]
+
+
+def _mark(text: str) -> str:
+    return blake2s(text.encode(), digest_size=6).hexdigest()
