@@ -35,7 +35,10 @@ class Wanted(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True):
-    """What an answer cost, where it is known; `gap_s` is the mean time between two tokens, `*_bytes` the bodies."""
+    """What an answer cost, where it is known; `gap_s` is the mean time between two tokens, `*_bytes` the bodies.
+
+    `estimated`: nobody told its tokens, and what is said of them is the number of its pieces.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -45,6 +48,7 @@ class Usage(Struct, frozen=True):
     gap_s: float | None = None
     sent_bytes: int = 0
     received_bytes: int = 0
+    estimated: bool = False
 
 
 class Routing(Struct, frozen=True):

@@ -425,6 +425,7 @@ class Forward:
             gap_s,
             self._sent_bytes,
             self._tail.received_bytes,
+            told.estimated,
         )
 
     def _note(self, error: ArenaError, lease: Lease) -> None:
