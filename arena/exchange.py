@@ -24,8 +24,8 @@ class Caller(Struct, frozen=True):
     """Who asks, as the guard found out.
 
     `address` is where the caller sits (behind trusted proxies: the true one), `counted_as` under which key it is
-    counted, `key` the named key it came with ("" for the one token, a session, or an open arena), and `models` what
-    that key may use (None: all).
+    counted, `key` the named key it came with ("" for the one token, a session, or an open arena), `models` what that
+    key may use (None: all), and `visitor` the name that its browser was given ("" where it has none).
     """
 
     address: str
@@ -34,6 +34,14 @@ class Caller(Struct, frozen=True):
     https: bool = False
     key: str = ""
     models: tuple[str, ...] | None = None
+    visitor: str = ""
+
+    @property
+    def voter(self) -> str:
+        """Under which name the caller votes: its key's, its browser's, else the session or address it is counted as."""
+        if self.visitor and not self.key:
+            return f"visitor {self.visitor}"
+        return self.counted_as.hex() if isinstance(self.counted_as, bytes) else self.counted_as
 
 
 class Inbound(Struct, frozen=True):
@@ -60,8 +68,12 @@ class Sink(Protocol):
     Without a content-length among the headers the body is chunked, and only then there may be trailers.
     """
 
-    def start(self, status: int, headers: Headers) -> None:
-        """Begin the answer; once. It goes out with the first piece of its body."""
+    def start(self, status: int, headers: Headers, lines: bytes = b"") -> None:
+        """Begin the answer; once. It goes out with the first piece of its body.
+
+        `lines` are more headers, written out already, that nobody on the way has to look at: neither of them tells of
+        the body, nor has it a name that the guard gives or takes away.
+        """
 
     def write(self, data: bytes) -> None:
         """A piece of the body, sent with everything else of this turn of the loop."""
@@ -71,6 +83,12 @@ class Sink(Protocol):
 
     def abort(self) -> None:
         """Cut the connection: the client must see that the answer is not whole."""
+
+
+def headers_in(lines: bytes) -> Headers:
+    """The headers in `lines` as `Sink.start()` takes them."""
+    pairs = [line.partition(b": ") for line in lines.split(b"\r\n")[:-1]]
+    return [(name, value) for name, _, value in pairs]
 
 
 class Session(Protocol):

@@ -84,7 +84,7 @@ class Wire:
         self.body = b""
         self.ended = False
 
-    def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers, lines: bytes = b"") -> None:
         self.status, self.headers = status, dict(headers)
 
     def write(self, data: bytes) -> None:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from arena.api.stream import ClientWatch
-from arena.exchange import Begin, Caller, Headers, Inbound, Session, Sink
+from arena.exchange import Begin, Caller, Headers, Inbound, Session, Sink, headers_in
 
 UNGUARDED = Caller(address="", counted_as="", request_id="")
 
@@ -34,9 +34,9 @@ class AsgiSink:
         self._paused = False
         self._news = asyncio.Event()
 
-    def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers, lines: bytes = b"") -> None:
         """Begin the answer."""
-        self.head = (status, headers)
+        self.head = (status, headers + headers_in(lines))
         self._news.set()
 
     def write(self, data: bytes) -> None:

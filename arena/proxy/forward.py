@@ -17,14 +17,13 @@ from arena.proxy import headers as head
 from arena.proxy.counters import Tail
 from arena.proxy.dialect import EVENTS, JSON, NDJSON, error_body, last_words
 from arena.proxy.failures import UNKNOWN_HERE, is_serious, refusal, retry_after_s, retry_headers, unavailable
-from arena.proxy.routing import Asked, respelled, sticky_headers
+from arena.proxy.routing import SESSION_HEADER, Asked, respelled, session_header
 from arena.proxy.table import Route
 from arena.wire import RawCall, RawHeaders, Receiver
 
 log = logging.getLogger(__name__)
 
 NOT_RETRIED: Final = frozenset({"total_timeout"})
-TRAILERS: Final = (b"trailer", b"X-Olla-Total-Time, Server-Timing")
 
 
 class Owner(Protocol):
@@ -293,23 +292,19 @@ class Forward:
         assert lease is not None
         assert self._asked is not None
         asked, self._asked = self._asked, None
-        now_s = self._first_s = self._loop.time()
+        self._first_s = self._loop.time()
         if self._status < 400:
             lease.first_byte()
-        answer = head.passed_on(self._headers, lease.endpoint.pool.own_headers)
-        answer += head.told(self._inbound.caller.request_id, asked.model, now_s - self._since_s)
-        answer += head.routed(lease, asked.model, self._tried)
-        if asked.source:
-            answer += sticky_headers(self._inbound, asked)
-        answer.append((b"server-timing", self._timing(lease, now_s)))
-        if self._is_stream:
-            lease.streamed = True
-            answer = [pair for pair in answer if pair[0] != b"content-length"]  # there may be last words to add
-            answer.append(TRAILERS)
+        lease.streamed = streamed = self._is_stream
+        passed = head.passed_on(self._headers, lease.endpoint.pool.own_headers, streamed=streamed)
+        caller, elapsed_s = self._inbound.caller, self._first_s - self._since_s
+        lines = head.answer_lines(lease, caller.request_id, asked.model, asked.source, self._tried, elapsed_s)
+        if asked.source == SESSION_HEADER:
+            lines += head.lines([session_header(self._inbound)])
         if self._route.dialect == "anthropic" and not lease.translated:
-            answer.append((b"x-olla-mode", b"passthrough"))
+            lines += b"x-olla-mode: passthrough\r\n"
         self._headers = []
-        self._sink.start(self._status, answer)
+        self._sink.start(self._status, passed, lines)
 
     def _complete(self) -> None:
         """The endpoint has sent all; is it all that there should be?"""
@@ -406,12 +401,6 @@ class Forward:
             call.release()
 
     # words and figures
-
-    def _timing(self, lease: Lease, now_s: float) -> bytes:
-        total_ms = (now_s - self._since_s) * 1000
-        if not lease.queued_s:
-            return b"upstream;dur=%.1f" % total_ms
-        return b"queue;dur=%.1f, upstream;dur=%.1f" % (lease.queued_s * 1000, total_ms - lease.queued_s * 1000)
 
     def _usage(self, told: Usage) -> Usage:
         tokens = told.completion_tokens

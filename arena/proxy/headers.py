@@ -12,6 +12,7 @@ from arena.fleet.lease import Routing
 
 VIA: Final = b"1.1 ollama-arena"
 _VIA: Final = (b"via", VIA)
+TRAILERS: Final = (b"trailer", b"X-Olla-Total-Time, Server-Timing")
 NONE: Final = b"none"
 """Stands in the headers that every answer has, where there is no host or no model to name."""
 
@@ -31,6 +32,7 @@ _RESPONSE: Final = _HOP | {
     b"set-cookie", b"authorization", b"x-api-key", b"x-auth-token", b"www-authenticate", b"clear-site-data",
     b"strict-transport-security", b"alt-svc", b"date", b"via", b"server-timing", b"location", b"refresh",
 }  # fmt: skip
+_STREAMED: Final = _RESPONSE | {b"content-length"}
 _PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
 _ENDPOINT_TYPES: Final = {"engine": b"ollama", "ollama": b"ollama", "openai": b"openai"}
 
@@ -74,9 +76,12 @@ def request_fields(inbound: Inbound, own: frozenset[bytes], length: int | None) 
     return b"".join(lines)
 
 
-def passed_on(headers: Headers, own: frozenset[bytes]) -> Headers:
-    """What of an endpoint's headers reaches the client; `own` are those that we sent it, which it may echo."""
-    dropped = _RESPONSE
+def passed_on(headers: Headers, own: frozenset[bytes], *, streamed: bool = False) -> Headers:
+    """What of an endpoint's headers reaches the client; `own` are those that we sent it, which it may echo.
+
+    Of a stream no length is told: there may be last words to add.
+    """
+    dropped = _STREAMED if streamed else _RESPONSE
     passed = [pair for pair in headers if pair[0] not in dropped and not pair[0].startswith(b"x-olla-")]
     if own:
         passed = [pair for pair in passed if pair[0] not in own]
@@ -101,11 +106,20 @@ def told(request_id: str, model: str | None, elapsed_s: float) -> Headers:
 def routed(lease: Lease, model: str | None, tried: tuple[str, ...]) -> Headers:
     """Ours on the answers of an endpoint: which, how it was found, who was `tried` before."""
     endpoint = lease.endpoint
-    headers = list(_routed(endpoint.name, endpoint.kind, lease.routing, lease.sticky))
-    if lease.model and lease.model != model:
-        resolved = lease.model
-        if model is None or resolved.removesuffix(":latest") != model.removesuffix(":latest"):
-            headers.append((b"x-olla-resolved-model", header_value(resolved)))
+    headers = _routed(endpoint.name, endpoint.kind, lease.routing, lease.sticky) + _resolved(model, lease.model)
+    return headers + _now_and_then(lease, tried)
+
+
+def _resolved(model: str | None, resolved: str) -> Headers:
+    """What the model is called where it was found, if that is another name than it was asked for by."""
+    if not resolved or (model is not None and resolved.removesuffix(":latest") == model.removesuffix(":latest")):
+        return []
+    return [(b"x-olla-resolved-model", header_value(resolved))]
+
+
+def _now_and_then(lease: Lease, tried: tuple[str, ...]) -> Headers:
+    """What is told of a request that had to wait, or that others have failed."""
+    headers = []
     if lease.position:
         headers.append((b"x-olla-queue-position", b"%d" % lease.position))
         headers.append((b"x-olla-queue-time", b"%dms" % (lease.queued_s * 1000)))
@@ -114,16 +128,49 @@ def routed(lease: Lease, model: str | None, tried: tuple[str, ...]) -> Headers:
     return headers
 
 
+def answer_lines(
+    lease: Lease, request_id: str, model: str, source: str, tried: tuple[str, ...], elapsed_s: float
+) -> bytes:
+    """Ours on the answers of an endpoint, as lines; `elapsed_s` are the seconds until the answer began."""
+    endpoint, total_ms, queued_ms = lease.endpoint, elapsed_s * 1000, lease.queued_s * 1000
+    text = b"%bx-olla-request-id: %b\r\nx-olla-response-time: %dms\r\nserver-timing: %bupstream;dur=%.1f\r\n" % (
+        _steady(endpoint.name, endpoint.kind, lease.routing, lease.sticky, source, model, lease.model, lease.streamed),
+        request_id.encode("ascii", "replace"),
+        total_ms,
+        b"queue;dur=%.1f, " % queued_ms if queued_ms else b"",
+        total_ms - queued_ms,
+    )
+    return text + lines(_now_and_then(lease, tried)) if lease.position or tried else text
+
+
 @lru_cache(1024)
-def _routed(name: str, kind: str, routing: Routing, sticky: str) -> tuple[tuple[bytes, bytes], ...]:
-    return (
+def _steady(
+    name: str, kind: str, routing: Routing, sticky: str, source: str, model: str, resolved: str, streamed: bool
+) -> bytes:
+    """The lines that many answers share."""
+    headers = [(b"x-olla-model", header_value(model)), _VIA, *_routed(name, kind, routing, sticky)]
+    headers += _resolved(model, resolved)
+    if source:
+        headers.append((b"x-olla-sticky-key-source", header_value(source)))
+    if streamed:
+        headers.append(TRAILERS)
+    return lines(headers)
+
+
+def lines(headers: Headers) -> bytes:
+    """`headers` as they stand in a head."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
+
+
+def _routed(name: str, kind: str, routing: Routing, sticky: str) -> Headers:
+    return [
         (b"x-olla-endpoint", header_value(name)),
         (b"x-olla-backend-type", _ENDPOINT_TYPES.get(kind, b"openai")),
         (b"x-olla-routing-strategy", header_value(routing.strategy)),
         (b"x-olla-routing-decision", header_value(routing.decision)),
         (b"x-olla-routing-reason", header_value(routing.reason)),
         (b"x-olla-sticky-session", header_value(sticky)),
-    )
+    ]
 
 
 def unrouted(backend: str, strategy: str, reason: str) -> Headers:

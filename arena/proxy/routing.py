@@ -18,6 +18,7 @@ from arena.proxy.headers import header, header_value
 
 MAX_NAME: Final = 1024
 SESSION: Final = b"x-olla-session-id"
+SESSION_HEADER: Final = "session_header"
 
 _FORM_MODEL: Final = re.compile(rb'name="model"[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n')
 _FORM_FIELD: Final = re.compile(rb'(?i)\bname\*?\s*=\s*"?model\b')
@@ -80,7 +81,7 @@ def asked_in(inbound: Inbound, body: bytes, *, sticks: bool) -> Asked:
         return Asked(model, body)
     session = header(inbound.headers, SESSION)
     if session:
-        return Asked(model, body, f"s:{session[:MAX_NAME].decode('latin-1')}", "session_header")
+        return Asked(model, body, f"s:{session[:MAX_NAME].decode('latin-1')}", SESSION_HEADER)
     conversation = _conversation(inbound, found, model) if isinstance(found, Talk) else None
     return Asked(model, body, conversation, "prefix_hash" if conversation else "")
 
@@ -116,15 +117,10 @@ def respelled(body: bytes, model: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def sticky_headers(inbound: Inbound, asked: Asked) -> list[tuple[bytes, bytes]]:
-    """By what the conversation was recognised."""
-    if not asked.source:
-        return []
-    headers = [(b"x-olla-sticky-key-source", asked.source.encode("ascii"))]
-    if asked.source == "session_header":
-        session = header(inbound.headers, SESSION) or b""
-        headers.append((SESSION, header_value(session.decode("latin-1"))))
-    return headers
+def session_header(inbound: Inbound) -> tuple[bytes, bytes]:
+    """The session that a request has named, as its answer repeats it."""
+    session = header(inbound.headers, SESSION) or b""
+    return SESSION, header_value(session.decode("latin-1"))
 
 
 def _model_of(inbound: Inbound, body: bytes) -> str:

@@ -90,25 +90,21 @@ class Exchange:
 
     # what the application writes
 
-    def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers, lines: bytes = b"") -> None:
         """Begin the answer; it goes out with the first piece of its body."""
         if self.response_complete:
             return
         self.status = status
         if self.dress is not None:
             headers = self.dress(headers)
-        parts = [LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, *self._connection.common_headers]
-        self._chunked = status not in BODYLESS
-        for name, value in headers:
-            if name == b"content-length":
-                self._chunked = False
-            parts += (name, b": ", value, b"\r\n")
+        first = LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        head = b"".join([first, self._connection.common_lines, *[b"%b: %b\r\n" % pair for pair in headers]])
+        self._chunked = status not in BODYLESS and b"\r\ncontent-length: " not in head
         if self._chunked:
-            parts.append(b"transfer-encoding: chunked\r\n")
+            lines += b"transfer-encoding: chunked\r\n"
         if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts.append(b"\r\n")
-        self._head = b"".join(parts)
+            lines += b"connection: close\r\n"
+        self._head = b"%b%b\r\n" % (head, lines)
 
     def write(self, data: bytes) -> None:
         """A piece of the body."""

@@ -49,10 +49,7 @@ class Stage(Enum):
 
 
 class State(ServerState):
-    """What all connections share: the limits, how many descriptors are left, and what answers past ASGI, if anything.
-
-    `common_headers` are the lines of the headers that every answer has.
-    """
+    """What all connections share: limits, how many descriptors are left, and what answers past ASGI, if anything."""
 
     def __init__(self, limits: Limits, direct: Direct | None = None) -> None:
         super().__init__()
@@ -60,11 +57,22 @@ class State(ServerState):
         self.direct = direct
         self.known = KnownHeads()
         self.max_connections: float = float("inf")
+        self._written: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
 
     @property
     def crowded(self) -> bool:
         """Are so many connections open that there may be no descriptors for the work they ask for?"""
         return len(self.connections) > self.max_connections
+
+    @property
+    def common_lines(self) -> bytes:
+        """The lines of the headers that every answer has; uvicorn makes a new list of those once a second."""
+        headers, lines = self._written
+        if headers is not self.default_headers:
+            headers = self.default_headers
+            lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+            self._written = headers, lines
+        return lines
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -366,9 +374,9 @@ class LimitedProtocol(HttpToolsProtocol):
         return self._stage is Stage.BUSY and self.cycle is not None and self.cycle.response_complete
 
     @property
-    def common_headers(self) -> list[bytes]:
+    def common_lines(self) -> bytes:
         """The lines of the headers that every answer has."""
-        return [b"%b: %b\r\n" % pair for pair in self.server_state.default_headers]
+        return self._state.common_lines
 
     def direct_answer_complete(self, exchange: Exchange) -> None:
         """An answer past ASGI is out."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from arena.exchange import Caller, Headers, Inbound, Session
+from arena.exchange import Caller, Headers, Inbound, Session, headers_in
 from arena.fleet import EndpointSpec, Fleet, FleetSpec
 from arena.proxy import Proxy
 from arena.settings import load
@@ -35,10 +35,10 @@ class Taken:
         self.news = asyncio.Event()
         self.session: Session | None = None
 
-    def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers, lines: bytes = b"") -> None:
         """The answer begins."""
         assert not self.status, "two answers"
-        self.status, self.raw_headers = status, headers
+        self.status, self.raw_headers = status, headers + headers_in(lines)
         self.news.set()
 
     def write(self, data: bytes) -> None:
