@@ -12,7 +12,7 @@ from arena.api.proxy import include_proxy
 from arena.api.scopes import needs
 from arena.arena import Arena
 from arena.exchange import Begin, Refusals
-from arena.guard import Guard
+from arena.guard import Guard, Visitors
 from arena.proxy import turned_away
 from arena.settings import Settings
 from arena.ui import mount_page
@@ -44,6 +44,10 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
         arena.compare.drain()
         proxy.drain()
 
+    # whoever uses a server for others from one network is told apart by browser, lest they vote as one
+    shared = settings.public or bool(settings.trusted_proxies)
+    framed = settings.space_id is not None
+    visitors = Visitors(lambda: arena.store.signing_key, arena.begin_store, framed=framed) if shared else None
     return Guard(
         app,
         settings,
@@ -52,6 +56,7 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
         needs=needs(proxy.table),
         told=turned_away,
         refusals=refusals,
+        visitors=visitors,
         on_drain=drain,
         on_reload=arena.reload_soon,
     )

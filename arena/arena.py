@@ -21,7 +21,7 @@ from arena.keys import FILE as KEYS_FILE
 from arena.keys import Keys
 from arena.leaderboard import Leaderboard
 from arena.settings import OLLAMA_DEFAULT, Settings
-from arena.store import Store, url_of
+from arena.store import Caps, Store, url_of
 from arena.types import EndpointKind, ModelInstance
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Arena:
         self.catalog = Catalog(self.fleet, settings)
         self.keys = Keys(settings.data / KEYS_FILE)
         self.fleet.book.spent = self.keys.spent
-        self.store = Store(url_of(settings))
+        self.store = Store(url_of(settings), daily=Caps(settings.votes_per_voter, settings.votes_per_address))
         self.leaderboard = Leaderboard(self.store)
         # on a server for others nobody may choose, or foresee, the pair whose votes count
         self.battles = Battles(
@@ -113,6 +113,14 @@ class Arena:
                 self.store.open()
         except StoreUnavailable as error:
             log.error("no votes until this is mended: %s", error.message)
+
+    async def begin_store(self) -> None:
+        """Make the store where there is none yet; one that is there and would not open is left for the votes to try."""
+        try:
+            if not self.store.exists:
+                await asyncio.to_thread(self.store.open)
+        except StoreUnavailable as error:
+            log.warning("no store could be made: %s", error.message)
 
     async def reload_fleet(self) -> None:
         """Read the fleet file again and go on under it. Raises SettingsError, and then nothing has changed."""

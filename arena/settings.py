@@ -81,6 +81,18 @@ class Settings(BaseSettings):
         description="PostgreSQL database for votes and battles, postgresql://user:password@host/name. "
         "Default: arena.sqlite3 in ARENA_DATA.",
     )
+    votes_per_voter: int = Field(
+        1000,
+        ge=0,
+        validation_alias=_names("ARENA_VOTES_PER_VOTER"),
+        description="Votes that one voter may cast a day; 0 for any number.",
+    )
+    votes_per_address: int = Field(
+        3000,
+        ge=0,
+        validation_alias=_names("ARENA_VOTES_PER_ADDRESS"),
+        description="Votes that may come from one address (IPv6: one /64 network) a day; 0 for any number.",
+    )
     engine_models: Annotated[tuple[Path, ...], NoDecode] = Field(
         (),
         validation_alias=_names("ARENA_MODELS"),

@@ -33,6 +33,7 @@ from arena.guard.origin import Hosts, client_address, network_key, networks, sam
 from arena.guard.pages import OwnPages
 from arena.guard.rate import Answers, Rate, refused_key
 from arena.guard.request import SECURE, Request
+from arena.guard.visitors import Visitors
 from arena.keys import Keys
 from arena.keys import Scope as Right
 from arena.log import request_id
@@ -65,7 +66,7 @@ class Guard:
     `needs` which scope a named key of `keys` must have for them (None: any key will do).
     `told` is how the clients of a path want to be told that they are refused, where they want it otherwise than plain.
     `on_drain` is called once when the server stops: it has every running answer end. `on_reload` has the configuration
-    read again. What is turned away is counted in `refusals`. `clock` tells seconds.
+    read again. What is turned away is counted in `refusals`; `visitors` knows browsers. `clock` tells seconds.
     Raises SettingsError for a wrong ARENA_CORS_ORIGINS or ARENA_TRUSTED_PROXIES.
     """
 
@@ -79,6 +80,7 @@ class Guard:
         needs: Callable[[str, str], Right | None] = lambda method, path: "admin",
         told: Told = lambda path, request_id, error: None,
         refusals: Refusals | None = None,
+        visitors: Visitors | None = None,
         on_drain: Callable[[], None] = lambda: None,
         on_reload: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
@@ -102,6 +104,7 @@ class Guard:
         self._credentials = Credentials(token, clock, keys)
         self._refusals = refusals or Refusals()
         self._refusals.held = self._credentials.held
+        self._visitors = visitors
         self._rated = settings.public or bool(settings.trusted_proxies)
         self._rate = Rate(120, 30, clock)
         # opening the page alone takes a dozen of these
@@ -188,7 +191,8 @@ class Guard:
             await self._refuse(request, refused, send)
             return
         scope["arena.caller"] = request.as_caller()
-        dressed = self._dressing(request, body.send if body else send)
+        welcome = await self._visitors.welcome(request) if self._visitors else []
+        dressed = self._dressing(request, body.send if body else send, welcome)
         try:
             await self.app(scope, body.receive if body else receive, dressed)
         finally:
@@ -276,6 +280,8 @@ class Guard:
             raise Refused(ShuttingDown("The server is stopping"), [(b"connection", b"close"), (b"retry-after", b"5")])
         self._find_address(request, scope)
         self._authorize(request)
+        if self._visitors and b"cookie" in request.found:
+            request.visitor = self._visitors.name(request.found[b"cookie"])
         own_rate = request.key is not None and request.key.per_minute is not None
         if self._rated and not own_rate and request.path != HEALTH and not request.path.startswith(ASSETS):
             (self._page_rate if request.path.startswith(PAGE) else self._rate).take(request.caller)
@@ -342,12 +348,12 @@ class Guard:
     def _too_large(self, request: Request) -> Refused:
         return Refused(PayloadTooLarge(f"The request body is larger than {self._body_limit(request)} bytes"))
 
-    def _dressing(self, request: Request, send: Send) -> Send:
-        """`send` with our headers on the first message."""
+    def _dressing(self, request: Request, send: Send, more: Headers) -> Send:
+        """`send` with our headers, and `more`, on the first message."""
 
         def dressed(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
-                message["headers"] = self._headers.dress(request, message.get("headers", []))
+                message["headers"] = self._headers.dress(request, message.get("headers", [])) + more
             return send(message)
 
         return dressed

@@ -37,7 +37,8 @@ class Request(Struct, eq=False):
     """One request as the guard sees it, with the `path` that is judged; `found` are the headers that it reads.
 
     `address` is where the caller sits, `caller` under which word it is counted, `key` the named key it has brought,
-    `allowed_origin` the configured web origin it comes from; the guard fills them in as it finds out.
+    `visitor` the name its browser was given, `allowed_origin` the configured web origin it comes from; the guard fills
+    them in as it finds out.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Request(Struct, eq=False):
     caller: str | bytes = ""
     key: Key | None = None
     allowed_origin: bytes | None = None
+    visitor: str = ""
 
     @classmethod
     def read(cls, scope: Scope, path: str, request_id: str) -> Request:
@@ -65,7 +67,7 @@ class Request(Struct, eq=False):
         """Who asks, for those who answer."""
         key = self.key
         if key is None:
-            return Caller(self.address, self.caller, self.id, self.https)
+            return Caller(self.address, self.caller, self.id, self.https, visitor=self.visitor)
         return Caller(self.address, self.caller, self.id, self.https, key.name, key.models)
 
     def one(self, name: bytes) -> bytes | None:

@@ -2,8 +2,21 @@
 
 from arena.store.backup import backup, restore
 from arena.store.battles import Side, StoredBattle
+from arena.store.caps import Caps
 from arena.store.cells import Cell, CellFilter
 from arena.store.documents import Document, Snapshot
 from arena.store.store import Store, url_of
 
-__all__ = ["Cell", "CellFilter", "Document", "Side", "Snapshot", "Store", "StoredBattle", "backup", "restore", "url_of"]
+__all__ = [
+    "Caps",
+    "Cell",
+    "CellFilter",
+    "Document",
+    "Side",
+    "Snapshot",
+    "Store",
+    "StoredBattle",
+    "backup",
+    "restore",
+    "url_of",
+]

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Table, func, select
 
 from arena.errors import Conflict
 from arena.settings import Settings
+from arena.store import caps
 from arena.store import cells as counted
 from arena.store.battles import Side, StoredBattle
 from arena.store.cells import RATED, Cell, CellFilter
@@ -25,6 +26,7 @@ from arena.store.tables import battles, configurations, documents, facts, sides,
 from arena.types import Configuration, Vote
 
 FILE = "arena.sqlite3"
+UNCAPPED = caps.Caps()
 PAGE_ROWS = 5000
 """Votes read from the database at a time: no reader holds a view open for long."""
 
@@ -50,9 +52,10 @@ class Store:
     call may be made again.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, daily: caps.Caps = UNCAPPED) -> None:
         """Raises SettingsError for a URL that is neither SQLite's nor PostgreSQL's; touches nothing yet."""
         self.database = Database(url)
+        self._daily = daily
         self._opening = threading.Lock()
         self._salt = b""
 
@@ -96,7 +99,8 @@ class Store:
     ) -> tuple[Vote, ...]:
         """Keep one voter's votes on one battle, one for each pair of its sides, with the battle; returns what is kept.
 
-        All or none is kept, and the same ballot again once. Raises Conflict where this voter has voted otherwise.
+        All or none is kept, and the same ballot again once. Raises Conflict where this voter has voted otherwise, and
+        TooManyRequests beyond the caps of a day.
         """
         self.open()
         with self.database.writing() as connection:
@@ -105,6 +109,7 @@ class Store:
                 if {vote.pair: vote.verdict for vote in kept} != {vote.pair: vote.verdict for vote in ballot}:
                     raise Conflict("This battle has your vote already, and it was another one.", code="voted")
                 return kept
+            caps.check(connection, ballot[0], self._daily)
             repeats = _repeats(connection, ballot[0])
             new = tuple(msgspec.structs.replace(vote, repeats=repeats) for vote in ballot)
             fought = [side.configuration for side in battle.sides.values()] if battle else []
@@ -242,6 +247,12 @@ class Store:
             return [Snapshot(*row) for row in reversed(connection.execute(query).all())]
 
     # ---- pseudonyms
+
+    @property
+    def signing_key(self) -> bytes:
+        """What the names of voters are signed with, as long as the store lasts; b"" until it is open."""
+        salt = self._salt
+        return hmac.digest(salt, b"the names of voters", sha256) if salt else b""
 
     def pseudonym(self, identity: str) -> str:
         """A name under which `identity` can be counted but not found out, as long as the store lasts; "" stays ""."""

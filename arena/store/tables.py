@@ -109,6 +109,7 @@ votes = Table(
     CheckConstraint(VERDICTS, name="a_known_verdict"),
     Index("votes_of_a_voter", "voter", "at"),
     Index("votes_on_a_prompt", "voter", "prompt"),
+    Index("votes_from_an_address", "address", "at"),
     sqlite_autoincrement=True,
 )
 
