@@ -51,7 +51,7 @@ FLOORS: dict[str, set[str]] = {
     "guard": {"exchange", "keys", "log", *CORE},
     "server": {"exchange", "guard", "arena", "keys", "log", *CORE},
     "api": {"arena", "exchange", "fleet", "keys", "proxy", "ratings", "streaming", *FEATURES, *CORE},
-    "ui": {"arena", "fleet", "ratings", "streaming", *FEATURES, *CORE},
+    "ui": {"arena", "exchange", "fleet", "ratings", "streaming", *FEATURES, *CORE},
     "app": {"guard", "api", "ui", "arena", "exchange", "proxy", *CORE},
     "cli": {"app", "server", "engine", "guard", "arena", "fleet", "keys", "log", "store", "streaming", *CORE},
     "__main__": {"cli"},

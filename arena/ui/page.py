@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from arena.ui.about import AboutPanel
+from arena.ui.battle import TAB, BattlePanel
 from arena.ui.catalog import CatalogPanel
 from arena.ui.column_events import ColumnEvents
 from arena.ui.compare import CompareParts, Updates, draw_compare
@@ -15,6 +16,7 @@ from arena.ui.conversation import Conversations
 from arena.ui.drawer_events import DrawerEvents
 from arena.ui.elements import html
 from arena.ui.fleet import FleetPanel
+from arena.ui.leaderboard import LeaderboardPanel
 from arena.ui.lineup import LETTERS
 from arena.ui.memory import Memory
 from arena.ui.pace import calm_the_queue
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from arena.arena import Arena
 
-SCRIPTS, STYLES = ("ui.js",), ("style.css",)
+SCRIPTS, STYLES = ("ui.js", "battle.js"), ("style.css", "battle.css", "leaderboard.css")
 """Files of the package that every page carries, in this order."""
 
 MAX_EVENTS = 200
@@ -57,9 +59,13 @@ class Page:
             guarded = self.arena.settings.token is not None
             pill = html("", "pill", "beside-sign-out" if guarded else None)
             html(tools(signed_in=guarded), "tools")
-            with gr.Tabs(elem_id="tabs"):
+            with gr.Tabs(elem_id="tabs") as tabs:
                 with gr.Tab("Compare", id="compare") as compare_tab:
                     compare = draw_compare(self.conversations.most_columns)
+                with gr.Tab("Battle", id=TAB, elem_id="battle") as battle_tab:
+                    battle = BattlePanel(self.arena, self.conversations, self.sessions).render(compare.system, tabs)
+                with gr.Tab("Leaderboard", id="leaderboard") as leaderboard_tab:
+                    leaderboard = LeaderboardPanel(self.arena).render()
                 with gr.Tab("Models", id="models") as models_tab:
                     lists = catalog.render()
                 with gr.Tab("Fleet", id="fleet") as fleet_tab:
@@ -72,7 +78,9 @@ class Page:
             for event in (compare_tab.select, answered.then):  # models come, go and move into memory
                 event(life.look_after, None, life.looked_after, **QUICK)
             models_tab.select(lists.refresh, None, lists.outputs, **QUICK)
-            fleet.live_in(fleet_tab, (compare_tab, models_tab, about_tab))
+            battle.live_in(demo, battle_tab)
+            fleet.live_in(fleet_tab, (compare_tab, battle_tab, leaderboard_tab, models_tab, about_tab))
+            leaderboard.live_in(leaderboard_tab, (compare_tab, battle_tab, models_tab, fleet_tab, about_tab))
             about_tab.select(life.describe(about), None, sheet, **QUICK)
         demo.max_threads = MAX_EVENTS
         demo.queue(default_concurrency_limit=None, max_size=MAX_EVENTS, api_open=False)
