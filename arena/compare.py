@@ -110,7 +110,7 @@ class Compare:
         asking: _Asking | ArenaError | None = None
         try:
             if lease := self._fleet.try_lease(wanted):
-                asking = _ask(request, lease, outlet)
+                asking = _ask(request, lease, outlet, self.manifest)
         except ArenaError as error:
             asking = error
         return self._noted_answer(request, wanted, asking, outlet)
@@ -125,7 +125,7 @@ class Compare:
                 if isinstance(asking, ArenaError):
                     raise asking
                 if asking is None:
-                    asking = _ask(request, await self._fleet.lease(wanted, tried), outlet)
+                    asking = _ask(request, await self._fleet.lease(wanted, tried), outlet, self.manifest)
                 await self._end_of(asking, outlet)
                 return
             except ArenaError as error:
@@ -137,15 +137,15 @@ class Compare:
                     raise
                 tried |= {lease.endpoint.name}
                 outlet.free()
-                asking = _ask(request, following, outlet)
+                asking = _ask(request, following, outlet, self.manifest)
 
     async def _end_of(self, asking: _Asking, outlet: Outlet) -> None:
         """Wait for the end of an answer and tell its lease about it."""
-        request, lease, answer = asking
+        _, lease, answer = asking
         endpoint = lease.endpoint
         if isinstance(answer, ArenaError):
             raise answer
-        outlet.put([Started(request.instance.id, self.manifest(request, endpoint))])
+        outlet.open()
         endpoint.freshen()
         try:
             await answer.result()
@@ -192,16 +192,21 @@ class Compare:
         )
 
 
-def _ask(request: ChatRequest, lease: Lease, outlet: Outlet) -> _Asking:
+def _ask(
+    request: ChatRequest, lease: Lease, outlet: Outlet, manifest: Callable[[ChatRequest, Endpoint], Manifest]
+) -> _Asking:
     """Send `request`; whenever the lane ends, the call is cut and the lease is given back."""
     instance = request.instance
     if lease.model != instance.model and (lease.endpoint.kind == "openai" or lease.key != canonical(instance.model)):
         instance = msgspec.structs.replace(instance, model=lease.model)
         request = msgspec.structs.replace(request, instance=instance)
     outlet.release = lease.close
+    # an answer may be there before the lane's first step
+    outlet.opening = lambda: Started(request.instance.id, manifest(request, lease.endpoint))
     try:
         answer = lease.endpoint.client.ask(request, outlet, contended=lambda: lease.contended)
     except ArenaError as error:
+        outlet.opening = None
         return _Asking(request, lease, error)
 
     def release() -> None:

@@ -124,14 +124,16 @@ class Mailbox(Struct, eq=False):
 class Outlet(Struct, eq=False):
     """A lane's own door into the mailbox. After the lane's terminal event, its `end`, everything else is dropped.
 
-    `release` is called once the lane has ended, even one that was stopped before its first step: whatever the lane
-    has taken hold of before that is given back there.
+    `opening` makes an event that comes before all others, however soon those are there. `release` is called once the
+    lane has ended, even one that was stopped before its first step: whatever the lane has taken hold of before that is
+    given back there.
     """
 
     instance_id: str
     _mailbox: Mailbox
     tap: Tap | None = None
     release: Callable[[], object] | None = None
+    opening: Callable[[], StreamEvent] | None = None
     metrics_so_far: Callable[[], Metrics] = Metrics
     end: Finished | Failed | None = None
 
@@ -139,10 +141,18 @@ class Outlet(Struct, eq=False):
         """Push a batch; only its last event may be terminal (Finished or Failed)."""
         if self.end is not None or not events:
             return
+        if self.opening is not None:
+            self.open()
         last = events[-1]
         if isinstance(last, TERMINAL):
             self.end = last
         self._mailbox.put(events, size_bytes, self.tap)
+
+    def open(self) -> None:
+        """Push the opening, unless it is there already."""
+        opening, self.opening = self.opening, None
+        if opening is not None:
+            self._mailbox.put([opening()], 0, self.tap)
 
     def free(self) -> None:
         """Give back what the lane holds; once."""

@@ -17,7 +17,8 @@ from arena.compare import Compare, prompt_hash
 from arena.errors import BadRequest, ShuttingDown
 from arena.fleet import Endpoint, EndpointSpec, Fleet, FleetSpec
 from arena.ollama import OllamaClient
-from arena.types import ChatMessage, ChatRequest, ModelInstance, Options
+from arena.streaming import Outlet
+from arena.types import ChatMessage, ChatRequest, Delta, Finished, Metrics, ModelInstance, Options
 from tests.fake_ollama import FakeOllama, text_of
 
 pytestmark = pytest.mark.anyio
@@ -49,6 +50,31 @@ async def test_two_models_answer_side_by_side(compare: Compare) -> None:
     assert metrics is not None
     assert metrics.tokens == 7
     assert compare.running == 0
+
+
+class AtOnce:
+    """An answer that was whole as soon as it was asked for."""
+
+    def __init__(self, request: ChatRequest, outlet: Outlet) -> None:
+        outlet.put([Delta(request.instance.id, "Hi.")])
+        outlet.put([Finished(request.instance.id, Metrics())])
+
+    async def result(self) -> None:
+        """It is over."""
+
+    def close(self) -> None:
+        """Nothing is left of it."""
+
+
+async def test_an_answer_that_comes_at_once_has_its_manifest(
+    compare: Compare, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.statuses()
+    monkeypatch.setattr(OllamaClient, "ask", lambda self, request, outlet, contended: AtOnce(request, outlet))
+    reply = (await compare.start([ask("tiny")]).transcript()).replies["tiny"]
+    assert (reply.text, reply.error) == ("Hi.", None)
+    assert reply.manifest is not None
+    assert reply.manifest.model == "tiny"
 
 
 async def test_the_manifest_holds_what_is_needed_to_run_it_again(compare: Compare, fleet: Fleet) -> None:
