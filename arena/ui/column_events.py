@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from html import escape
 from typing import Any
 
 import gradio as gr
 
+from arena.errors import ArenaError
 from arena.ui import parts
+from arena.ui.battle_voter import caller_of, voter_of
 from arena.ui.columns import ColumnParts
 from arena.ui.compare import CompareParts, Updates, Values, layout, mode_line, remind, shown
 from arena.ui.conversation import Conversations
@@ -16,7 +19,7 @@ from arena.ui.drafts import for_script
 from arena.ui.drawer import drawer_title
 from arena.ui.lineup import picked
 from arena.ui.sessions import Session, Sessions
-from arena.ui.wiring import QUICK, STREAM
+from arena.ui.wiring import QUICK, STREAM, TALK
 
 
 class ColumnEvents:
@@ -39,6 +42,8 @@ class ColumnEvents:
             column.notice.click(self.act, inputs, [*column.answer], **STREAM),
         ):
             again.then(self.answer, None, column.frames, **STREAM).then(self.settle, None, drawn.answers, **QUICK)
+        statuses = [each.status for each in drawn.columns.values()]
+        column.status.click(self.prefer, None, statuses, **TALK)
         column.stop.click(self.stop, None, None, **QUICK)
         column.solo.click(self.solo, None, [drawn.mode], **QUICK)
         closed = column.close.click(self.close, None, [*drawn.boxes, drawn.mode], **QUICK)
@@ -75,6 +80,17 @@ class ColumnEvents:
                     yield {self.column.notice: notice}
         elif event.action == "retry":
             yield self.retry(values, request)
+
+    async def prefer(self, request: gr.Request) -> Updates:
+        """Vote for this column's answer as the best one."""
+        session, letter = self._session(request), self.column.letter
+        try:
+            others = await self.conversations.prefer(session, letter, voter_of(caller_of(request)))
+        except ArenaError as error:
+            gr.Warning(escape(error.message))
+        else:
+            gr.Info(f"Thanks! {letter} is kept as the best of {others + 1}.")
+        return shown(self.drawn, self.conversations.figures_again(session)) or {self.column.status: gr.skip()}
 
     def stop(self, request: gr.Request) -> None:
         """Stop this column's answer."""

@@ -62,7 +62,7 @@ def draw_column(letter: str, *, visible: bool) -> ColumnParts:
         notice = html("", f"notice-{low}", "noticebox", relays=True)
         frames = carrier(f"frames-{low}")  # of an answer asked again; the others may be in the middle of theirs
         with gr.Row(elem_classes="colfoot", equal_height=True):
-            status = html(parts.status(None, 0.0), f"status-{low}", "statbox")
+            status = html(parts.status(None, 0.0), f"status-{low}", "statbox", relays=True)
             stop = icon(f"Stop {letter}", f"stop-{low}", "stop")
             retry = icon(f"Ask {letter} again", f"retry-{low}", "retry")
             solo = icon(f"Continue with {letter} only", f"solo-{low}", "solo")

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from arena.errors import ArenaError
+from arena.errors import ArenaError, Conflict
 from arena.names import canonical
 from arena.types import ChatRequest, EndpointStatus, LoadedModel, ModelInfo, Order, PullJob
 from arena.ui import messages, parts
 from arena.ui.attachments import read
+from arena.ui.direct import comparable, control, judged, last
 from arena.ui.drafts import Draft, Frame, renderer
 from arena.ui.frames import frames
 from arena.ui.lineup import LETTERS, PRESETS, ColumnChoice, Lineup, summary
@@ -26,6 +27,7 @@ from arena.ui.sessions import Asking, Opened, Session, Turn, again, begin, fail
 
 if TYPE_CHECKING:
     from arena.arena import Arena
+    from arena.battle import Voter
     from arena.compare import Run
 
 LISTING_WAIT_S = 2.0
@@ -207,12 +209,26 @@ class Conversations:
             job = PullJob("", turn.instance.model, "", "failed", error=error.message)
         yield parts.pulling(job)
 
+    async def prefer(self, session: Session, letter: str, voter: Voter) -> int:
+        """Keep that `voter` finds the answer of column `letter` the best; with how many others was it compared?
+
+        Raises Conflict where there is nothing to compare, and StoreUnavailable.
+        """
+        letters = comparable(session)
+        if letter not in letters:
+            raise Conflict("There is nothing to compare this answer with any more.", code="not_comparable")
+        place, turns, (prompts, columns) = letters.index(letter), last(session, letters), judged(session, letters)
+        others = await self._arena.battles.prefer(voter, prompts, columns, place)
+        for turn in turns:  # one that is asked for again is another answer, and may be voted on
+            turn.ballot = "best" if turn is turns[place] else "other"
+        return others
+
     def view(self, session: Session, letter: str) -> View:
         """What column `letter` shows now."""
         column, now_s = session.columns[letter], self._clock()
         return View(
             messages.chat(column.turns),
-            parts.status(column.last, now_s, self._scale_s(session)),
+            parts.status(column.last, now_s, self._scale_s(session), control(session, letter)),
             parts.notice(column.last, may_pull=self._arena.settings.management_allowed),
         )
 
@@ -220,7 +236,10 @@ class Conversations:
         """The status lines of all answers that have ended, with the scale that their time bars share."""
         scale_s, now_s = self._scale_s(session), self._clock()
         last = {letter: session.columns[letter].last for letter in session.visible if not session.columns[letter].busy}
-        return {letter: View(status=parts.status(turn, now_s, scale_s)) for letter, turn in last.items()}
+        return {
+            letter: View(status=parts.status(turn, now_s, scale_s, control(session, letter)))
+            for letter, turn in last.items()
+        }
 
     @staticmethod
     def _scale_s(session: Session) -> float:

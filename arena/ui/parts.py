@@ -62,8 +62,11 @@ def state_of(turn: Turn | None, now_s: float) -> State:
     return "loading" if turn.in_memory is False and waited_s > LOADING_FROM_S else "reading"
 
 
-def status(turn: Turn | None, now_s: float, scale_s: float = 0.0) -> str:
-    """The status line of a column, with the time bar once the answer has ended; a full bar is `scale_s` seconds."""
+def status(turn: Turn | None, now_s: float, scale_s: float = 0.0, control: str = "") -> str:
+    """The status line of a column, with the time bar once the answer has ended; a full bar is `scale_s` seconds.
+
+    `control` is what can be done then.
+    """
     state = state_of(turn, now_s)
     live = state in ("queued", "loading", "reading", "thinking", "writing")
     if turn is None:
@@ -71,7 +74,7 @@ def status(turn: Turn | None, now_s: float, scale_s: float = 0.0) -> str:
     elif live:
         body = _live(turn, state, now_s)
     else:
-        body = _ended(turn, state, scale_s)
+        body = control + _ended(turn, state, scale_s)
     return f'<div class="stat" data-state="{state}" data-live="{str(live).lower()}">{body}</div>'
 
 

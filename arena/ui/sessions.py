@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -36,7 +36,7 @@ MOST_SESSIONS = 1000
 
 @dataclass(slots=True)
 class Turn:
-    """One prompt and one column's answer to it. Times are seconds on the page's clock."""
+    """One prompt and one column's answer to it, with what was voted. Times are seconds on the page's clock."""
 
     prompt: ChatMessage
     shown: str
@@ -47,6 +47,7 @@ class Turn:
     in_memory: bool | None = None
     waits_for: str = ""
     heard_s: float | None = None
+    ballot: Literal["", "best", "other"] = ""
 
     @property
     def figures(self) -> Metrics | None:
