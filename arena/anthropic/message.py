@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from arena.errors import ArenaError, UpstreamError
+from arena.errors import UpstreamError
 
 Json = dict[str, Any]
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
@@ -133,10 +133,9 @@ def tokens(prompt: int, cached: int, output: int) -> Json:
     }
 
 
-def error_object(error: ArenaError) -> Json:
-    """Anthropic's error object."""
-    kind = _KINDS.get(error.status, "api_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
+def error_object(status: int, message: str) -> Json:
+    """Anthropic's error object for an HTTP status."""
+    return {"type": "error", "error": {"type": _KINDS.get(status, "api_error"), "message": message}}
 
 
 def _folded(block: Json, text: str) -> Json:

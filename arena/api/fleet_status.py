@@ -150,22 +150,23 @@ class Snapshot:
         }
 
     def translators(self) -> Json:
-        """`/internal/stats/translators`: the requests of Anthropic's clients, all of them passed through."""
+        """`/internal/stats/translators`: the requests of Anthropic's clients, and which were translated."""
         routes = self._fleet.book.by_route().items()
         served = [counts for path, counts in routes if path.endswith("/v1/messages")]
         requests, streams = sum(counts.requests for counts in served), sum(counts.streams for counts in served)
         good, bad = sum(counts.successes for counts in served), sum(counts.failures for counts in served)
         rate = figures.share(good / (good + bad) if good + bad else None)
-        passed = figures.share(1.0 if requests else None)
+        translated = sum(counts.translations for counts in served)
+        passed = figures.share((requests - translated) / requests if requests else None)
         translator: Json = {
             "translator_name": "anthropic",
             "total_requests": requests,
             "successful_requests": good,
             "failed_requests": bad,
             "success_rate": rate,
-            "passthrough_requests": requests,
+            "passthrough_requests": requests - translated,
             "passthrough_rate": passed,
-            "translation_requests": 0,
+            "translation_requests": translated,
             "streaming_requests": streams,
             "non_streaming_requests": requests - streams,
             "average_latency": figures.latency(sum(counts.success_s for counts in served) / good if good else None),
@@ -176,8 +177,8 @@ class Snapshot:
             "total_requests": requests,
             "overall_success_rate": rate,
             "overall_passthrough_rate": passed,
-            "total_passthrough": requests,
-            "total_translations": 0,
+            "total_passthrough": requests - translated,
+            "total_translations": translated,
             "total_streaming": streams,
             "total_non_streaming": requests - streams,
         }
@@ -376,7 +377,12 @@ class Snapshot:
 
 
 def _tokens(counts: Counts) -> Json:
-    return {"prompt": counts.prompt_tokens, "completion": counts.completion_tokens}
+    """Of those of the answers, `estimated` are not by a server's count but by that of their pieces."""
+    return {
+        "prompt": counts.prompt_tokens,
+        "completion": counts.completion_tokens,
+        "estimated": counts.estimated_tokens,
+    }
 
 
 def _quantiles(histogram: Histogram) -> Json:

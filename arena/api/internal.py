@@ -65,7 +65,7 @@ async def sticky(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
 
 
 async def translators(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
-    """What Anthropic's clients asked. Nothing is translated: hosts are asked in the dialect in which we were asked."""
+    """What Anthropic's clients asked, and how much of it had to be said in OpenAI's words."""
     return json_reply({"timestamp": figures.moment(time.time()), **Snapshot(proxy.fleet).translators()})
 
 

@@ -22,7 +22,7 @@ class AnthropicDialect(Dialect):
 
     def body(self, error: ArenaError) -> bytes:
         """An error object."""
-        return msgspec.json.encode(error_object(error))
+        return msgspec.json.encode(error_object(error.status, error.message))
 
     def line(self, error: ArenaError) -> bytes:
         """An event with the error object."""

@@ -75,12 +75,14 @@ class Counts:
 
     `attempts` are leases; one that came after another had failed for the same request is a retry, so that
     `requests` = attempts - retries. `left`: the client hung up first. `failed_requests` are those whose failure
-    the client saw. Times are in seconds.
+    the client saw. Of the `completion_tokens`, `estimated_tokens` are those of answers of which nobody told a count.
+    Times are in seconds.
     """
 
     __slots__ = (
         "attempts",
         "completion_tokens",
+        "estimated_tokens",
         "eval_s",
         "failures",
         "first",
@@ -101,7 +103,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.attempts = self.retries = self.successes = self.failures = self.left = self.refused = 0
-        self.prompt_tokens = self.completion_tokens = self.sent_bytes = self.received_bytes = 0
+        self.prompt_tokens = self.completion_tokens = self.estimated_tokens = self.sent_bytes = self.received_bytes = 0
         self.load_s = self.prompt_s = self.eval_s = self.last_at = 0.0
         self.total = Histogram(SECONDS)
         self.queue = Histogram(SECONDS)
@@ -143,11 +145,15 @@ class Served(Struct):
     successes: int = 0
     failures: int = 0
     streams: int = 0
+    translations: int = 0
     success_s: float = 0.0
 
 
 class Entry(Struct, frozen=True):
-    """One request as it was: `at` in seconds since 1970, `tried` the endpoints that had failed before."""
+    """One request as it was: `at` in seconds since 1970, `tried` the endpoints that had failed before.
+
+    `estimated`: its tokens are a count of the pieces it came in.
+    """
 
     at: float
     key: str
@@ -163,6 +169,7 @@ class Entry(Struct, frozen=True):
     completion_tokens: int
     tried: tuple[str, ...]
     error: str | None
+    estimated: bool = False
 
 
 class Book:
@@ -213,6 +220,8 @@ class Book:
         if usage is not None:
             counts.prompt_tokens += usage.prompt_tokens
             counts.completion_tokens += usage.completion_tokens
+            if usage.estimated:
+                counts.estimated_tokens += usage.completion_tokens
             counts.sent_bytes += usage.sent_bytes
             counts.received_bytes += usage.received_bytes
             if usage.gap_s is not None:
@@ -238,6 +247,7 @@ class Book:
                 0 if usage is None else usage.completion_tokens,
                 tuple(lease.tried),
                 None if lease.error is None else lease.error.code,
+                usage is not None and usage.estimated,
             )
         )
 
@@ -307,6 +317,7 @@ class Book:
             served.failures -= 1  # the failure before was not the end of it
         else:
             served.requests += 1
+            served.translations += lease.translated
         if lease.streamed:
             served.streams += 1
         if lease.outcome == "succeeded":

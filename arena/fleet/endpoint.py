@@ -17,7 +17,7 @@ from arena.fleet.lease import Lease
 from arena.fleet.spec import EndpointSpec
 from arena.names import canonical
 from arena.ollama import OllamaClient
-from arena.openai import OpenAIClient
+from arena.openai import COMMON, OpenAIClient
 from arena.types import EndpointKind, EndpointStatus, LoadedModel, ModelInfo
 from arena.wire import Pool
 
@@ -67,6 +67,8 @@ class Endpoint:
         self.rests_until_s = 0.0
         self.on_ready: Callable[[], object] = lambda: None
         """Called when work may come again, after there was none to be had."""
+        self.takes: dict[str, bool] = {}
+        """Which routes and keys of a body it was found to know (or not), until it is started anew."""
         self.holds: dict[str, ModelInfo] = {}
         self.warm: set[str] = set()
         self.heard = False
@@ -129,6 +131,11 @@ class Endpoint:
     def ready(self, now_s: float) -> bool:
         """May it get work: up, not draining, not resting, its breaker not open?"""
         return self.health.up and not self.draining and now_s >= self.rests_until_s and self.breaker.admits(now_s)
+
+    def keys(self, model: str) -> frozenset[str]:
+        """The optional keys of OpenAI's chat that it may be sent for a model in its own spelling."""
+        keys = self.client.keys(model) if isinstance(self.client, OpenAIClient) else COMMON
+        return keys - {key for key, taken in self.takes.items() if not taken}
 
     def resident(self, key: str) -> bool:
         """Is the model with this canonical name in its memory?"""
@@ -338,6 +345,7 @@ class Endpoint:
         """It was down and answers: it was restarted, so nothing of what it held against itself counts any more."""
         self.breaker.reset()
         self.rests_until_s = 0.0
+        self.takes = {}
         self._listed_s = None
         self.on_ready()
 

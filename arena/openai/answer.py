@@ -12,15 +12,13 @@ from arena.errors import BudgetExceeded, UpstreamBroken, UpstreamTimeout
 from arena.ollama.answer import Budget, Stopwatch
 from arena.ollama.failures import ERROR_BYTES
 from arena.ollama.lines import clean
+from arena.openai.body import REFUSING
 from arena.openai.events import DONE, Events, payloads, plain_lines
 from arena.openai.failures import failed, read_object, refusal
 from arena.openai.usage import Told, counted
 from arena.streaming import Outlet
 from arena.types import Batch, Delta, Finished
 from arena.wire import Call
-
-REFUSING = (400, 422)
-"""The statuses with which a strict server answers a key it does not know."""
 
 
 class _Delta(Struct, gc=False):

@@ -18,6 +18,8 @@ _SAME = ("temperature", "top_p", "seed", "stop")
 _OTHER_NAMES = {"top_k": ("top_k",), "repeat_penalty": ("repeat_penalty", "repetition_penalty")}
 COMMON = frozenset({"stream_options", "reasoning_effort"})
 """Keys that most servers know; a strict one may refuse them, and answers without."""
+REFUSING = (400, 422)
+"""The statuses with which a strict server answers a key it does not know."""
 # Further keys, by the word for their makers in a list of models. Others ignore them unsaid, and get none of them.
 _FURTHER = {
     "llamacpp": frozenset({"top_k", "repeat_penalty", "chat_template_kwargs"}),

@@ -134,7 +134,7 @@ class OpenAIClient:
 
     def told(self, instance: ModelInstance) -> ModelInstance:
         """`instance` as the server is told of it: without the settings that such a server does not take."""
-        return told(instance, self._keys(instance.model))
+        return told(instance, self.keys(instance.model))
 
     def ask(self, request: ChatRequest, outlet: Outlet, *, contended: Callable[[], bool] | None = None) -> ChatAnswer:
         """Send a chat request now; its deltas and its Finished go into `outlet` as they come.
@@ -147,11 +147,11 @@ class OpenAIClient:
         answer = ChatAnswer(self.name, outlet, watch, self._budget, contended)
 
         def send() -> None:
-            body = encoded(chat_body(request, self._keys(model)))
+            body = encoded(chat_body(request, self.keys(model)))
             outlet.tap = answer.call = self._pool.call("POST", "/v1/chat/completions", body, on_data=answer.on_data)
 
         def send_again(refusal: bytes) -> bool:
-            keys = self._keys(model)
+            keys = self.keys(model)
             refused = refused_keys(chat_body(request, keys), keys, refusal)
             self._refused |= refused
             if refused:
@@ -191,7 +191,7 @@ class OpenAIClient:
         """End all calls and close all connections."""
         await self._pool.aclose()
 
-    def _keys(self, model: str) -> frozenset[str]:
+    def keys(self, model: str) -> frozenset[str]:
         """The optional keys that may be sent with a request for `model`."""
         listed = self._models.get(model)
         return keys_of(listed.owned_by if listed else None) - self._refused

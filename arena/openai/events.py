@@ -40,6 +40,12 @@ class Events:
         """The half event at the end."""
         return bytes(self._tail).strip()
 
+    def taken(self) -> bytes:
+        """The same as it came, which is kept no longer."""
+        rest = bytes(self._tail)
+        self._tail.clear()
+        return rest
+
     def _check(self) -> None:
         if len(self._tail) > MAX_EVENT_BYTES:
             self._tail.clear()

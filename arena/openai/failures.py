@@ -57,6 +57,11 @@ def refusal(status: int, headers: Headers, body: bytes, endpoint: str) -> ArenaE
     return UpstreamError(message, endpoint=endpoint, upstream_status=status)
 
 
+def told(body: bytes) -> str | None:
+    """The words of an error in the body of a refusal, if there are any."""
+    return _text(_json(body))
+
+
 def _text(value: Any) -> str | None:
     """The words of an error, as OpenAI, vLLM and FastAPI wrap them."""
     if isinstance(value, dict) and isinstance(detail := value.get("detail"), str):

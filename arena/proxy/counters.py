@@ -20,6 +20,7 @@ HELD_BYTES: Final = 4096
 """The last KEPT_BYTES at least and HELD_BYTES at most are kept; of one that came at once, all."""
 HEAD_BYTES: Final = 1024
 """So much of the beginning is kept: Anthropic tells the prompt's tokens there."""
+CLOSING_EVENTS: Final = 2
 NANOSECONDS: Final = 1e9
 
 _COUNT: Final = re.compile(
@@ -53,13 +54,18 @@ class End(Struct, frozen=True):
 
 
 class Tail:
-    """Keeps the end of a body that passes."""
+    """Keeps the end of a body that passes.
 
-    __slots__ = ("end", "head", "received_bytes")
+    `aside` is what the client is not told, `events` how many events were counted on the way, and `estimated` is set
+    where a figure in the body itself is only that count.
+    """
+
+    __slots__ = ("aside", "end", "estimated", "events", "head", "received_bytes")
 
     def __init__(self) -> None:
-        self.end = self.head = b""
-        self.received_bytes = 0
+        self.aside = self.end = self.head = b""
+        self.received_bytes = self.events = 0
+        self.estimated = False
 
     def feed(self, data: bytes) -> None:
         """A piece of the body has passed."""
@@ -82,7 +88,7 @@ class Tail:
             last = _last(self.end)
             if last is not None:
                 return End(_usage_of(last))
-        return End(_usage_in(self.head + b"\n" + self.end))
+        return End(self._counted())
 
     def _lines(self) -> End:
         """NDJSON: the last line that says done; a few servers have something to say even after that."""
@@ -114,7 +120,17 @@ class Tail:
             whole = whole or self.received_bytes > HELD_BYTES  # the last event repeats the whole answer
         else:
             whole = b"[DONE]" in end
-        return End(_usage_in(self.head + b"\n" + end), whole or error, error)
+        return End(self._counted(), whole or error, error)
+
+    def _counted(self) -> Usage:
+        """The counters of events; where there are none, every event but the last two had a token in it, or about that.
+
+        Those two tell why it has ended, and that it has.
+        """
+        usage = _usage_in(b"\n".join((self.head, self.end, self.aside)))
+        if not usage.completion_tokens and self.events > CLOSING_EVENTS:
+            return msgspec.structs.replace(usage, completion_tokens=self.events - CLOSING_EVENTS, estimated=True)
+        return msgspec.structs.replace(usage, estimated=True) if self.estimated else usage
 
 
 def _last(line: bytes) -> Last | None:

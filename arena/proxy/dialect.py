@@ -68,6 +68,6 @@ def _error(dialect: Dialect, error: ArenaError) -> dict[str, Any]:
         value: dict[str, Any] = {"error": error.message, "code": error.code}
         return value if error.details is None else {**value, "details": error.details}
     if dialect == "anthropic":
-        return error_object(error)
+        return error_object(error.status, error.message)
     kind = _OPENAI_TYPES.get(error.status, "api_error")
     return {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from arena.errors import BadRequest, MethodNotAllowed, NoEndpoint, NotFound
-from arena.proxy import blobs, manage, merge, tokens
+from arena.proxy import blobs, manage, merge, messages, tokens, usage
 from arena.proxy.adapt import Adapt
 from arena.proxy.dialect import Dialect, dialect_of
 from arena.proxy.hosts import NATIVE
@@ -28,6 +28,11 @@ ABSENT: Final = (
 )  # fmt: skip
 """Kinds of servers that Olla knows by name. Here they are endpoints of type openai, under the common prefixes."""
 
+_ADAPTED: Final[Mapping[str, Adapt]] = {
+    "/v1/messages": messages.adapted,
+    "/v1/chat/completions": usage.adapted,
+    "/v1/completions": usage.adapted,
+}
 _SEGMENT: Final = r"[A-Za-z0-9_~:@+,=-][A-Za-z0-9._~:@+,=-]*"
 _CLEAN: Final = re.compile(rf"/(?:{_SEGMENT}(?:/{_SEGMENT})*/?)?")
 _MODEL_LIST: Final = re.compile(r"/(?:api/v1|api/v0|engines/v1|v1)/models")
@@ -62,7 +67,7 @@ Rows = Mapping[tuple[str, str], Route]
 
 
 def _handed_on(path: str, scope: Scope, kinds: frozenset[str] | None) -> Route:
-    return Route(dialect_of(path), kinds, scope, target=path.encode("ascii"))
+    return Route(dialect_of(path), kinds, scope, target=path.encode("ascii"), adapt=_ADAPTED.get(path))
 
 
 def _native() -> dict[tuple[str, str], Route]:

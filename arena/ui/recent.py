@@ -78,7 +78,8 @@ def why(entry: Entry) -> str:
 
 
 def _row(entry: Entry, keyed: bool) -> str:
-    tokens = f"{entry.prompt_tokens:,} → {entry.completion_tokens:,}"
+    about = "≈ " if entry.estimated else ""
+    tokens = f"{entry.prompt_tokens:,} → {about}{entry.completion_tokens:,}"
     known = bool(entry.prompt_tokens or entry.completion_tokens)
     waited = f' <span class="dim">{span(entry.queued_s)} in the queue</span>' if entry.queued_s >= 0.1 else ""
     cells = (
@@ -87,7 +88,7 @@ def _row(entry: Entry, keyed: bool) -> str:
         ("outcome", "", _outcome(entry)),
         ("num", "first token", span(entry.ttft_s)),
         ("num", "total", f"{span(entry.total_s)}{waited}"),
-        ("num", "tokens", f'<span title="of the prompt, of the answer">{tokens}</span>' if known else DASH),
+        ("num", "tokens", f'<span title="of the prompt, of the answer; ≈ is the count of its pieces">{tokens}</span>' if known else DASH),
         *((("key", "key", escape(entry.key) or DASH),) if keyed else ()),
     )
     told = "".join(f'<td class="{kind}"{label and f" data-label={label!r}"}>{text}</td>' for kind, label, text in cells)

@@ -35,12 +35,19 @@ async def got(ground: Ground, action: Action, query: str = "", path: str = "/oll
 
 
 def serve(
-    ground: Ground, model: str, endpoint: str, outcome: str = "succeeded", key: str = "", route: str = "/api/chat"
+    ground: Ground,
+    model: str,
+    endpoint: str,
+    outcome: str = "succeeded",
+    key: str = "",
+    route: str = "/api/chat",
+    translated: bool = False,
 ) -> None:
     """One request as the fleet counts it."""
     lease = ground.fleet.try_lease(Wanted(model=model, endpoint=endpoint, key=key, route=route))
     assert lease is not None
     with lease:
+        lease.translated = translated
         if outcome == "succeeded":
             lease.first_byte()
             lease.succeeded(Usage(10, 20, load_s=0.5, gap_s=0.02, sent_bytes=1000, received_bytes=2000))
@@ -104,7 +111,7 @@ async def test_status_before_and_after_traffic() -> None:
     assert (a["requests"], a["success_rate"], a["traffic"]) == (2, "100.0%", "2.93 KB")
     assert a["avg_latency"].endswith("ms")
     assert a["avg_latency_ms"] >= a["min_latency_ms"] >= 0
-    assert a["tokens"] == {"prompt": 10, "completion": 20}
+    assert a["tokens"] == {"prompt": 10, "completion": 20, "estimated": 0}
     assert (a["models"]["count"], a["breaker"], a["draining"]) == (2, "closed", False)
     assert (b["connections"], b["in_flight_per_model"], b["max_in_flight"]) == (1, {"mistral:7b": 1}, 3)
     (loaded,) = b["loaded"]
@@ -211,7 +218,7 @@ async def test_statistics_of_models_count_every_request() -> None:
     first, second = stats["models"]
     assert (first["name"], first["total_requests"], first["successful_requests"]) == ("tiny:latest", 4, 2)
     assert (first["failed_requests"], first["success_rate"]) == (1, "66.7%")
-    assert first["tokens"] == {"prompt": 20, "completion": 40}
+    assert first["tokens"] == {"prompt": 20, "completion": 40, "estimated": 0}
     assert first["p95_latency"].endswith("ms")
     assert first["last_requested"].endswith("Z")
     assert (second["name"], second["unique_clients"]) == ("mistral:7b", 1)
@@ -237,7 +244,7 @@ async def test_sticky_statistics() -> None:
         assert await told(ground, internal.sticky) == {"enabled": False}
 
 
-async def test_what_anthropics_clients_asked_is_told_as_passed_through() -> None:
+async def test_what_anthropics_clients_asked_is_told_with_how_it_went() -> None:
     async with grounds(TWO) as ground:
         before = await told(ground, internal.translators)
         assert (before["translators"], before["summary"]["overall_success_rate"]) == ([], "N/A")
@@ -247,12 +254,16 @@ async def test_what_anthropics_clients_asked_is_told_as_passed_through() -> None
             ("/olla/proxy/v1/messages", "succeeded"),
             ("/olla/anthropic/v1/messages", "failed"),
         ):
-            serve(ground, "tiny", "a", outcome, route=route)
+            serve(ground, "tiny", "a", outcome, route=route, translated="proxy" in route)
         after = await told(ground, internal.translators)
     (anthropic,) = after["translators"]
     assert anthropic["translator_name"] == "anthropic"
     figures_of = [anthropic[f"{word}_requests"] for word in ("total", "passthrough", "translation", "streaming")]
-    assert figures_of == [3, 3, 0, 0]
+    assert figures_of == [3, 2, 1, 0]
+    summary = [
+        after["summary"][word] for word in ("total_passthrough", "total_translations", "overall_passthrough_rate")
+    ]
+    assert summary == [2, 1, "66.7%"]
     assert (anthropic["success_rate"], after["summary"]["active_translators"]) == ("66.7%", 1)
 
 

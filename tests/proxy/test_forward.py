@@ -57,7 +57,7 @@ async def test_openai_streams_tell_their_usage_if_they_were_asked(usage: bool) -
         answer = await it.chat("tiny", "/olla/openai/v1/chat/completions", **options)
         assert answer.body.endswith(b"data: [DONE]\n\n")
         assert (b'"usage"' in answer.body) is usage
-        assert it.fleet.book.recent[0].completion_tokens == (20 if usage else 0)
+        assert it.fleet.book.recent[0].completion_tokens == 20
         assert it.fleet.book.recent[0].outcome == "succeeded"
 
 
@@ -441,9 +441,10 @@ async def test_anthropic_messages_pass_through() -> None:
         assert (entry.prompt_tokens, entry.completion_tokens) == (11, 7)
 
 
-async def test_a_host_without_messages_is_told_of_in_anthropics_form() -> None:
+async def test_a_host_with_neither_messages_nor_chat_is_told_of_in_anthropics_form() -> None:
     async with front("a") as it:
-        answer = await it.chat("tiny", "/olla/anthropic/v1/messages")
+        it["a"].state(routes={"/v1/chat/completions": "fx-status:c-404_kind-text"})
+        answer = await it.chat("tiny", "/olla/anthropic/v1/messages", max_tokens=9)
         assert answer.status == 404
         assert answer.json["type"] == "error"
         assert answer.json["error"]["type"] == "not_found_error"
