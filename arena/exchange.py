@@ -120,7 +120,11 @@ class Direct(Protocol):
     """An application that answers some requests straight on the connection, past ASGI, with the same checks."""
 
     def direct(self, method: str, path: str) -> Begin | None:
-        """What answers this request, by the head of it, if it is one of those."""
+        """What answers this request, by the head of it, if it is one of those.
+
+        It is asked once about a head: what it returns may be called again, for requests whose heads are the same but
+        for the length of the body.
+        """
 
     def carry(self, begin: Begin, scope: dict[str, Any], body: bytes, connection: Connection) -> Session | None:
         """Check a whole request and have it answered; `scope` holds of an ASGI scope what tells target and client."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct
+
 from arena.exchange import Begin, Direct, Headers, Session
 
 if TYPE_CHECKING:
@@ -18,41 +20,25 @@ BODYLESS: Final = (204, 304)
 LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-class Exchange:
+class Exchange(Struct, eq=False):
     """One request and its answer, in the place where uvicorn keeps its cycle: it has those attributes of it that
     uvicorn's protocol and ours look at. To the application it is the connection that an answer is written to.
     """
 
-    __slots__ = (
-        "_begin",
-        "_chunked",
-        "_connection",
-        "_head",
-        "_session",
-        "body",
-        "disconnected",
-        "dress",
-        "keep_alive",
-        "over",
-        "response_complete",
-        "response_started",
-        "scope",
-        "status",
-    )
-
-    def __init__(self, connection: LimitedProtocol, begin: Begin, scope: dict[str, Any], *, keep_alive: bool) -> None:
-        self._begin = begin
-        self.scope = scope
-        self.body = b""
-        self.keep_alive = keep_alive
-        self.disconnected = self.response_started = self.response_complete = False
-        self.dress: Callable[[Headers], Headers] | None = None
-        self.over: Callable[[], object] | None = None
-        self.status = 0
-        self._connection = connection
-        self._session: Session | None = None
-        self._head = b""
-        self._chunked = False
+    _connection: LimitedProtocol
+    _begin: Begin
+    scope: dict[str, Any]
+    keep_alive: bool
+    body: bytes = b""
+    disconnected: bool = False
+    response_started: bool = False
+    response_complete: bool = False
+    dress: Callable[[Headers], Headers] | None = None
+    over: Callable[[], object] | None = None
+    status: int = 0
+    _session: Session | None = None
+    _head: bytes = b""
+    _chunked: bool = False
 
     # what the connection tells
 

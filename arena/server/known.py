@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from arena.exchange import Begin
+
 MAX_HEADS: Final = 512
 MAX_HEAD_BYTES: Final = 1024
 
@@ -14,13 +16,23 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length: ?([0-9]{1,9})(?=\r\n)", re.IG
 
 
 class Head(Struct, frozen=True):
-    """What a head said. `scope` lacks the connection's part, and of its headers `length_at` is the body's length."""
+    """What a head said, and what answers it. `scope` is another connection's; its headers tell the length of a body at
+    `length_at`.
+    """
 
-    method: str
-    path: str
+    begin: Begin
     scope: dict[str, Any]
     keep_alive: bool
     length_at: int | None
+
+    def scope_of(self, client: tuple[str, int] | None, scheme: str | None, size: int) -> dict[str, Any]:
+        """The scope of another request with this head, and a body of `size` bytes."""
+        scope = self.scope.copy()
+        scope["client"], scope["scheme"] = client, scheme
+        if self.length_at is not None:
+            scope["headers"] = headers = scope["headers"].copy()
+            headers[self.length_at] = (b"content-length", b"%d" % size)
+        return scope
 
 
 class KnownHeads:

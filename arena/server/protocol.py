@@ -121,13 +121,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the next bytes to the stage they belong to."""
-        if self._stage is Stage.BODY or self._stage is Stage.DISCARD:
+        stage = self._stage
+        if stage is Stage.BODY or stage is Stage.DISCARD:
             self._take_body(data)
-        elif self._stage is Stage.LINGER or self._deaf:
+        elif stage is Stage.LINGER or self._deaf:
             self._discard(data)
         elif self._turned_away:
             self._refuse(CROWDED)
-        elif self._stage is Stage.BUSY:
+        elif stage is Stage.BUSY:
             self._take_early(data)
         else:
             self._take_head(data)
@@ -167,46 +168,50 @@ class LimitedProtocol(HttpToolsProtocol):
             if wrong is not None:
                 self._refuse(wrong)
             return
-        self._waiting.clear()
-        self._begin_request(data[: end + len(END)], data[end + len(END) :])
+        if self._waiting:
+            self._waiting.clear()
+        end += len(END)
+        self._begin_request(data[:end], data[end:])
 
     def _begin_request(self, head: bytes, rest: bytes) -> None:
         self._unread = self._framing = self._taken = self._discarded = 0
         self._chunked = False
-        if not self._begin_known(head):
-            wrong = flaw(head, self._limits)
-            if wrong is not None:
-                self._refuse(wrong)
+        parted = None if self._state.direct is None else self._state.known.key(head)
+        if parted is None:
+            self._key = None
+        else:
+            self._key, length = parted
+            known = self._state.known.find(self._key)
+            size = 0 if length is None else int(length)
+            if known is not None and size <= DIRECT_BODY_BYTES:
+                self._begin_known(known, size, rest)
                 return
-            self._in_head = self._parsing = True
-            self._enter(Stage.BODY)
-            self._feed(without_upgrade(head))
-        if rest or not self._parsing:
+        wrong = flaw(head, self._limits)
+        if wrong is not None:
+            self._refuse(wrong)
+            return
+        self._in_head = self._parsing = True
+        self._enter(Stage.BODY)
+        self._feed(without_upgrade(head))
+        if rest:
             self.data_received(rest)
 
-    def _begin_known(self, head: bytes) -> bool:
-        """Begin a request whose head was read before, if it is answered past ASGI; the parser never sees it."""
-        direct = self._state.direct
-        parted = None if direct is None else self._state.known.key(head)
-        self._key = None
-        if parted is None or direct is None:
-            return False
-        key, length = parted
-        known = self._state.known.find(key)
-        begin = None if known is None else direct.direct(known.method, known.path)
-        if known is None or begin is None or (length is not None and int(length) > DIRECT_BODY_BYTES):
-            self._key = key
-            return False
-        scope = known.scope.copy()
-        scope["client"], scope["scheme"] = self.client, self.scheme
-        if length is not None and known.length_at is not None:
-            self._unread = int(length)
-            scope["headers"] = headers = scope["headers"].copy()
-            headers[known.length_at] = (b"content-length", length)
-        self._parsing = False
-        self._enter(Stage.BODY)
-        self.cycle = Exchange(self, begin, scope, keep_alive=known.keep_alive)  # type: ignore[assignment]
-        return True
+    def _begin_known(self, known: Head, size: int, rest: bytes) -> None:
+        """Begin a request whose head was read before, and with it the body of `size` bytes: the parser sees neither."""
+        self.cycle = exchange = Exchange(  # type: ignore[assignment]
+            self, known.begin, known.scope_of(self.client, self.scheme, size), known.keep_alive
+        )
+        if len(rest) < size:
+            self._unread, self._parsing = size, False
+            self._enter(Stage.BODY)
+            if rest:
+                self._take_body(rest)
+            return
+        self._ready = exchange
+        self._stage = Stage.BUSY
+        exchange.body = rest[:size]
+        if len(rest) > size:
+            self._take_early(rest[size:])
 
     def _take_body(self, data: bytes) -> None:
         """Feed exactly the body: a declared length ends where it says, a chunked one where the parser says."""
@@ -282,10 +287,9 @@ class LimitedProtocol(HttpToolsProtocol):
                 names = [name for name, _ in self.headers]
                 length_at = names.index(b"content-length") if b"content-length" in names else None
                 scope[SHARED] = {}
-                head = Head(scope["method"], scope["path"], scope, keep_alive, length_at)
-                self._state.known.keep(self._key, head)
+                self._state.known.keep(self._key, Head(begin, scope, keep_alive, length_at))
                 scope = scope.copy()
-            self.cycle = Exchange(self, begin, scope, keep_alive=keep_alive)  # type: ignore[assignment]
+            self.cycle = Exchange(self, begin, scope, keep_alive)  # type: ignore[assignment]
             return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
