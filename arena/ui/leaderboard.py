@@ -13,6 +13,7 @@ import gradio as gr
 from msgspec.structs import replace
 
 from arena.errors import ArenaError
+from arena.ui.battle_voter import caller_of, voter_of
 from arena.ui.leaderboard_filters import filters
 from arena.ui.leaderboard_query import PARTS, Chosen, chosen
 from arena.ui.leaderboard_view import BoardView, Sight, installed, unavailable
@@ -138,24 +139,24 @@ class BoardEvents:
         for other in others:
             other.select(None, None, timer, js=_AWAY, **QUICK)
 
-    async def act(self, asked: str | None, marks: str | None, event: gr.EventData) -> Updates:
+    async def act(self, asked: str | None, marks: str | None, request: gr.Request, event: gr.EventData) -> Updates:
         """Do what a button or the form asks for."""
         value = str(event.value) if "value" in event._data else ""
         wanted, keeps_form = changed(chosen(asked), str(event.action), value)
         if not keeps_form:
             marks = ""  # the form in the browser is to be drawn anew
-        return await self.refresh(wanted.told(), marks)
+        return await self.refresh(wanted.told(), marks, request)
 
-    async def refresh(self, asked: str | None, marks: str | None) -> Updates:
+    async def refresh(self, asked: str | None, marks: str | None, request: gr.Request) -> Updates:
         """What has changed since the browser was told what it shows."""
         known = installed(self.arena.fleet)
-        wanted = chosen(asked)
+        wanted, voter = chosen(asked), voter_of(caller_of(request)).name
         try:
             last_vote = await asyncio.to_thread(self.view.last_vote)
             state = _mark(f"{wanted.told()} {last_vote} {sorted(known) if known is not None else ''}")
             if (marks or "").split()[:1] == [state]:
                 return {self.drawn.marks: gr.skip()}
-            sight = await asyncio.to_thread(self.view.sight, wanted, last_vote, known)
+            sight = await asyncio.to_thread(self.view.sight, wanted, last_vote, known, voter)
             pieces = await asyncio.to_thread(self.view.pieces, sight)
         except ArenaError as error:
             return {self.drawn.body: unavailable(error), self.drawn.marks: ""}

@@ -17,8 +17,8 @@ from arena.ui.leaderboard_ranking import Known
 from arena.ui.parts import DASH, seconds, size
 from arena.ui.plots import words
 
-MOST_VOTES = 1000
-"""Votes whose battles are looked at when the figures are first wanted: the latest ones."""
+MOST_VOTES, MOST_BATTLES = 20_000, 1000
+"""The latest votes that are looked through when the figures are first wanted, and their latest battles."""
 MOST_RUNS = 500
 """Runs of a model that are remembered: the latest ones."""
 
@@ -65,7 +65,9 @@ class FairRuns:
         with self._lock:
             last = self._store.last_number()
             since = max(0, last - MOST_VOTES) if self._read < 0 else self._read
-            for battle_id in dict.fromkeys(vote.battle_id for _, vote in self._store.votes(since)):
+            named = dict.fromkeys(vote.battle_id for _, vote in self._store.votes(since))
+            fought = [battle_id for battle_id in named if ":" not in battle_id]  # what was imported has no battle here
+            for battle_id in fought[-MOST_BATTLES:]:
                 self._add(self._store.battle(battle_id))
             self._read = last
             return {model: pace(list(runs.values())) for model, runs in self._runs.items()}

@@ -35,12 +35,16 @@ class Votes(Protocol):
 
 
 class Choices(Struct, frozen=True):
-    """What one can narrow down to, the most frequent first; `raters` with the number of their votes."""
+    """What one can narrow down to, the most frequent first; `raters` with the number of their votes.
+
+    `latest` is the moment of the latest vote, `me` the name under which whoever looks has voted, if at all.
+    """
 
     categories: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     raters: tuple[tuple[str, int], ...] = ()
     latest: str = ""
+    me: str = ""
 
 
 class Heard:
@@ -53,8 +57,8 @@ class Heard:
         self._latest = ""
         self._categories, self._tags, self._raters = Counter[str](), Counter[str](), Counter[str]()
 
-    def choices(self) -> Choices:
-        """What there is by now."""
+    def choices(self, me: str = "") -> Choices:
+        """What there is by now, for whoever votes under the name `me`."""
         with self._lock:
             last = self._store.last_number()
             since = max(0, last - MOST_VOTES) if self._read < 0 else self._read
@@ -63,10 +67,10 @@ class Heard:
                 self._tags.update(vote.tags)
                 self._raters[vote.voter] += 1
                 self._read, self._latest = number, vote.at
-            return Choices(
-                _most(self._categories), _most(self._tags),
-                tuple((name, count) for name, count in self._raters.most_common(MOST_CHOICES) if name), self._latest,
-            )  # fmt: skip
+            found = [(name, count) for name, count in self._raters.most_common(MOST_CHOICES) if name and name != me]
+            if mine := self._raters[me] if me else 0:
+                found.insert(0, (me, mine))
+            return Choices(_most(self._categories), _most(self._tags), tuple(found), self._latest, me if mine else "")
 
 
 def _most(counted: Counter[str]) -> tuple[str, ...]:
@@ -82,7 +86,7 @@ def filters(chosen: Chosen, choices: Choices) -> str:
         '<form class="filters" aria-label="Which votes count">'
         f"{_select('category', 'Category', 'all', choices.categories, chosen.category)}"
         f"{_select('tag', 'Tag', 'all', choices.tags, chosen.tag)}"
-        f"{_day('since', 'From', chosen.since)}{_day('until', 'To', chosen.until)}{_raters(chosen, choices.raters)}"
+        f"{_day('since', 'From', chosen.since)}{_day('until', 'To', chosen.until)}{_raters(chosen, choices)}"
         '<span class="switches">'
         f"{_switch('settings', 'Settings apart', chosen.settings, 'List every model with its settings')}"
         f"{_switch('blind', 'Blind only', chosen.blind, 'Only votes cast before the models were known')}"
@@ -108,22 +112,24 @@ def _day(name: str, label: str, value: str) -> str:
     return f'<label>{label} <input type="date" name="{name}" value="{value}"></label>'
 
 
-def _raters(chosen: Chosen, raters: Sequence[tuple[str, int]]) -> str:
+def _raters(chosen: Chosen, choices: Choices) -> str:
     """Whose votes count; with a single rater there is nothing to choose."""
-    known = [*raters, *((name, 0) for name in chosen.voters if name not in dict(raters))]
+    heard = dict(choices.raters)
+    known = [*heard.items(), *((name, 0) for name in chosen.voters if name not in heard)]
     if len(known) < 2:
         return ""
-    boxes = "".join(_rater(name, count, name in chosen.voters) for name, count in known)
+    boxes = "".join(_rater(name, count, name in chosen.voters, name == choices.me) for name, count in known)
     return (
         '<details class="raters"><summary>Raters</summary><div class="card"><p class="dim">Nobody ticked: everybody '
         f"counts. Names are pseudonyms.</p>{boxes}</div></details>"
     )
 
 
-def _rater(name: str, count: int, ticked: bool) -> str:
+def _rater(name: str, count: int, ticked: bool, me: bool) -> str:
+    called = "<b>you</b>" if me else f"<code>{words(name[:8])}</code>"
     return (
         f'<label><input type="checkbox" name="voter" value="{words(name)}"{_checked(ticked)}> '
-        f'<code>{words(name[:8])}</code> <span class="dim">{count:,} vote{"" if count == 1 else "s"}</span></label>'
+        f'{called} <span class="dim">{count:,} vote{"" if count == 1 else "s"}</span></label>'
     )
 
 

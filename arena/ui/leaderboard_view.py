@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from arena.arena import Arena
     from arena.fleet import Fleet
 
-MOST_LINES = 12
-"""Lines in the plot over time that have a colour; the rest is grey."""
-
 
 class Sight(Struct, frozen=True):
     """What is asked for, and what must be known to draw it."""
@@ -70,9 +67,11 @@ class BoardView:
         """The number of the latest vote; 0 before the first, also where there is no store yet."""
         return self._arena.store.last_number() if self._arena.store.exists else 0
 
-    def sight(self, wanted: Chosen, last_vote: int, known: Known) -> Sight:
-        """What is needed to draw."""
-        return Sight(wanted, self._heard.choices() if last_vote else Choices(), known, last_vote)
+    def sight(self, wanted: Chosen, last_vote: int, known: Known, voter: str = "") -> Sight:
+        """What is needed to draw for somebody who votes as `voter`."""
+        if not last_vote:
+            return Sight(wanted, Choices(), known, 0)
+        return Sight(wanted, self._heard.choices(self._arena.store.pseudonym(voter)), known, last_vote)
 
     def pieces(self, sight: Sight) -> tuple[str, str, str]:
         """Head, form and body."""
@@ -199,8 +198,8 @@ def unavailable(error: ArenaError) -> str:
 
 
 def hues(board: Board) -> dict[str, str]:
-    """A colour for each model, the same one whatever its rank; the best ones where there are more than colours."""
-    best = sorted(row.name for row in board.rows[:MOST_LINES])
+    """A colour for each model, the same one whatever its rank; for the best ones where there are more than colours."""
+    best = sorted(row.name for row in board.rows[: len(plots.HUES)])
     return dict(zip(best, plots.HUES, strict=False))
 
 

@@ -13,10 +13,13 @@ from typing import Final
 
 from msgspec import Struct
 
-HUES: Final = "abcdefghijkl"
+HUES: Final = "abcdefgh"
+"""As many colours as can be told apart."""
 LINE_HEIGHT: Final = 16
 """Pixels that the label of a point needs, from one to the next."""
 
+_EDGE, _NAME = 72.0, 30.0
+"""Percent of a plot: from where a name has no room to the right, and how wide a name is, roughly."""
 _STEPS: Final = (1, 2, 2.5, 5, 10)
 
 
@@ -55,8 +58,8 @@ def words(text: str) -> str:
 
 
 def figure(value: float) -> str:
-    """A tick for people: 0.5, 20, 1200."""
-    return f"{value:.0f}" if abs(value) >= 10 or value == round(value) else f"{value:g}"
+    """A tick for people: 0.5, 47.5, 1200."""
+    return f"{value:.0f}" if value == round(value) else f"{value:g}"
 
 
 # ---- an interval in a row of a table
@@ -202,7 +205,8 @@ def scatter(spots: Sequence[Spot], title: str, description: str, axes: tuple[str
     )
     drawn = "".join(_spot(spot, across, up) for spot in spots)
     places = apart([(100 - up.at(spot.y)) * height / 100 for spot in spots], height)
-    names = "".join(_spot_name(spot, across.at(spot.x), at) for spot, at in zip(spots, places, strict=True))
+    dots = [(across.at(spot.x), (100 - up.at(spot.y)) * height / 100) for spot in spots]
+    names = "".join(_spot_name(spot, across.at(spot.x), place, dots) for spot, place in zip(spots, places, strict=True))
     told = f'<text class="tick name" x="100%" y="100%" dy="36" text-anchor="end">{words(axes[0])}</text>'
     told += f'<text class="tick name" x="0" dx="-44" y="-10">{words(axes[1])}</text>'
     whole = f"{_open(title, description, height)}{_levels(up)}{feet}{drawn}{names}{told}</svg>"
@@ -223,11 +227,17 @@ def _spot(spot: Spot, across: Scale, up: Scale) -> str:
     )
 
 
-def _spot_name(spot: Spot, x: float, y: float) -> str:
+def _spot_name(spot: Spot, x: float, y: float, dots: Sequence[tuple[float, float]]) -> str:
     """The name beside its point, on the side where there is room."""
-    anchor, dx = ("end", -11) if x > 55 else ("start", 11)
+
+    def free(side: int) -> bool:
+        edge = x < _EDGE if side > 0 else x > 100 - _EDGE
+        return edge and not any(0 < side * (dot - x) < _NAME and abs(level - y) < LINE_HEIGHT for dot, level in dots)
+
+    left = not free(1) and (free(-1) or x >= _EDGE)
+    anchor, dx = ("end", -11) if left else ("start", 11)
     kind = f"hue-{spot.hue}" if spot.hue else "rest"
-    place = f'x="{x:.2f}%" dx="{dx}" y="{y:.1f}" dy="-6" text-anchor="{anchor}"'
+    place = f'x="{x:.2f}%" dx="{dx}" y="{y:.1f}" dy="4" text-anchor="{anchor}"'
     return f'<text class="{kind} at" {place}>{words(short(spot.name))}</text>'
 
 
