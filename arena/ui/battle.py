@@ -14,7 +14,7 @@ from arena.battle import Ballot, Contest
 from arena.battle.draw import can_chat
 from arena.types import ModelInstance, Verdict
 from arena.ui import battle_parts as parts
-from arena.ui.battle_draw import ASK, ASK_AGAIN, HINTS, BattleParts, draw_battle
+from arena.ui.battle_draw import ASK, ASK_AGAIN, HINTS, SIDES, BattleParts, draw_battle
 from arena.ui.battle_play import Playing
 from arena.ui.battle_table import Table, Tables
 from arena.ui.battle_voter import caller_of, voter_of
@@ -77,6 +77,7 @@ class BattleEvents:
             answered.then(self.settle, None, shown, **QUICK).then(self.rate, None, drawn.ballot, **QUICK)
         drawn.examples.click(self.example, None, drawn.prompt, **QUICK)
         drawn.mode.change(self.choose, drawn.mode, [drawn.hint, drawn.chosen], **QUICK)
+        drawn.sides.change(self.arrange, drawn.sides, shown, **QUICK)
 
     def live_in(self, demo: gr.Blocks, tab: gr.Tab) -> None:
         """Look for models whenever `tab` is opened; stop when the page leaves, and go on when it was only reloaded."""
@@ -107,7 +108,7 @@ class BattleEvents:
                 return await self._take(table, prompt, values, request)
             case "next" if table.phase in ("voted", "failed"):
                 table.clear()
-                return self.show(table)
+                return self.arrange(values[self.drawn.sides], request)
         return {self.drawn.ballot: parts.ballot(table)}
 
     async def answer(self, request: gr.Request) -> AsyncGenerator[Updates, None]:
@@ -137,8 +138,16 @@ class BattleEvents:
     async def choose(self, mode: str) -> Updates:
         """Tell what a mode means, and offer the models where they are to be named."""
         drawn = self.drawn
-        names = await self._names() if mode == "chosen" else []
-        return {drawn.hint: HINTS[mode], drawn.chosen: gr.Dropdown(choices=names, visible=mode == "chosen")}
+        if mode != "chosen":
+            return {drawn.hint: HINTS[mode], drawn.chosen: gr.Dropdown(visible=False)}
+        return {drawn.hint: HINTS[mode], drawn.chosen: gr.Dropdown(choices=await self._names(), visible=True)}
+
+    def arrange(self, count: int, request: gr.Request) -> Updates:
+        """Show as many sides as the next battle has, unless one is under way."""
+        table = self._table(request)
+        if table.phase == "idle":
+            table.sides = tuple(SIDES[:count])
+        return self.show(table) if table.phase == "idle" else {self.drawn.ballot: gr.skip()}
 
     # ---- the page's life
 
@@ -200,7 +209,8 @@ class BattleEvents:
         drawn, mode = self.drawn, values[self.drawn.mode]
         contestants: tuple[ModelInstance, ...] | None = None
         if mode == "chosen":
-            contestants = tuple(ModelInstance(name, name) for name in values[drawn.chosen] or ())
+            known = filter(self.panel.conversations.known, values[drawn.chosen] or ())  # some may be gone by now
+            contestants = tuple(ModelInstance(name, name) for name in known)
         elif mode == "columns":
             session, system = self.panel.sessions.of(request.session_hash), values[self.system] or ""
             instances = (session.choices[letter].instance(letter, system) for letter in session.visible)

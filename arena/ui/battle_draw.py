@@ -109,17 +109,17 @@ def _draw_setup() -> dict[str, Any]:
         hint = html(HINTS["installed"], "battle-hint")
         gr.Button("Category, tags", elem_id="battle-label", size="sm", scale=0, min_width=60)
     chosen = gr.Dropdown(
-        [], multiselect=True, visible=False, show_label=False, label="Models that may fight", container=False,
-        elem_id="battle-chosen", interactive=True,
+        [], multiselect=True, visible=False, label="May fight (two or more)", interactive=True,
+        allow_custom_value=True, elem_id="battle-chosen", elem_classes="named",
     )  # fmt: skip
     with gr.Row(elem_id="battle-labels"):
         category = gr.Dropdown(
             ["", *CATEGORIES], value="", label="Category", interactive=True, allow_custom_value=True,
-            elem_id="battle-category", min_width=160,
+            elem_id="battle-category", elem_classes="named", min_width=160,
         )  # fmt: skip
         tags = gr.Dropdown(
-            [], multiselect=True, label="Tags", interactive=True, allow_custom_value=True, elem_id="battle-tags",
-            min_width=160,
+            [], multiselect=True, label="Tags", interactive=True, allow_custom_value=True,
+            elem_id="battle-tags", elem_classes="named", min_width=160,
         )  # fmt: skip
     return {"mode": mode, "sides": sides, "hint": hint, "chosen": chosen, "category": category, "tags": tags}
 

@@ -24,7 +24,7 @@ from arena.ui.sessions import Turn
 Message = dict[str, Any]
 
 WELCOME: Final = (
-    "<b>One prompt, two answers, no names.</b> Ask something, read the answers, vote. Then you see who wrote them, "
+    "<b>One prompt, and answers without names.</b> Ask something, read them, vote. Then you see who wrote them, "
     "and the leaderboard learns from it."
 )
 OVER: Final = "This battle is over without a vote: not every side could answer. Nobody is told who they were."
@@ -64,13 +64,15 @@ def head(table: Table, side: str) -> str:
     """Who a side is: its letter, and after the vote its model and settings."""
     letter, known = side.upper(), _revealed(table).get(side)
     if known is None:
-        return f'<div class="colhead who"><b>Model {letter}</b><span class="chip">hidden until you vote</span></div>'
+        why = "stays hidden" if table.phase == "failed" else "hidden until you vote"
+        return f'<div class="colhead who"><b>Model {letter}</b><span class="chip">{why}</span></div>'
     model = known.model
     settings = known.label.removeprefix(model).removeprefix(", ")
     chips = [f'<span class="chip set">{escape(settings)}</span>'] if settings else []
     chips += [f'<span class="chip">{escape(fact)}</span>' for fact in _facts(known)]
     chosen = '<span class="mark">your choice</span>' if side in _best(table) else ""
-    return f'<div class="colhead who"><b>{escape(model)}</b>{chosen}<span class="chips">{"".join(chips)}</span></div>'
+    kind = "colhead who many" if len(table.sides) > 2 else "colhead who"
+    return f'<div class="{kind}"><b>{escape(model)}</b>{chosen}<span class="chips">{"".join(chips)}</span></div>'
 
 
 def status(table: Table, now_s: float) -> str:
@@ -241,7 +243,7 @@ def _rating(row: Rating | None) -> str:
 
 
 def _nexts() -> str:
-    return _act("next", "Next battle", "n", "N", "primary") + _act("again", "Same prompt, new pair", "r", "R")
+    return _act("next", "Next battle", "n", "N", "primary") + _act("again", "Same prompt, new draw", "r", "R")
 
 
 def _act(action: str, text: str, key: str, shown: str, kind: str = "") -> str:

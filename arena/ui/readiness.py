@@ -21,6 +21,8 @@ KEYS = (
     ("↑", "edit the last prompt (in an empty prompt)"),
     ("Alt + N", "add a column"),
     ("Alt + 1 … 9", "open the settings of a column"),
+    ("1 · 2 · 0 · 9", "vote in a battle: A, B, a tie, both bad"),
+    ("N · R", "after a battle: the next one, or the same prompt again"),
     ("?", "show these keys"),
 )
 """The page's shortcuts: what is pressed, and what it does. `ui.js` acts on them."""

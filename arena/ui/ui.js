@@ -152,9 +152,11 @@
       const line = column.querySelector('.stat');
       if (!line) return;
       const { state } = line.dataset;
-      if (column.dataset.live === 'true' && ENDS.includes(state)) ended.push(`${column.id.slice(-1).toUpperCase()}: ${state}`);
+      const over = column.dataset.live === 'true' && ENDS.includes(state);
       mark(column, 'state', state);
       mark(column, 'live', line.dataset.live);
+      if (column.parentElement.id !== 'columns') return; // a side of a battle, which has its own word and its own stop
+      if (over) ended.push(`${column.id.slice(-1).toUpperCase()}: ${state}`);
       if (line.dataset.live === 'true') live = '';
       if (line.dataset.state !== 'empty') used = '';
     });
