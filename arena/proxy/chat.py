@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from arena.anthropic import MessagesBody, MessageWriter, tokens
+from arena.anthropic import CountBody, MessagesBody, MessageWriter, tokens
 from arena.anthropic.body import Base64Source, Block, Image, Text, Thinking, Tool, ToolResult, ToolUse, Turn
 from arena.anthropic.message import StopReason
 from arena.errors import BadRequest, UpstreamBroken
@@ -26,10 +26,13 @@ _TEMPLATE: Final = "chat_template_kwargs"
 # the request
 
 
-def messages_body(body: bytes) -> MessagesBody:
+Body = TypeVar("Body", bound=CountBody)
+
+
+def read_body(body: bytes, kind: type[Body]) -> Body:
     """What a client asks. Raises BadRequest."""
     try:
-        asked = msgspec.json.decode(body, type=MessagesBody)
+        asked = msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadRequest(f"invalid request body: {error}") from None
     asked.check()
@@ -38,11 +41,7 @@ def messages_body(body: bytes) -> MessagesBody:
 
 def chat_body(asked: MessagesBody, keys: Set[str]) -> Json:
     """The JSON of the same request; of the optional keys only those in `keys`. Raises BadRequest."""
-    thoughts = _TEMPLATE in keys
-    messages = [message for turn in asked.messages for message in _messages(turn, thoughts)]
-    if asked.instructions:
-        messages.insert(0, {"role": "system", "content": asked.instructions})
-    body = {"model": asked.model, "messages": messages, "max_tokens": asked.max_tokens, **_tools(asked)}
+    body = {**prompt_body(asked, keys), "max_tokens": asked.max_tokens}
     optional: Json = {"top_k": asked.top_k}
     if asked.stream:
         body["stream"] = True
@@ -55,6 +54,15 @@ def chat_body(asked: MessagesBody, keys: Set[str]) -> Json:
     body |= {"temperature": asked.temperature, "top_p": asked.top_p, "stop": asked.stop_sequences or None}
     body |= {key: value for key, value in optional.items() if key in keys}
     return {key: value for key, value in body.items() if value is not None}
+
+
+def prompt_body(asked: CountBody, keys: Set[str]) -> Json:
+    """Of that what a model reads. Raises BadRequest."""
+    thoughts = _TEMPLATE in keys
+    messages = [message for turn in asked.messages for message in _messages(turn, thoughts)]
+    if asked.instructions:
+        messages.insert(0, {"role": "system", "content": asked.instructions})
+    return {"model": asked.model, "messages": messages, **_tools(asked)}
 
 
 def _messages(turn: Turn, thoughts: bool) -> Iterator[Json]:
@@ -112,7 +120,7 @@ def _address(image: Image) -> str:
     return f"data:{source.media_type};base64,{source.data}" if isinstance(source, Base64Source) else source.url
 
 
-def _tools(asked: MessagesBody) -> Json:
+def _tools(asked: CountBody) -> Json:
     tools, choice = asked.offered, asked.tool_choice
     if not tools:
         return {}

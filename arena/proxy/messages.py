@@ -17,7 +17,7 @@ from arena.fleet import Lease
 from arena.openai.body import REFUSING, refused_keys
 from arena.openai.failures import refusal, told
 from arena.proxy.adapt import Adapted, Asking, readable
-from arena.proxy.chat import ChatReader, chat_body, messages_body
+from arena.proxy.chat import ChatReader, chat_body, read_body
 from arena.proxy.counters import Tail
 from arena.proxy.dialect import EVENTS
 from arena.proxy.failures import UNKNOWN_HERE
@@ -44,7 +44,7 @@ def adapted(asking: Asking, tail: Tail, lease: Lease, inbound: Inbound, body: by
         return None
     if known is None:
         return Adapted(_TARGET, inbound, body, Trial(asking, lease))
-    asked = messages_body(body)
+    asked = read_body(body, MessagesBody)
     lease.translated = True
     sent = msgspec.json.encode(chat_body(asked, endpoint.keys(asked.model)))
     return Adapted(CHAT, _plain(inbound), sent, Translated(asking, tail, lease, inbound, asked, sent))

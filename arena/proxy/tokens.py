@@ -7,23 +7,31 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from arena.errors import ArenaError, BadRequest, UpstreamError
+from arena.anthropic import CountBody
+from arena.errors import ArenaError, BadRequest
 from arena.exchange import Headers, Inbound
-from arena.proxy.ask import fetch
+from arena.fleet import Endpoint
+from arena.ollama.failures import refusal
+from arena.proxy.ask import decoded, quick
+from arena.proxy.chat import prompt_body, read_body
+from arena.proxy.failures import UNKNOWN_HERE
 from arena.proxy.headers import header_value
 from arena.proxy.hosts import holders, kinds_of, model_in, object_in
 from arena.proxy.reply import Reply, Surroundings, json_reply
 
 PATH: Final = "/v1/messages/count_tokens"
+CHAT_PATHS: Final = ("/v1/chat/completions/input_tokens", "/tokenize")
+"""Where servers count that know OpenAI's chat only: llama.cpp, vLLM."""
 CHARACTERS_PER_TOKEN: Final = 4
 UNREAD: Final = frozenset({"data", "type", "role", "id", "tool_use_id", "media_type", "cache_control"})
 """Members that are no text for a model: names, and images."""
 
 
 class Counted(Struct, frozen=True):
-    """What Anthropic's route answers."""
+    """What one of these routes answers."""
 
-    input_tokens: int
+    input_tokens: int | None = None
+    count: int | None = None  # vLLM
 
 
 async def count_tokens(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
@@ -38,16 +46,36 @@ async def count_tokens(proxy: Surroundings, inbound: Inbound, body: bytes) -> Re
     for endpoint, name in await holders(proxy, inbound, model, kinds_of(inbound)):
         if endpoint.kind == "ollama":
             continue
-        try:
-            told = await fetch(endpoint, PATH, Counted, {**wanted, "model": name})
-        except ArenaError as error:
-            if isinstance(error, UpstreamError) and error.upstream_status == 400:
-                raise BadRequest(error.message) from None
-            continue
-        backend = b"openai" if endpoint.kind == "openai" else b"ollama"
-        ours += [(b"x-olla-endpoint", header_value(endpoint.name)), (b"x-olla-backend-type", backend)]
-        return json_reply({"input_tokens": told.input_tokens}, headers=ours)
+        tokens = await _counted(endpoint, {**wanted, "model": name})
+        if tokens is not None:
+            backend = b"openai" if endpoint.kind == "openai" else b"ollama"
+            ours += [(b"x-olla-endpoint", header_value(endpoint.name)), (b"x-olla-backend-type", backend)]
+            return json_reply({"input_tokens": tokens}, headers=ours)
     return json_reply({"input_tokens": estimate(wanted), "estimated": True}, headers=ours)
+
+
+async def _counted(endpoint: Endpoint, wanted: dict[str, Any]) -> int | None:
+    """The tokens of a request by the endpoint's own count, None where it has no way to tell. Raises BadRequest."""
+    for path in (PATH, *(CHAT_PATHS if endpoint.kind == "openai" else ())):
+        if endpoint.takes.get(path) is False:
+            continue
+        sent = wanted
+        if path != PATH:
+            asked = read_body(msgspec.json.encode(wanted), CountBody)
+            sent = prompt_body(asked, endpoint.keys(asked.model))
+        try:
+            fetched = await endpoint.pool.fetch("POST", path, msgspec.json.encode(sent), timeouts=quick(endpoint))
+            told = decoded(endpoint, fetched, Counted) if fetched.status == 200 else Counted()
+        except ArenaError:
+            continue
+        if fetched.status == 400 and path == PATH:
+            raise BadRequest(refusal(*fetched, endpoint.name).message)
+        tokens = told.input_tokens if told.count is None else told.count
+        if tokens is not None:
+            return tokens
+        if fetched.status in UNKNOWN_HERE:
+            endpoint.takes[path] = False
+    return None
 
 
 def estimate(request: dict[str, Any]) -> int:

@@ -31,7 +31,8 @@ def rejection(exchange: Exchange) -> Rejection | None:
         return 400, "invalid model name"
     if not exchange.fake.has(model):
         return 404, f"model '{model}' not found"
-    return _wrong_message(body.get("messages")) or _wrong_option(body.get("options")) or _wrong_keep(body)
+    parts = exchange.request.path.startswith("/v1/")
+    return _wrong_message(body.get("messages"), parts) or _wrong_option(body.get("options")) or _wrong_keep(body)
 
 
 def inability(exchange: Exchange) -> Rejection | None:
@@ -53,10 +54,11 @@ def inability(exchange: Exchange) -> Rejection | None:
     return None
 
 
-def _wrong_message(messages: object) -> Rejection | None:
+def _wrong_message(messages: object, parts: bool) -> Rejection | None:
+    """OpenAI's routes also take a message in `parts`."""
     for message in messages if isinstance(messages, list) else ():
         content = message.get("content", "") if isinstance(message, dict) else None
-        if not isinstance(content, str):
+        if not isinstance(content, str) and not (parts and isinstance(content, list | None)):
             return 400, "json: cannot unmarshal array into Go struct field ChatRequest.messages.content of type string"
     return None
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from arena.anthropic import MessageWriter
+from arena.anthropic import MessagesBody, MessageWriter
 from arena.errors import BadRequest, UpstreamBroken, UpstreamError
 from arena.openai import COMMON
-from arena.proxy.chat import ChatReader, chat_body, messages_body
+from arena.proxy.chat import ChatReader, chat_body, read_body
 
 PNG = "iVBORw0KGgo="
 PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
@@ -24,7 +24,7 @@ HI = {"role": "user", "content": "Hi"}
 def asked(*messages: Any, keys: frozenset[str] = COMMON, **more: Any) -> dict[str, Any]:
     """What a server is sent for a body with these messages."""
     body = {"model": "m", "max_tokens": 9, "messages": list(messages) or [HI], **more}
-    return chat_body(messages_body(json.dumps(body).encode()), keys)
+    return chat_body(read_body(json.dumps(body).encode(), MessagesBody), keys)
 
 
 def test_the_simplest() -> None:
@@ -150,7 +150,7 @@ def test_what_has_no_such_form_is_refused(change: dict[str, Any], words: str) ->
         asked(**change)
     assert words in refused.value.message
     with pytest.raises(BadRequest, match="invalid request body"):
-        messages_body(b"{")
+        read_body(b"{", MessagesBody)
 
 
 # answers

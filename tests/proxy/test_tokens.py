@@ -49,9 +49,31 @@ async def test_a_host_that_can_counts() -> None:
 
 async def test_what_no_host_counts_is_estimated_and_said_so() -> None:
     async with Peer(counting(refused("404 Not Found", "no"))) as peer, front("a", urls={"p": peer.url}) as it:
-        answer = await it.ask("POST", PATH, ASKED)
-        assert (answer.status, answer.json) == (200, {"input_tokens": 11, "estimated": True})
+        for _ in range(2):
+            answer = await it.ask("POST", PATH, ASKED)
+            assert (answer.status, answer.json) == (200, {"input_tokens": 11, "estimated": True})
         assert it["a"].log == []  # Ollama cannot
+    async with Peer(counting(ok(b"[]"))) as peer, front(urls={"p": peer.url}) as it:
+        assert (await it.ask("POST", PATH, ASKED)).json["estimated"] is True
+
+
+@pytest.mark.parametrize(
+    ("path", "told"), [("/v1/chat/completions/input_tokens", b'{"input_tokens":7}'), ("/tokenize", b'{"count":7}')]
+)
+async def test_a_host_that_only_knows_openais_chat_counts_in_its_own_way(path: str, told: bytes) -> None:
+    async def script(guest: Guest) -> None:
+        while True:
+            line = (await guest.request()).line
+            answer = ok(told) if line.split(" ")[1] == path else refused("404 Not Found", "no")
+            await guest.say(ok(b'{"object":"list","data":[{"id":"tiny"}]}') if line.startswith("GET") else answer)
+
+    async with Peer(script) as peer, front(urls={"p": peer.url}) as it:
+        for _ in range(2):
+            answer = await it.ask("POST", PATH, {**ASKED, "system": "Be brief.", "max_tokens": 5})
+            assert (answer.status, answer.json) == (200, {"input_tokens": 7})
+        paths = [request.line.split(" ")[1] for request in peer.requests if request.body]
+        assert (paths.count(path), paths.count("/v1/messages/count_tokens")) == (2, 1)
+        assert json.loads(peer.requests[-1].body)["messages"][0] == {"role": "system", "content": "Be brief."}
 
 
 async def test_what_a_host_finds_wrong_is_told() -> None:
