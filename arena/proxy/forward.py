@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic
 from typing import Final, Protocol
+
+import msgspec
+from msgspec import Struct
 
 from arena.errors import ArenaError, BadRequest, Busy, NoEndpoint, NotFound, ShuttingDown, UpstreamBroken, UpstreamError
 from arena.exchange import Headers, Inbound, Sink
@@ -17,7 +21,7 @@ from arena.proxy import headers as head
 from arena.proxy.counters import Tail
 from arena.proxy.dialect import EVENTS, JSON, NDJSON, error_body, last_words
 from arena.proxy.failures import UNKNOWN_HERE, is_serious, refusal, retry_after_s, retry_headers, unavailable
-from arena.proxy.routing import SESSION_HEADER, Asked, respelled, session_header
+from arena.proxy.routing import SESSION_HEADER, Asked, respelled
 from arena.proxy.table import Route
 from arena.wire import RawCall, RawHeaders, Receiver
 
@@ -39,65 +43,32 @@ class Owner(Protocol):
         """The request is over."""
 
 
-class Forward:
+class Forward(Struct, eq=False):
     """The session of a request that an endpoint answers, and the receiver of that answer."""
 
-    __slots__ = (
-        "_asked",
-        "_call",
-        "_error",
-        "_first_s",
-        "_headers",
-        "_inbound",
-        "_is_stream",
-        "_lease",
-        "_loop",
-        "_media_type",
-        "_over",
-        "_owner",
-        "_paused",
-        "_route",
-        "_sent_bytes",
-        "_since_s",
-        "_sink",
-        "_started",
-        "_status",
-        "_tail",
-        "_tried",
-        "_waiting",
-        "_wanted",
-    )
-
-    def __init__(self, owner: Owner, inbound: Inbound, asked: Asked, route: Route, sink: Sink) -> None:
-        self._owner = owner
-        self._inbound = inbound
-        self._asked: Asked | None = asked
-        self._route = route
-        self._sink = sink
-        caller = inbound.caller
-        self._wanted = Wanted(
-            asked.model,
-            _named(inbound.headers),
-            caller.counted_as,
-            asked.conversation,
-            route.kinds,
-            caller.key,
-            inbound.path,
-        )
-        self._loop = asyncio.get_running_loop()
-        self._since_s = self._first_s = self._loop.time()
-        self._sent_bytes = len(asked.body)
-        self._lease: Lease | None = None
-        self._call: RawCall | None = None
-        self._waiting: asyncio.Task[None] | None = None
-        self._tried: tuple[str, ...] = ()
-        self._error: ArenaError | None = None
-        self._headers: RawHeaders = []
-        self._media_type = b""
-        self._status = 0
-        self._tail = Tail()
-        self._is_stream = False  # is it one to which words can be added at its end?
-        self._started = self._over = self._paused = False
+    _owner: Owner
+    _inbound: Inbound
+    _known: head.RequestHead
+    _asked: Asked | None
+    _wanted: Wanted
+    _route: Route
+    _sink: Sink
+    _since_s: float
+    _first_s: float = 0.0
+    _sent_bytes: int = 0
+    _tail: Tail = msgspec.field(default_factory=Tail)
+    _lease: Lease | None = None
+    _call: RawCall | None = None
+    _waiting: asyncio.Task[None] | None = None
+    _tried: tuple[str, ...] = ()
+    _error: ArenaError | None = None
+    _headers: RawHeaders = []
+    _media_type: bytes = b""
+    _status: int = 0
+    _is_stream: bool = False  # is it one to which words can be added at its end?
+    _started: bool = False
+    _over: bool = False
+    _paused: bool = False
 
     def begin(self) -> Forward | None:
         """Send the request; None if it was refused at once."""
@@ -189,7 +160,7 @@ class Forward:
     def _go(self, lease: Lease | None) -> None:
         """Send it with `lease`, or wait for one."""
         if lease is None:
-            self._waiting = self._loop.create_task(self._wait(), name="lease")
+            self._waiting = asyncio.create_task(self._wait(), name="lease")
             self._waiting.add_done_callback(self._waited)
         else:
             self._send(lease)
@@ -232,10 +203,12 @@ class Forward:
         except BadRequest as error:
             self._refuse(error)
             return
+        known = self._known
         if adapted is not None:
+            known = head.RequestHead(adapted.inbound.headers)
             target, inbound, body, receiver = adapted.target, adapted.inbound, adapted.body, adapted.receiver
         pool = endpoint.pool
-        fields = head.request_fields(inbound, pool.own_headers, len(body))
+        fields = known.fields(inbound.caller, pool.own_headers, len(body))
         query = inbound.query
         if query:
             target = b"%b?%b" % (target, query)
@@ -292,7 +265,7 @@ class Forward:
         assert lease is not None
         assert self._asked is not None
         asked, self._asked = self._asked, None
-        self._first_s = self._loop.time()
+        self._first_s = monotonic()
         if self._status < 400:
             lease.first_byte()
         lease.streamed = streamed = self._is_stream
@@ -300,7 +273,7 @@ class Forward:
         caller, elapsed_s = self._inbound.caller, self._first_s - self._since_s
         lines = head.answer_lines(lease, caller.request_id, asked.model, asked.source, self._tried, elapsed_s)
         if asked.source == SESSION_HEADER:
-            lines += head.lines([session_header(self._inbound)])
+            lines += head.lines([(head.SESSION, head.header_value(self._known.session.decode("latin-1")))])
         if self._route.dialect == "anthropic" and not lease.translated:
             lines += b"x-olla-mode: passthrough\r\n"
         self._headers = []
@@ -339,7 +312,7 @@ class Forward:
         """The answer is whole."""
         trailers: Headers = []
         if self._is_stream:
-            total_ms = (self._loop.time() - self._since_s) * 1000
+            total_ms = (monotonic() - self._since_s) * 1000
             trailers = [(b"x-olla-total-time", b"%dms" % total_ms), (b"server-timing", b"total;dur=%.1f" % total_ms)]
         self._sink.end(trailers)
         self._end()
@@ -362,7 +335,7 @@ class Forward:
         tried = self._tried if lease is None else (*self._tried, lease.endpoint.name)
         body = error_body(dialect, error, inbound.caller.request_id, tried)
         answer = [JSON, (b"content-length", b"%d" % len(body))]
-        answer += head.told(inbound.caller.request_id, model, self._loop.time() - self._since_s)
+        answer += head.told(inbound.caller.request_id, model, monotonic() - self._since_s)
         if lease is None or isinstance(error, NoEndpoint):
             answer += head.unrouted(_backend(self._route), "strict", error.code)
         else:
@@ -404,7 +377,7 @@ class Forward:
 
     def _usage(self, told: Usage) -> Usage:
         tokens = told.completion_tokens
-        gap_s = (self._loop.time() - self._first_s) / (tokens - 1) if self._is_stream and tokens > 1 else None
+        gap_s = (monotonic() - self._first_s) / (tokens - 1) if self._is_stream and tokens > 1 else None
         return Usage(
             told.prompt_tokens,
             tokens,
@@ -422,12 +395,6 @@ class Forward:
         request_id.set(self._inbound.caller.request_id)
         name = lease.endpoint.name
         warn_failed(log, "an answer of the proxy", error, self._since_s, endpoint=name, model=self._wanted.model or "")
-
-
-def _named(headers: Headers) -> str | None:
-    """The endpoint that a request asks for by name."""
-    name = head.header(headers, b"x-olla-endpoint")
-    return None if not name else name.decode("latin-1")
 
 
 def _backend(route: Route) -> str:

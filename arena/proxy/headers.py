@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from arena.exchange import Headers, Inbound
+from arena.exchange import Caller, Headers
 from arena.fleet import Lease
 from arena.fleet.lease import Routing
 
 VIA: Final = b"1.1 ollama-arena"
 _VIA: Final = (b"via", VIA)
+SESSION: Final = b"x-olla-session-id"
+MAX_CALLERS: Final = 64
+"""Callers with the same head whose lines are remembered."""
 TRAILERS: Final = (b"trailer", b"X-Olla-Total-Time, Server-Timing")
 NONE: Final = b"none"
 """Stands in the headers that every answer has, where there is no host or no model to name."""
@@ -37,11 +40,38 @@ _PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"
 _ENDPOINT_TYPES: Final = {"engine": b"ollama", "ollama": b"ollama", "openai": b"openai"}
 
 
-def request_fields(inbound: Inbound, own: frozenset[bytes], length: int | None) -> bytes:
-    """The header lines for an endpoint that adds the headers in `own` itself; a body of `length` bytes, if any."""
+class RequestHead:
+    """What the head of a request tells: requests with the same head share it, so that all this is found out once.
+
+    `endpoint` is the one that is asked for by name, `session` the conversation that is named (b"": none).
+    """
+
+    __slots__ = ("_headers", "_lines", "endpoint", "session")
+
+    def __init__(self, headers: Headers) -> None:
+        name = header(headers, b"x-olla-endpoint")
+        self.endpoint = None if not name else name.decode("latin-1")
+        self.session = header(headers, SESSION) or b""
+        self._headers = headers
+        self._lines: dict[tuple[str, bool, frozenset[bytes]], bytes] = {}
+
+    def fields(self, caller: Caller, own: frozenset[bytes], length: int) -> bytes:
+        """The lines for an endpoint that adds the headers in `own` itself, before a body of `length` bytes."""
+        key = (caller.address, caller.https, own)
+        lines = self._lines.get(key)
+        if lines is None:
+            if len(self._lines) >= MAX_CALLERS:
+                self._lines.clear()
+            lines = self._lines[key] = _steady_fields(self._headers, caller.address, caller.https, own)
+        request_id = caller.request_id.encode("ascii", "replace")
+        return b"%bContent-Length: %d\r\nX-Olla-Request-ID: %b\r\n" % (lines, length, request_id)
+
+
+def _steady_fields(headers: Headers, peer: str, https: bool, own: frozenset[bytes]) -> bytes:
+    """The lines that do not change from one request to the next with the same head from the same address."""
     read: dict[bytes, bytes] = {}
     passed = []
-    for pair in inbound.headers:
+    for pair in headers:
         name = pair[0]
         if name in _READ:
             read[name] = b"%b, %b" % (read[name], pair[1]) if name in read else pair[1]
@@ -51,29 +81,20 @@ def request_fields(inbound: Inbound, own: frozenset[bytes], length: int | None) 
     if connection is not None and connection not in _PLAIN_CONNECTION:
         named = _tokens(connection)
         passed = [pair for pair in passed if pair[0] not in named]
-    caller = inbound.caller
-    address = caller.address.encode("latin-1", "replace")
+    address = peer.encode("latin-1", "replace")
     forwarded, via = read.get(b"x-forwarded-for"), read.get(b"via")
     if forwarded is None:
         forwarded = address
     elif forwarded.rpartition(b",")[2].strip() != address:  # else a trusted proxy has said so already
         forwarded = b"%b, %b" % (forwarded, address)
-    lines = [b"%b: %b\r\n" % pair for pair in passed]
-    if length is not None:
-        lines.append(b"Content-Length: %d\r\n" % length)
-    lines.append(
-        b"Accept-Encoding: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n"
-        b"X-Olla-Request-ID: %b\r\nVia: %b\r\n"
-        % (
-            read.get(b"accept-encoding", b"identity"),
-            forwarded,
-            read.get(b"host", b""),
-            b"https" if caller.https else b"http",
-            caller.request_id.encode("ascii", "replace"),
-            VIA if via is None else b"%b, %b" % (via, VIA),
-        )
-    )
-    return b"".join(lines)
+    ours = [
+        (b"Accept-Encoding", read.get(b"accept-encoding", b"identity")),
+        (b"X-Forwarded-For", forwarded),
+        (b"X-Forwarded-Host", read.get(b"host", b"")),
+        (b"X-Forwarded-Proto", b"https" if https else b"http"),
+        (b"Via", VIA if via is None else b"%b, %b" % (via, VIA)),
+    ]
+    return lines(passed + ours)
 
 
 def passed_on(headers: Headers, own: frozenset[bytes], *, streamed: bool = False) -> Headers:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from arena.errors import ArenaError, Forbidden, ShuttingDown
 from arena.exchange import Begin, Headers, Inbound, Session, Sink
-from arena.fleet import Fleet
+from arena.fleet import Fleet, Wanted
 from arena.proxy.answering import Answering
 from arena.proxy.dialect import dialect_of
 from arena.proxy.forward import Forward
+from arena.proxy.headers import RequestHead
 from arena.proxy.hosts import allowed
 from arena.proxy.reply import Reply
 from arena.proxy.routing import asked_in
@@ -48,27 +50,43 @@ class Proxy:
     def direct(self, method: str, path: str) -> Begin | None:
         """What answers a request straight on its connection; None where its body is not to be read as a whole."""
         route = self.table.get(method, path)
-        return None if route is None or route.upload is not None else self.begin
+        return None if route is None or route.upload is not None else self._way(route)
 
     def begin(self, inbound: Inbound, body: bytes, sink: Sink) -> Session | None:
         """Answer a request whose body is there."""
         try:
-            if inbound.query:
-                check_path(inbound.path, inbound.query)
             route = self.table.find(inbound.method, inbound.path)
-            if route.action is not None:
-                work = partial(route.action, self, inbound, body)
-                waits = not self.fleet.endpoints and not route.at_once
-                return self._answering(inbound, route, sink).begin(partial(self._later, work) if waits else work)
-            asked = asked_in(inbound, body, sticks=self.fleet.spec.sticks)
-            if not allowed(inbound, asked.model):
-                raise Forbidden("This key may not use that model", code="model_not_allowed")
         except ArenaError as error:
             self._refuse(inbound, error, sink)
             return None
-        forward = Forward(self, inbound, asked, route, sink)
-        self._running.add(forward)
-        return forward.begin()
+        return self._way(route)(inbound, body, sink)
+
+    def _way(self, route: Route) -> Begin:
+        """What answers requests to `route` that have the same head: what that tells is found out once for them all."""
+        known: RequestHead | None = None
+
+        def begin(inbound: Inbound, body: bytes, sink: Sink) -> Session | None:
+            nonlocal known
+            try:
+                if known is None:
+                    if inbound.query:
+                        check_path(inbound.path, inbound.query)
+                    known = RequestHead(inbound.headers)
+                if route.action is not None:
+                    return self._act(inbound, route, partial(route.action, self, inbound, body), sink)
+                asked = asked_in(inbound, body, known.session, sticks=self.fleet.spec.sticks)
+                if not allowed(inbound, asked.model):
+                    raise Forbidden("This key may not use that model", code="model_not_allowed")
+            except ArenaError as error:
+                self._refuse(inbound, error, sink)
+                return None
+            caller, model, talk = inbound.caller, asked.model, asked.conversation
+            wanted = Wanted(model, known.endpoint, caller.counted_as, talk, route.kinds, caller.key, inbound.path)
+            forward = Forward(self, inbound, known, asked, wanted, route, sink, monotonic())
+            self._running.add(forward)
+            return forward.begin()
+
+        return begin
 
     def replying(self, route: Route, work: Awaitable[Reply]) -> Begin:
         """What answers with the reply of `work`, for a route that reads its request's body itself."""
@@ -86,6 +104,10 @@ class Proxy:
     def ended(self, session: Forward | Answering) -> None:
         """A request is over."""
         self._running.discard(session)
+
+    def _act(self, inbound: Inbound, route: Route, work: Callable[[], Awaitable[Reply]], sink: Sink) -> Session:
+        waits = not self.fleet.endpoints and not route.at_once
+        return self._answering(inbound, route, sink).begin(partial(self._later, work) if waits else work)
 
     async def _later(self, work: Callable[[], Awaitable[Reply]]) -> Reply:
         await self._settled()

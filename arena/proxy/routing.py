@@ -14,10 +14,9 @@ from msgspec import Raw, Struct
 
 from arena.errors import BadRequest
 from arena.exchange import Inbound
-from arena.proxy.headers import header, header_value
+from arena.proxy.headers import header
 
 MAX_NAME: Final = 1024
-SESSION: Final = b"x-olla-session-id"
 SESSION_HEADER: Final = "session_header"
 
 _FORM_MODEL: Final = re.compile(rb'name="model"[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n')
@@ -63,8 +62,11 @@ _members_of: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _talk: Final = msgspec.json.Decoder(Talk).decode
 
 
-def asked_in(inbound: Inbound, body: bytes, *, sticks: bool) -> Asked:
-    """Read the request; with `sticks`, its conversation too. Raises BadRequest for what no endpoint could answer."""
+def asked_in(inbound: Inbound, body: bytes, session: bytes = b"", *, sticks: bool) -> Asked:
+    """Read the request; with `sticks`, its conversation too: its `session`, or what the body tells of it.
+
+    Raises BadRequest for what no endpoint could answer.
+    """
     found: Peek | Talk | None
     try:
         found = _talk(body) if sticks else _peek(body)
@@ -79,7 +81,6 @@ def asked_in(inbound: Inbound, body: bytes, *, sticks: bool) -> Asked:
         _check_sole(body)
     if not sticks:
         return Asked(model, body)
-    session = header(inbound.headers, SESSION)
     if session:
         return Asked(model, body, f"s:{session[:MAX_NAME].decode('latin-1')}", SESSION_HEADER)
     conversation = _conversation(inbound, found, model) if isinstance(found, Talk) else None
@@ -115,12 +116,6 @@ def respelled(body: bytes, model: str) -> bytes:
     for start, end in reversed(spans):
         text = f"{text[:start]}{msgspec.json.encode(model).decode()}{text[end:]}"
     return text.encode("utf-8", "surrogateescape")
-
-
-def session_header(inbound: Inbound) -> tuple[bytes, bytes]:
-    """The session that a request has named, as its answer repeats it."""
-    session = header(inbound.headers, SESSION) or b""
-    return SESSION, header_value(session.decode("latin-1"))
 
 
 def _model_of(inbound: Inbound, body: bytes) -> str:

@@ -14,7 +14,7 @@ from arena.exchange import Caller, Inbound
 from arena.proxy.counters import HELD_BYTES, Tail
 from arena.proxy.dialect import last_words
 from arena.proxy.failures import retry_after_s, retry_headers
-from arena.proxy.headers import header_value, passed_on, request_fields
+from arena.proxy.headers import MAX_CALLERS, RequestHead, header_value, passed_on
 from arena.proxy.routing import asked_in, respelled
 from arena.proxy.table import ABSENT, NotThisMethod, Table
 from tests.proxy.front import CALLER, front
@@ -170,7 +170,7 @@ def test_a_conversation_is_known_by_how_it_began() -> None:
 
 
 def test_a_conversation_may_name_itself() -> None:
-    asked = asked_in(inbound((b"x-olla-session-id", b"s 1")), b'{"model":"m","prompt":"x"}', sticks=True)
+    asked = asked_in(inbound(), b'{"model":"m","prompt":"x"}', b"s 1", sticks=True)
     assert (asked.conversation, asked.source) == ("s:s 1", "session_header")
 
 
@@ -198,18 +198,33 @@ def test_respelling_knows_every_spelling_of_the_key() -> None:
 
 
 def test_a_trusted_proxy_has_noted_the_caller_already() -> None:
-    caller = Caller("9.9.9.9", "9.9.9.9", "r")
-    asked = Inbound("POST", "/", b"", [(b"x-forwarded-for", b"1.1.1.1, 9.9.9.9")], caller)
-    assert b"X-Forwarded-For: 1.1.1.1, 9.9.9.9\r\n" in request_fields(asked, frozenset(), 0)
+    known = RequestHead([(b"x-forwarded-for", b"1.1.1.1, 9.9.9.9")])
+    assert b"X-Forwarded-For: 1.1.1.1, 9.9.9.9\r\n" in known.fields(Caller("9.9.9.9", "9.9.9.9", "r"), frozenset(), 0)
 
 
 def test_the_endpoints_own_headers_win() -> None:
-    asked = Inbound("POST", "/", b"", [(b"x-site", b"forged"), (b"x-fine", b"1")], CALLER)
-    fields = request_fields(asked, frozenset({b"x-site"}), None)
+    known = RequestHead([(b"x-site", b"forged"), (b"x-fine", b"1")])
+    fields = known.fields(CALLER, frozenset({b"x-site"}), 7)
     assert b"forged" not in fields
     assert b"x-fine: 1\r\n" in fields
-    assert b"Content-Length" not in fields
+    assert b"Content-Length: 7\r\n" in fields
+    assert b"forged" in known.fields(CALLER, frozenset(), 7)
     assert passed_on([(b"x-site", b"echo"), (b"x-fine", b"1")], frozenset({b"x-site"})) == [(b"x-fine", b"1")]
+
+
+def test_requests_with_one_head_share_nothing_of_their_callers() -> None:
+    known = RequestHead([(b"host", b"arena")])
+    for number in range(3 * MAX_CALLERS):
+        for https in (False, True):
+            address = f"10.0.0.{number}"
+            fields = known.fields(Caller(address, "counted", f"r-{number}", https), frozenset(), number)
+            proto = "https" if https else "http"
+            assert f"X-Forwarded-For: {address}\r\n".encode() in fields
+            assert f"X-Forwarded-Proto: {proto}\r\n".encode() in fields
+            assert fields.endswith(f"Content-Length: {number}\r\nX-Olla-Request-ID: r-{number}\r\n".encode())
+            assert fields == RequestHead([(b"host", b"arena")]).fields(
+                Caller(address, "counted", f"r-{number}", https), frozenset(), number
+            )
 
 
 @given(st.text())
