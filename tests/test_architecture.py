@@ -45,7 +45,7 @@ FLOORS: dict[str, set[str]] = {
     "compare": {"fleet", "ollama", "openai", "streaming", "log", "names", "types", "errors"},
     "battle": {"compare", "fleet", "log", "names", "ratings", "store", "streaming", "style", "types", "errors"},
     "catalog": {"fleet", "streaming", "log", *CORE},
-    "leaderboard": {"ratings", "store", "types", "errors"},
+    "leaderboard": {"ratings", "store", "style", "types", "errors"},
     "engine": {"anthropic", "wire", *CORE},
     "arena": {"engine", "fleet", "keys", "ollama", "store", "wire", "streaming", *FEATURES, *CORE},
     "guard": {"exchange", "keys", "log", *CORE},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -19,7 +18,6 @@ from arena.leaderboard import (
     View,
     board_csv,
     board_markdown,
-    import_lmarena,
     votes_csv,
     votes_jsonl,
     votes_parquet,
@@ -129,61 +127,6 @@ def test_markdown_cannot_be_broken_out_of(store: Store) -> None:
     board: Board = Leaderboard(store).board()
     assert "| a\\|b\\<script\\> (preliminary) |" in board_markdown(board)
     assert board_csv(board).startswith("name,model,rating,")
-
-
-def test_what_is_exported_can_be_imported(store: Store, tmp_path: Path) -> None:
-    verdicts: tuple[Any, ...] = ("a", "b", "tie", "both_bad")
-    votes = [vote(n, verdict=verdicts[n % 4], style_a=Style(5, n, 1, 2), style_b=Style(9)) for n in range(8)]
-    store.add_votes([*votes, vote(8, blind=False)])
-    lines = b"".join(votes_jsonl(store)).splitlines()
-    other = Store(f"sqlite:///{tmp_path / 'other.sqlite3'}")
-    assert import_lmarena(other, lines) == 9
-    assert import_lmarena(other, [*lines, b""]) == 0
-    found = [each for _, each in other.votes()]
-    assert [each.verdict for each in found] == [each.verdict for _, each in store.votes()]
-    assert [each.style_a for each in found][:8] == [each.style_a for each in votes]
-    assert (found[0].at, found[0].voter, found[8].blind, found[8].style_a) == (AT, "v0", False, None)
-    assert {each.model for each in other.configurations().values()} == {"x", "y"}
-    other.close()
-
-
-def test_both_published_forms_are_read(store: Store) -> None:
-    older = {"question_id": "q1", "model_a": "m", "model_b": "n", "winner": "tie (bothbad)", "tstamp": 1690000000.5}
-    counted = {"sum_assistant_a_tokens": 7, "header_count_a": {"h1": 1, "h2": 2}, "sum_assistant_b_tokens": 8}
-    newer = {"id": "q2", "model_a": "m", "model_b": "n", "winner": "both_bad", "timestamp": "2025-07-01T08:00:00"}
-    rows = [older | {"conv_metadata": counted}, newer | {"evaluation_session_id": "s"}, newer | {"id": None}]
-    assert import_lmarena(store, [json.dumps(row).encode() for row in rows], rated=False) == 3
-    first, second, third = (each for _, each in store.votes())
-    assert (first.verdict, first.style_a, first.at) == ("both_bad", Style(7, 3), "2023-07-22T04:26:40.500+00:00")
-    assert (second.voter, second.at, second.rated) == ("s", "2025-07-01T08:00:00.000+00:00", False)
-    assert len(third.battle_id) > 32
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"model_a": ""}, "line 2: model_a must be the name of a model"),
-        ({"model_b": "x\n"}, "line 2: model_b must be the name"),
-        ({"winner": "model_c"}, "line 2: winner must be one of model_a"),
-        ({"tstamp": "soon"}, "line 2: tstamp must be seconds since 1970"),
-        ({"tstamp": None}, "line 2: tstamp must be"),
-        ({"tstamp": 1e300}, "line 2: tstamp must be"),
-    ],
-)
-def test_a_wrong_line_is_named_and_nothing_is_kept(store: Store, change: dict[str, Any], said: str) -> None:
-    row = {"question_id": "q", "model_a": "m", "model_b": "n", "winner": "tie", "tstamp": 1}
-    with pytest.raises(BadRequest, match=said):
-        import_lmarena(store, [json.dumps(row).encode(), json.dumps(row | change).encode()])
-    assert store.last_number() == 0
-
-
-def test_what_is_not_json_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    for line in (b"{", b"[1]", b"\xff\xfe"):
-        with pytest.raises(BadRequest, match="line 1 is not a JSON object"):
-            import_lmarena(store, [line])
-    monkeypatch.setattr("arena.leaderboard.lmarena.MOST_VOTES", 1)
-    with pytest.raises(BadRequest, match="split the file"):
-        import_lmarena(store, [b"", b""])
 
 
 def test_long_exports_come_in_pieces(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,151 @@
+"""Votes from files of other programs into the store: everything is read and checked before anything is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+from typing import Any, BinaryIO, Final, Literal, get_args
+
+import msgspec
+from msgspec import Struct
+
+from arena.errors import BadRequest
+from arena.leaderboard import incoming, llm_comparator, lmarena, local_llm_arena
+from arena.leaderboard.incoming import Comparison
+from arena.store import Store
+from arena.types import Configuration, Vote
+
+Format = Literal["arena", "lmarena", "local-llm-arena", "llm-comparator"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+
+MOST_VOTES: Final = 2_000_000
+MOST_LINE_BYTES: Final = 16 * 1024 * 1024
+MOST_DOCUMENT_BYTES: Final = 256 * 1024 * 1024
+"""A file that is one JSON value is read whole; one of JSON lines may be as long as it likes."""
+
+_BATCH: Final = 5000
+_COMPARISONS: Final[dict[Format, Callable[[dict[str, Any], str], Iterator[Comparison]]]] = {
+    "local-llm-arena": local_llm_arena.comparisons,
+    "llm-comparator": llm_comparator.comparisons,
+}
+
+Found = tuple[Vote, tuple[Configuration, ...]]
+"""A vote, and those whose settings the file tells."""
+
+
+class Imported(Struct, frozen=True):
+    """What came of an import: so many votes are new, so many were here already."""
+
+    format: Format
+    new: int
+    known: int
+
+
+def import_votes(store: Store, file: BinaryIO, *, wanted: Format | None = None, rated: bool = True) -> Imported:
+    """Keep the votes in `file`, which must be seekable; without `wanted` its format is found out.
+
+    `rated`: may they count for the ratings? Raises BadRequest with the line and the key for what is no vote: then
+    nothing is kept. Votes are kept a few thousand at a time, so that others can vote meanwhile; should that break off,
+    the same import again completes it.
+    """
+    form, read = _reader(file, wanted, rated)
+    for number, _ in enumerate(read(), 1):
+        if number > MOST_VOTES:
+            raise BadRequest(f"more than {MOST_VOTES:,} votes: split the file")
+    new, total, found = 0, 0, read()
+    while batch := list(islice(found, _BATCH)):
+        new += store.add_votes((vote for vote, _ in batch), _contestants(batch))
+        total += len(batch)
+    return Imported(form, new, total - new)
+
+
+def _contestants(batch: Iterable[Found]) -> Iterable[Configuration]:
+    known: dict[str, Configuration] = {}
+    for vote, told in batch:
+        sides = ((vote.configuration_a, vote.model_a), (vote.configuration_b, vote.model_b))
+        for each in (*told, *(Configuration(identity, model) for identity, model in sides)):
+            known.setdefault(each.id, each)
+    return known.values()
+
+
+def _reader(file: BinaryIO, wanted: Format | None, rated: bool) -> tuple[Format, Callable[[], Iterator[Found]]]:
+    """The format, and what reads the votes from the start each time it is called."""
+    first = _first_line(file)
+    if first is not None and "winner" in first:
+        return _expected("arena" if lmarena.is_own(first) else "lmarena", wanted), partial(_of_lines, file, rated)
+    document = _document(file)
+    if isinstance(document, list):
+        rows = incoming.rows(document, "")
+        own = bool(rows) and lmarena.is_own(rows[0])
+        return _expected("arena" if own else "lmarena", wanted), partial(_of_rows, rows, rated)
+    if local_llm_arena.fits(document):
+        form = _expected("local-llm-arena", wanted)
+    elif llm_comparator.fits(document):
+        form = _expected("llm-comparator", wanted)
+    else:
+        raise BadRequest(f"the file has none of the formats {', '.join(FORMATS)}")
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return form, partial(_of_document, form, document, now, rated)
+
+
+def _expected(form: Format, wanted: Format | None) -> Format:
+    if wanted not in (form, None):
+        raise BadRequest(f"the file has the format {form}, not {wanted}")
+    return form
+
+
+def _first_line(file: BinaryIO) -> dict[str, Any] | None:
+    """The object in the first line, if there is one."""
+    file.seek(0)
+    line = b"\n"
+    while line.isspace():
+        line = file.readline(MOST_LINE_BYTES)
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _document(file: BinaryIO) -> dict[str, Any] | list[Any]:
+    file.seek(0)
+    text = file.read(MOST_DOCUMENT_BYTES + 1)
+    if len(text) > MOST_DOCUMENT_BYTES:
+        raise BadRequest(f"the file is larger than {MOST_DOCUMENT_BYTES:,} bytes: convert it to JSON lines")
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any] | list[Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"line 1 is no vote, and the file as a whole is not JSON: {error}") from None
+
+
+def _of_lines(file: BinaryIO, rated: bool) -> Iterator[Found]:
+    file.seek(0)
+    number = 0
+    while line := file.readline(MOST_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MOST_LINE_BYTES:
+            raise BadRequest(f"line {number} is longer than {MOST_LINE_BYTES:,} bytes")
+        if line.isspace():
+            continue
+        try:
+            yield lmarena.vote_of(msgspec.json.decode(line, type=dict[str, Any]), rated), ()
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise BadRequest(f"line {number} is not a JSON object") from None
+        except BadRequest as error:
+            raise BadRequest(f"line {number}: {error.message}") from None
+
+
+def _of_rows(rows: Iterable[dict[str, Any]], rated: bool) -> Iterator[Found]:
+    for place, row in enumerate(rows):
+        try:
+            yield lmarena.vote_of(row, rated), ()
+        except BadRequest as error:
+            raise BadRequest(f"[{place}]: {error.message}") from None
+
+
+def _of_document(form: Format, document: dict[str, Any], now: str, rated: bool) -> Iterator[Found]:
+    for comparison in _COMPARISONS[form](document, now):
+        contestants = tuple(side.by for side in comparison.sides)
+        for vote in incoming.votes_of(comparison, rated):
+            yield vote, contestants
