@@ -55,7 +55,7 @@ class Ratings:
 
     async def board(self, request: Request) -> Response:
         """The leaderboard as JSON, CSV or Markdown."""
-        view, wanted = _view(request, "format"), _one_of(request, "format", ("json", "csv", "md"))
+        view, wanted = _view(request, "format"), one_of(request, "format", ("json", "csv", "md"))
         found = await asyncio.to_thread(self._leaderboard.board, view)
         if wanted == "json":
             return json_response(found)
@@ -82,8 +82,8 @@ class Ratings:
 
     async def votes(self, request: Request) -> Response:
         """All votes as a file."""
-        _known(request, "format")
-        wanted = _one_of(request, "format", ("jsonl", "csv", "parquet"))
+        known(request, "format")
+        wanted = one_of(request, "format", ("jsonl", "csv", "parquet"))
         if wanted == "csv":
             return await _file(votes_csv(self._store), "text/csv", "votes.csv")
         if wanted == "parquet":
@@ -92,8 +92,8 @@ class Ratings:
 
     async def preferences(self, request: Request) -> Response:
         """Preference pairs as a file."""
-        _known(request, "blind")
-        pairs = preferences(self._store, _flag(request, "blind", True))
+        known(request, "blind")
+        pairs = preferences(self._store, flag(request, "blind", True))
         return await _file(pairs, "application/jsonl", "preferences.jsonl")
 
 
@@ -114,23 +114,23 @@ def _saved_as(name: str) -> dict[str, str]:
 
 def _view(request: Request, *others: str) -> View:
     """The view that the query asks for; `others` are keys that are read elsewhere."""
-    _known(request, *_CHOSEN, *others)
+    known(request, *_CHOSEN, *others)
     given = request.query_params
     voters = tuple(given.getlist("voter"))
     return View(
-        per="configuration" if _one_of(request, "per", ("model", "configuration")) == "configuration" else "model",
-        blind=_flag(request, "blind", True),
+        per="configuration" if one_of(request, "per", ("model", "configuration")) == "configuration" else "model",
+        blind=flag(request, "blind", True),
         category=given.get("category"),
         tag=given.get("tag"),
         since=_moment(request, "since"),
         until=_moment(request, "until"),
         voters=voters or None,
-        style=_flag(request, "style", False),
+        style=flag(request, "style", False),
     )
 
 
-def _known(request: Request, *keys: str) -> None:
-    """A key that nobody reads is a mistake that would go unnoticed."""
+def known(request: Request, *keys: str) -> None:
+    """Refuse a key that nobody reads: such a mistake would go unnoticed. Raises BadRequest."""
     for key, value in request.query_params.multi_items():
         if key not in keys:
             raise BadRequest(f"there is no parameter {key[:40]!r} here, only {', '.join(keys)}")
@@ -138,14 +138,16 @@ def _known(request: Request, *keys: str) -> None:
             raise BadRequest(f"{key} is longer than {MOST_CHARACTERS} characters")
 
 
-def _one_of(request: Request, key: str, values: tuple[str, ...]) -> str:
+def one_of(request: Request, key: str, values: tuple[str, ...]) -> str:
+    """One of `values`, the first where nothing is given. Raises BadRequest."""
     value = request.query_params.get(key, values[0])
     if value not in values:
         raise BadRequest(f"{key} must be one of {', '.join(values)}")
     return value
 
 
-def _flag(request: Request, key: str, default: bool) -> bool:
+def flag(request: Request, key: str, default: bool) -> bool:
+    """True or false. Raises BadRequest."""
     value = request.query_params.get(key)
     if value is None:
         return default

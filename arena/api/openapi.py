@@ -71,7 +71,7 @@ def _described(operation: Operation) -> dict[str, Any]:
         },
     }
     if operation.body is not None:
-        content = _content("application/json", operation.body, operation.examples)
+        content = _content(operation.body_type, operation.body, operation.examples)
         row["requestBody"] = {"required": True, "content": content}
     parameters = [
         *({"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path_names),

@@ -37,6 +37,7 @@ class Operation(Struct, frozen=True):
     description: str
     answer: str
     body: str | None = None
+    body_type: str = "application/json"
     errors: tuple[int, ...] = ()
     media_type: str = "application/json"
     examples: tuple[tuple[str, Any], ...] = ()

@@ -188,6 +188,22 @@ DIRECT_REQUESTS: Examples = (
     ),
 )
 DIRECT_ANSWERS: Examples = (("kept", {"votes": 1}),)
+IMPORT_REQUESTS: Examples = (
+    (
+        "lmarena",
+        {
+            "question_id": "58210e39",
+            "model_a": "llama3.2:3b",
+            "model_b": "qwen2.5:3b",
+            "winner": "model_b",
+            "judge": "arena_user_973",
+            "turn": 1,
+            "anony": True,
+            "tstamp": 1682351591.1,
+        },
+    ),
+)
+IMPORT_ANSWERS: Examples = (("imported", {"format": "lmarena", "new": 1, "known": 0}),)
 BOARD_ANSWERS: Examples = (
     (
         "board",

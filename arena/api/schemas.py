@@ -9,7 +9,7 @@ import msgspec
 from arena.api import fields
 from arena.api.leaderboard import Ladders, Timeline
 from arena.battle import BattleView
-from arena.leaderboard import Board, Matrix
+from arena.leaderboard import FORMATS, Board, Matrix
 from arena.types import EndpointStatus, LoadedModel, Manifest, ModelInfo, PullJob
 
 Schema = dict[str, Any]
@@ -99,6 +99,7 @@ def _requests() -> dict[str, Schema]:
             },
             required=("prompt", "answers", "best"),
         ),
+        "VotesFile": {"type": "object", "description": "One vote a line, or the whole file of another program."},
         "JudgedAnswer": _object(
             {
                 "model": STRING,
@@ -289,6 +290,10 @@ def _lists() -> dict[str, Schema]:
                 "error_code": STRING,
             },
             required=("instance_id", "token", "done"),
+        ),
+        "VotesImported": _object(
+            {"format": {"enum": list(FORMATS)}, "new": COUNT, "known": {**COUNT, "description": "Here already."}},
+            required=("format", "new", "known"),
         ),
         "VotesKept": _object({"votes": COUNT}, required=("votes",)),
         "Models": _object(

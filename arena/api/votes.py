@@ -1,8 +1,10 @@
-"""/api/votes/direct: the best of some answers, chosen with the names in sight."""
+"""/api/votes/direct and /api/votes/import: the best of some answers, names in sight; votes from elsewhere."""
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+import asyncio
+import io
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
@@ -11,15 +13,20 @@ from starlette.responses import Response
 
 from arena.api import fields, samples
 from arena.api.battle import voter_of
-from arena.api.body import json_object
-from arena.api.operation import Operation, json_response
+from arena.api.body import json_object, read
+from arena.api.carrier import inbound_of
+from arena.api.leaderboard import flag, known, one_of
+from arena.api.operation import Operation, Query, json_response
 from arena.arena import Arena
 from arena.battle import Column
-from arena.errors import BadRequest
+from arena.errors import BadRequest, Forbidden, UnsupportedMedia
+from arena.leaderboard import FORMATS, Format, import_votes
 from arena.streaming import Reply
 from arena.types import Manifest, Metrics, ModelInstance
 
 MOST_ANSWERS: Final = 12
+FILE_TYPES: Final = ("application/jsonl", "application/x-ndjson", "application/json", "application/octet-stream")
+ANY: Final = "auto"
 
 Told = TypeVar("Told", Manifest, Metrics)
 
@@ -30,11 +37,11 @@ class Kept(Struct, frozen=True):
     votes: int
 
 
-class DirectVotes:
-    """The route over one arena."""
+class Votes:
+    """The routes over one arena."""
 
     def __init__(self, arena: Arena) -> None:
-        self._battles = arena.battles
+        self._battles, self._store, self._settings = arena.battles, arena.store, arena.settings
 
     async def prefer(self, request: Request) -> Response:
         """Keep which answer was the best."""
@@ -48,6 +55,25 @@ class DirectVotes:
         if len(places) != 1:
             raise BadRequest("best must be the instance_id of exactly one of the answers")
         return json_response(Kept(await self._battles.prefer(voter_of(request), [prompt], columns, places[0])))
+
+    async def import_file(self, request: Request) -> Response:
+        """Keep the votes of a file."""
+        self._check_allowed(request)
+        known(request, "format", "rated")
+        wanted, rated = one_of(request, "format", (ANY, *FORMATS)), flag(request, "rated", True)
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type not in FILE_TYPES:
+            raise UnsupportedMedia(f"Content-Type must be one of {', '.join(FILE_TYPES)}")
+        file = io.BytesIO(await read(request.receive))
+        form = None if wanted == ANY else cast(Format, wanted)
+        return json_response(await asyncio.to_thread(import_votes, self._store, file, wanted=form, rated=rated))
+
+    def _check_allowed(self, request: Request) -> None:
+        """Whoever may import can write any leaderboard: on a server for others nobody who is not known."""
+        settings = self._settings
+        nobody = settings.public and settings.token is None and not inbound_of(request.scope).caller.key
+        if nobody or not settings.management_allowed:
+            raise Forbidden("Votes cannot be imported over the network here; use `python -m arena votes import`")
 
 
 def _columns(given: object) -> list[Column]:
@@ -79,11 +105,12 @@ def _value(given: object, kind: type[Told], field: str) -> Told | None:
 
 def operations(arena: Arena) -> tuple[Operation, ...]:
     """The routes of votes that are no battle's."""
+    votes = Votes(arena)
     return (
         Operation(
             "POST",
             "/votes/direct",
-            DirectVotes(arena).prefer,
+            votes.prefer,
             "Battles",
             "The best of some answers",
             "Takes the answers of one turn as /api/chat gave them, and which one was the best. It is kept as a vote "
@@ -95,5 +122,27 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             errors=(400, 409, 413, 415),
             examples=samples.DIRECT_REQUESTS,
             answer_examples=samples.DIRECT_ANSWERS,
+        ),
+        Operation(
+            "POST",
+            "/votes/import",
+            votes.import_file,
+            "Battles",
+            "Votes from elsewhere",
+            "Takes a file: battles as LMArena publishes them or as another arena exports them (JSON lines or a list), "
+            "an export of Local LLM Arena, or the JSON file of LLM Comparator. Votes are marked with their source, "
+            "count as blind only where the format says so, and come in once, however often they are sent. What cannot "
+            "be read is named with its line and key, and then nothing is kept. The key must have the scope admin. "
+            "Larger files: `python -m arena votes import`.",
+            "VotesImported",
+            "VotesFile",
+            "application/jsonl",
+            errors=(400, 413, 415),
+            examples=samples.IMPORT_REQUESTS,
+            answer_examples=samples.IMPORT_ANSWERS,
+            query=(
+                Query("format", "string", f"`{ANY}` (by default), `{'`, `'.join(FORMATS)}`."),
+                Query("rated", "boolean", "May they count for the ratings? True by default."),
+            ),
         ),
     )

@@ -106,3 +106,57 @@ async def test_a_key_that_may_chat_may_vote(fake: FakeOllama, tmp_path: Path) ->
         for scope, status in (("chat", 200), ("embed", 403)):
             headers = [JSON_TYPE, (b"authorization", f"Bearer {secrets[scope]}".encode())]
             assert (await api.call("POST", "/api/votes/direct", body, headers)).status == status
+
+
+# ---- votes from elsewhere
+
+LMARENA = {"question_id": "q", "model_a": "m", "model_b": "n", "winner": "model_a", "tstamp": 1}
+
+
+async def sent(api: Client, body: bytes, query: str = "", kind: bytes = b"application/jsonl") -> Answer:
+    return await api.call("POST", f"/api/votes/import{query}", body, [(b"content-type", kind)])
+
+
+async def test_a_file_comes_in_once(api: Client, store: Store) -> None:
+    body = b"\n".join(json.dumps(LMARENA | {"question_id": f"q{n}"}).encode() for n in range(3))
+    assert (await sent(api, body)).json() == {"format": "lmarena", "new": 3, "known": 0}
+    assert (await sent(api, body, "?format=lmarena&rated=false")).json() == {"format": "lmarena", "new": 0, "known": 3}
+    assert store.last_number() == 3
+    exported = await api.get("/api/votes")
+    assert (await sent(api, exported.body)).json() == {"format": "arena", "new": 0, "known": 3}
+    assert (await api.get("/api/leaderboard")).json()["votes"] == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "kind", "status", "said"),
+    [
+        (b"{}", "", b"text/plain", 415, "application/jsonl"),
+        (b"{}", "", b"application/json", 400, "none of the formats"),
+        (json.dumps(LMARENA).encode(), "?format=csv", b"application/jsonl", 400, "format must be one of auto, arena"),
+        (json.dumps(LMARENA).encode(), "?fromat=lmarena", b"application/jsonl", 400, "there is no parameter"),
+        (json.dumps(LMARENA).encode(), "?format=llm-comparator", b"application/jsonl", 400, "not llm-comparator"),
+        (json.dumps(LMARENA | {"winner": 3}).encode(), "", b"application/jsonl", 400, "line 1: winner"),
+    ],
+)
+async def test_a_file_that_cannot_be_read(
+    api: Client, store: Store, body: bytes, query: str, kind: bytes, status: int, said: str
+) -> None:
+    refused = await sent(api, body, query, kind)
+    assert (refused.status, said in refused.json()["error"]) == (status, True), refused.body
+    assert store.last_number() == 0
+
+
+async def test_only_an_administrator_imports(fake: FakeOllama, tmp_path: Path) -> None:
+    secrets = {scope: keys.add(tmp_path / keys.FILE, scope, scopes=(scope,)) for scope in ("chat", "admin")}
+    async with started(create_app(settings_for(fake.url, data=tmp_path), page=False)) as api:
+        for scope, status in (("chat", 403), ("admin", 200)):
+            headers = [(b"content-type", b"application/jsonl"), (b"authorization", f"Bearer {secrets[scope]}".encode())]
+            body = json.dumps(LMARENA).encode()
+            assert (await api.call("POST", "/api/votes/import", body, headers)).status == status
+
+
+@pytest.mark.parametrize("settings", [{"host": "0.0.0.0", "allow_open": True}, {"management": False}])
+async def test_where_nobody_is_known_nobody_imports(fake: FakeOllama, tmp_path: Path, settings: dict[str, Any]) -> None:
+    async with started(create_api(settings_for(fake.url, data=tmp_path, **settings))) as api:
+        refused = await sent(api, json.dumps(LMARENA).encode())
+        assert (refused.status, refused.json()["code"]) == (403, "forbidden")
