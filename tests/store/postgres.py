@@ -36,15 +36,15 @@ def why_not() -> str | None:
 
 
 class Postgres:
-    """A server that can be stopped, killed and started again; it keeps fsync on."""
+    """A server that can be stopped, killed and started again; it keeps fsync on. `user` is who runs it, None: we."""
 
     def __init__(self) -> None:
         bin_folder = programs()
         assert bin_folder is not None
         self._bin = bin_folder
-        self._as = USER if os.geteuid() == 0 else None
+        self.user = USER if os.geteuid() == 0 else None
         self.folder = Path(tempfile.mkdtemp(prefix="arena-pg-"))  # short: a socket's path has at most 107 characters
-        if self._as:
+        if self.user:
             shutil.chown(self.folder, USER)
         self._databases = 0
         self._run("initdb", "-D", f"{self.folder}/data", "-U", USER, "--auth=trust", "--no-sync", "-E", "UTF8")
@@ -52,17 +52,21 @@ class Postgres:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        options = ("listen_addresses=", "shared_buffers=16MB", "max_connections=40")
+        options = ("listen_addresses=", "shared_buffers=16MB", "max_connections=40", "recovery_init_sync_method=syncfs")
         words = [word for option in options for word in ("-c", option)]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 [str(self._bin / "postgres"), "-D", f"{self.folder}/data", "-k", str(self.folder), *words],
-                user=self._as,
+                user=self.user,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+        self.await_answers()
+
+    def await_answers(self) -> None:
+        """Wait until it answers, as after a start, or after a crash of one of its processes."""
         deadline_s = time.monotonic() + PATIENCE_S
         while not self._answers():
             assert self._process.poll() is None, f"it did not start; see {self.folder}/log"
@@ -109,7 +113,7 @@ class Postgres:
     def _run(self, program: str, *words: str) -> None:
         done = subprocess.run(
             [str(self._bin / program), *words],
-            user=self._as,
+            user=self.user,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
