@@ -53,7 +53,20 @@ FLOORS: dict[str, set[str]] = {
     "api": {"arena", "exchange", "fleet", "keys", "proxy", "ratings", "streaming", *FEATURES, *CORE},
     "ui": {"arena", "exchange", "fleet", "ratings", "streaming", *FEATURES, *CORE},
     "app": {"guard", "api", "ui", "arena", "exchange", "proxy", *CORE},
-    "cli": {"app", "server", "engine", "guard", "arena", "fleet", "keys", "log", "store", "streaming", *CORE},
+    "cli": {
+        "app",
+        "server",
+        "engine",
+        "guard",
+        "arena",
+        "fleet",
+        "keys",
+        "leaderboard",
+        "log",
+        "store",
+        "streaming",
+        *CORE,
+    },
     "__main__": {"cli"},
 }
 

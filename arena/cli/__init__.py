@@ -1,4 +1,4 @@
-"""The command line: serve, models, chat, pull, engine, setup, fleet, keys, store, version. Imports come late."""
+"""The command line: serve, models, chat, pull, engine, setup, fleet, keys, store, votes, version. Imports come late."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from arena import __version__
-from arena.cli import fleet, keys, store
+from arena.cli import fleet, keys, store, votes
 from arena.errors import ArenaError, SettingsError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ app = typer.Typer(
 app.add_typer(fleet.app)
 app.add_typer(keys.app)
 app.add_typer(store.app)
+app.add_typer(votes.app)
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m arena") -> NoReturn:

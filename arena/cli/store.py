@@ -33,7 +33,7 @@ def backup(
     from arena.errors import NotFound
     from arena.store import backup as write
 
-    with _store(data) as store:
+    with opened(data) as store:
         if not store.exists:
             raise NotFound("There is no store yet: nothing has been voted on or kept.")
         print(f"Backed up {write(store, file)} votes to {file}.")
@@ -51,12 +51,12 @@ def restore(
     """Fill the store from a backup, all or nothing, also from SQLite to PostgreSQL. Stop the server before."""
     from arena.store import restore as read
 
-    with _store(data) as store:
+    with opened(data) as store:
         print(f"Restored {read(store, file, replace=replace)} votes from {file}.")
 
 
 @contextmanager
-def _store(data: Path | None) -> Iterator[Store]:
+def opened(data: Path | None) -> Iterator[Store]:
     """The store of the settings, or the one in the folder that was named."""
     from arena.settings import load
     from arena.store import Store, url_of

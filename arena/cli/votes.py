@@ -1,0 +1,128 @@
+"""The commands about votes: files of other programs into the store, and all votes out of it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
+
+import typer
+
+from arena.cli.store import Data, opened
+from arena.errors import BadRequest, NotFound
+
+if TYPE_CHECKING:
+    from arena.leaderboard import Format
+    from arena.store import Store
+
+app = typer.Typer(
+    name="votes",
+    help="""Votes: bring them in from other programs, and take them out.
+
+They lie in the store; see `python -m arena store`.""",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+class Incoming(StrEnum):
+    """What can be read."""
+
+    AUTO = "auto"
+    ARENA = "arena"
+    LMARENA = "lmarena"
+    LOCAL_LLM_ARENA = "local-llm-arena"
+    LLM_COMPARATOR = "llm-comparator"
+
+
+class Outgoing(StrEnum):
+    """What can be written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+    PREFERENCES = "preferences"
+
+
+@app.command(
+    "import",
+    epilog="Examples:\n\n`python -m arena votes import clean_battle.json`\n\n"
+    "`python -m arena votes import chat.json --format local-llm-arena`",
+)
+def take(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What to read; - is the standard input.")],
+    form: Annotated[Incoming, typer.Option("--format", help="Its format; found out by itself.")] = Incoming.AUTO,
+    rated: Annotated[bool, typer.Option("--rated/--unrated", help="May they count for the ratings?")] = True,
+    data: Data = None,
+) -> None:
+    """Bring votes in, all or none, and each only once however often it is tried; also while the server runs.
+
+    They are marked with their source, and count as blind only where the format says so.
+    """
+    from arena.leaderboard import import_votes
+
+    with _readable(file) as content, opened(data) as store:
+        wanted = None if form is Incoming.AUTO else cast("Format", form.value)
+        done = import_votes(store, content, wanted=wanted, rated=rated)
+    print(f"{done.new} votes of the format {done.format} are new, {done.known} were here already.")
+
+
+@app.command(epilog="Examples:\n\n`python -m arena votes export votes.csv`\n\n`python -m arena votes export | gzip`")
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write; - is the standard output.")] = Path("-"),
+    form: Annotated[
+        Outgoing | None,
+        typer.Option("--format", help="As the name of FILE says, else jsonl; preferences are pairs for training."),
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Write all votes, in the field names of LMArena's published battles, also while the server runs."""
+    suffix = file.suffix.removeprefix(".")
+    wanted = form or (Outgoing(suffix) if suffix in set(Outgoing) else Outgoing.JSONL)
+    with opened(data) as store:
+        if not store.exists:
+            raise NotFound("There is no store yet: nothing has been voted on or kept.")
+        pieces = _pieces(store, wanted)
+        if str(file) == "-":
+            sys.stdout.flush()
+            sys.stdout.buffer.writelines(pieces)
+            return
+        try:
+            with file.open("wb") as target:
+                target.writelines(pieces)
+        except OSError as error:
+            raise BadRequest(f"{file} cannot be written: {error.strerror}") from None
+    print(f"Written to {file}.")
+
+
+def _pieces(store: Store, wanted: Outgoing) -> Iterator[bytes]:
+    from arena import leaderboard
+
+    written = {
+        Outgoing.JSONL: leaderboard.votes_jsonl,
+        Outgoing.CSV: leaderboard.votes_csv,
+        Outgoing.PARQUET: leaderboard.votes_parquet,
+        Outgoing.PREFERENCES: leaderboard.preferences,
+    }
+    return written[wanted](store)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[BinaryIO]:
+    """The file, or a copy of the standard input, which cannot be read twice."""
+    if str(file) == "-":
+        with TemporaryFile() as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+            yield copy
+        return
+    try:
+        content = file.open("rb")
+    except OSError as error:
+        raise BadRequest(f"{file} cannot be read: {error.strerror}") from None
+    with content:
+        yield content

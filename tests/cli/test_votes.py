@@ -1,0 +1,69 @@
+"""The commands that bring votes in and take them out."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from arena import cli
+from tests.cli.running import Run
+
+ROW = {"question_id": "q", "model_a": "=m", "model_b": "n", "winner": "model_a", "tstamp": 1}
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder the settings name."""
+    monkeypatch.setenv("ARENA_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file with one vote."""
+    file = tmp_path / "battles.json"
+    file.write_text(json.dumps([ROW]))
+    return file
+
+
+def test_in_and_out_and_in_elsewhere(run: Run, file: Path, tmp_path: Path) -> None:
+    assert run("votes", "import", str(file)).out == "1 votes of the format lmarena are new, 0 were here already.\n"
+    assert "0 votes of the format lmarena are new, 1 were" in run("votes", "import", str(file), "--unrated").out
+    told = run("votes", "export")
+    assert json.loads(told.out)["source"] == "lmarena"
+    sheet = tmp_path / "votes.csv"
+    assert run("votes", "export", str(sheet)).out == f"Written to {sheet}.\n"
+    assert ",'=m,n,model_a," in sheet.read_text()
+    assert run("votes", "export", "--format", "preferences").out == "", "the answers were not kept"
+    lines = tmp_path / "votes.jsonl"
+    run("votes", "export", str(lines))
+    elsewhere = ("--data", str(tmp_path / "other"))
+    assert "1 votes of the format arena are new" in run("votes", "import", str(lines), *elsewhere).out
+    assert (tmp_path / "other" / "arena.sqlite3").exists()
+
+
+def test_from_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(ROW).encode())))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["votes", "import", "-", "--format", "lmarena"])
+    assert end.value.code == 0
+    assert "1 votes" in capsys.readouterr().out
+
+
+def test_mistakes_are_told(run: Run, file: Path, tmp_path: Path) -> None:
+    for words, status, said in (
+        (("export",), 1, "no store yet"),
+        (("import", str(tmp_path / "none")), 1, "none cannot be read: No such file"),
+        (("import", str(file), "--format", "llm-comparator"), 1, "the format lmarena, not llm-comparator"),
+        (("import", str(file), "--format", "csv"), 2, "--format"),
+        (("import",), 2, "FILE"),
+    ):
+        outcome = run("votes", *words)
+        assert (outcome.status, said in outcome.err) == (status, True), outcome
+    run("votes", "import", str(file))
+    outcome = run("votes", "export", str(tmp_path))
+    assert (outcome.status, "cannot be written" in outcome.err) == (1, True)
