@@ -59,7 +59,7 @@ class Routing(Struct, frozen=True):
     reason: str
 
 
-class Lease:
+class Lease(Struct, eq=False):
     """One request's stay on an endpoint. Tell how it went, then `close()`; also a context manager.
 
     Without an outcome it was the client's own leaving, which counts for nothing. `model` is the endpoint's own
@@ -68,63 +68,33 @@ class Lease:
     of another dialect than the client's.
     """
 
-    __slots__ = (
-        "_on_close",
-        "began_s",
-        "closed",
-        "contended",
-        "endpoint",
-        "error",
-        "first_s",
-        "key",
-        "model",
-        "outcome",
-        "position",
-        "queued_s",
-        "retry_after_s",
-        "routing",
-        "status",
-        "sticky",
-        "streamed",
-        "ticket",
-        "translated",
-        "tried",
-        "usage",
-        "wanted",
-    )
+    endpoint: Endpoint
+    model: str
+    key: str
+    wanted: Wanted
+    tried: frozenset[str]
+    routing: Routing
+    began_s: float
+    _on_close: Callable[[Lease], object]
+    sticky: StickyWord = "disabled"
+    ticket: int = -1
+    contended: bool = False
+    streamed: bool = False
+    translated: bool = False
+    closed: bool = False
+    queued_s: float = 0.0
+    position: int = 0
+    first_s: float | None = None
+    outcome: Outcome = "left"
+    usage: Usage | None = None
+    error: ArenaError | None = None
+    status: int | None = None
+    retry_after_s: float | None = None
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        model: str,
-        key: str,
-        wanted: Wanted,
-        tried: frozenset[str],
-        routing: Routing,
-        began_s: float,
-        on_close: Callable[[Lease], object],
-    ) -> None:
-        self.endpoint = endpoint
-        self.model = model
-        self.key = key
-        self.wanted = wanted
-        self.tried = tried
-        self.routing = routing
-        self.began_s = began_s
-        self._on_close = on_close
-        self.contended = False
-        self.queued_s = 0.0
-        self.position = 0
-        self.sticky: StickyWord = "disabled"
-        self.streamed = self.translated = False
-        self.first_s: float | None = None
-        self.outcome: Outcome = "left"
-        self.usage: Usage | None = None
-        self.error: ArenaError | None = None
-        self.status: int | None = None
-        self.retry_after_s: float | None = None
-        self.closed = False
-        self.ticket = endpoint.enter(self)
+    __repr__ = object.__repr__
+
+    def __post_init__(self) -> None:
+        self.ticket = self.endpoint.enter(self)
 
     @property
     def strategy(self) -> str:

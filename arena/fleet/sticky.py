@@ -42,11 +42,14 @@ class Sticky:
 
     def pin(self, pin: Pin, endpoint: Endpoint, now_s: float) -> None:
         """The conversation is there now, and its time begins anew."""
-        if pin not in self._pins:
+        pins = self._pins
+        before = len(pins)
+        pins[pin] = (endpoint.name, now_s + self.spec.idle_ttl_s)
+        if len(pins) == before:
+            pins.move_to_end(pin)
+        else:
             self.insertions += 1
-        self._pins[pin] = (endpoint.name, now_s + self.spec.idle_ttl_s)
-        self._pins.move_to_end(pin)
-        self._drop_old(now_s)
+            self._drop_old(now_s)
 
     def forget(self, endpoint: str) -> None:
         """Nothing stays on `endpoint` any more."""

@@ -70,6 +70,8 @@ class Forward(Struct, eq=False):
     _over: bool = False
     _paused: bool = False
 
+    __repr__ = object.__repr__  # what a request holds is not for the log
+
     def begin(self) -> Forward | None:
         """Send the request; None if it was refused at once."""
         try:

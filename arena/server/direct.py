@@ -40,6 +40,8 @@ class Exchange(Struct, eq=False):
     _head: bytes = b""
     _chunked: bool = False
 
+    __repr__ = object.__repr__  # what a request holds is not for the log
+
     # what the connection tells
 
     def begin(self, application: Direct) -> None:
