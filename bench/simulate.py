@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from arena.ratings import Caps, Fit, Tally, board, cells, fit, style_fit, suggested, weights
 from arena.ratings.strengths import SCALE
-from arena.ratings.tally import TIE
+from arena.ratings.tally import TIE, VERDICTS
 
 Generator = np.random.Generator
 Array = NDArray[Any]
@@ -61,11 +61,15 @@ def pairs(random: Generator, models: int, votes: int) -> tuple[Array, Array]:
     return a, (a + random.integers(1, models, votes)) % models
 
 
-def tally(models: int, a: Array, b: Array, verdict: Array, voter: Array | None = None) -> Tally:
+def tally(models: int, a: Array, b: Array, verdict: Array, voter: Array | None = None, sides: int = 2) -> Tally:
     """Votes as the ratings take them; every voter has an address of its own, all vote on one day."""
     names = tuple(f"model-{number:02}" for number in range(models))
     who = np.zeros_like(a) if voter is None else voter
-    return Tally(names, ("2026-01-01",), a, b, verdict, np.ones_like(a), who, who, np.zeros_like(a))
+    size = (models, models, len(VERDICTS))
+    whats = np.vstack([np.indices(size).reshape(3, -1), np.full(np.prod(size), sides)])
+    voters = np.arange(int(who.max(initial=0)) + 1)
+    what = np.ravel_multi_index((a, b, verdict), size)
+    return Tally(names, ("2026-01-01",), whats, np.array([voters, voters, 0 * voters]), what, who, np.ones_like(a))
 
 
 def honest(random: Generator, true: Array, votes: int, crowd: Crowd = CROWD) -> Tally:
@@ -126,9 +130,36 @@ def stuffed(
 
 
 def joined(one: Tally, other: Tally) -> Tally:
-    """The votes of both."""
-    columns = ("a", "b", "verdict", "count", "voter", "address", "day")
-    return Tally(one.names, one.days, *(np.concatenate([getattr(one, c), getattr(other, c)]) for c in columns))
+    """The votes of both, on the same models."""
+    whos = max(one.whos, other.whos, key=np.size)  # every voter of the smaller one is in the larger one, too
+    rows = (np.concatenate(pair) for pair in zip(one.rows, other.rows, strict=True))
+    return Tally(one.names, one.days, one.whats, whos, *rows)
+
+
+def rankings(random: Generator, true: Array, sides: int, ballots: int) -> Tally:
+    """Ballots that put `sides` random models in order, as the pairs that they are kept as.
+
+    Whoever has the greatest strength plus luck of a Gumbel distribution comes first: then each pair of a ballot falls
+    as Bradley and Terry say.
+    """
+    entered = random.permuted(np.tile(np.arange(len(true)), (ballots, 1)), axis=1)[:, :sides]
+    seen = true[entered] + random.gumbel(size=entered.shape)
+    one, other = np.triu_indices(sides, 1)
+    verdict = (seen[:, one] < seen[:, other]).astype(np.int64)
+    return tally(len(true), entered[:, one].ravel(), entered[:, other].ravel(), verdict.ravel(), sides=sides)
+
+
+def errors_of_rankings(seed: int, sides: int, arenas: int, ballots: int, models: int = 6) -> tuple[float, float]:
+    """By how much the ratings stray from the truth over many arenas, and by how much they say that they do."""
+    random = np.random.default_rng(seed)
+    true = strengths(random, models, 100.0)
+    missed, said = [], []
+    for _ in range(arenas):
+        seen = rankings(random, true, sides, ballots)
+        fitted = fit(cells(seen, weights(seen, None)), samples=0)
+        missed.append((fitted.strengths - true) ** 2)
+        said.append(np.diag(fitted.covariance))
+    return float(SCALE * np.sqrt(np.mean(missed))), float(SCALE * np.sqrt(np.mean(said)))
 
 
 def votes_for_width(seed: int, suggest: bool, models: int, spread: float, width: float, batch: int = 10) -> int:
@@ -144,13 +175,13 @@ def votes_for_width(seed: int, suggest: bool, models: int, spread: float, width:
         else:
             a, b = pairs(random, models, batch)
         seen = joined(seen, tally(models, a, b, verdicts(random, true[a] - true[b])))
-        fitted = fit(cells(seen, np.ones(len(seen.a))), samples=0)
+        fitted = fit(cells(seen, np.ones(len(seen.what))), samples=0)
     return seen.votes
 
 
 def widest(fitted: Fit, seen: Tally) -> float:
     """The widest interval that the board would show, in points."""
-    rows = board(fitted, seen, np.ones(len(seen.a)))
+    rows = board(fitted, seen, np.ones(len(seen.what)))
     return max(row.upper - row.lower for row in rows)
 
 

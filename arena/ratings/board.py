@@ -54,7 +54,7 @@ def board(fit: Fit, tally: Tally, weight: Floats, families: Mapping[str, str] | 
     errors = _errors(fit, tally)
     best, worst = rank_ranges(fit.strengths, fit.covariance, errors)
     outcomes = _outcomes(tally)
-    counted = _by_contestant(tally, weight * tally.count)
+    counted = _by_contestant(tally, tally.by_what(weight))
     rows = []
     for rank, at in enumerate(np.argsort(-fit.strengths, kind="stable").tolist(), 1):
         wins, losses, ties, both_bad = outcomes[at].tolist()
@@ -110,20 +110,20 @@ def _errors(fit: Fit, tally: Tally) -> Floats:
     A handful of equal votes has no spread to resample: there the model's own error counts where it is larger.
     """
     resampled, own = np.sqrt(np.diag(fit.covariance)), np.sqrt(np.maximum(np.diag(fit.uncertainty), 0.0))
-    few = _by_contestant(tally, tally.count) < _HANDFUL
+    few = _by_contestant(tally, tally.by_what()) < _HANDFUL
     return np.where(few, np.maximum(resampled, own), resampled)
 
 
-def _by_contestant(tally: Tally, amount: Floats | Codes) -> Floats:
+def _by_contestant(tally: Tally, amount: Floats) -> Floats:
     size = len(tally.names)
-    return sums(tally.a, amount, size) + sums(tally.b, amount, size)
+    return sums(tally.whats[0], amount, size) + sums(tally.whats[1], amount, size)
 
 
 def _outcomes(tally: Tally) -> Codes:
     """Wins, losses, ties and both bad of each contestant."""
-    size, kinds = len(tally.names), len(VERDICTS)
-    of_a = sums(tally.a * kinds + tally.verdict, tally.count, size * kinds).reshape(size, kinds)
-    of_b = sums(tally.b * kinds + tally.verdict, tally.count, size * kinds).reshape(size, kinds)
+    size, kinds, amount = len(tally.names), len(VERDICTS), tally.by_what()
+    a, b, verdict, _ = tally.whats
+    of_a, of_b = (sums(each * kinds + verdict, amount, size * kinds).reshape(size, kinds) for each in (a, b))
     drawn = (of_a + of_b)[:, [TIE, BOTH_BAD]]
     found = np.column_stack([of_a[:, 0] + of_b[:, 1], of_a[:, 1] + of_b[:, 0], drawn])
     return found.astype(np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Struct
 
 from arena.ratings.strengths import Fit, newton
-from arena.ratings.tally import BOTH_BAD, TIE, VERDICTS, A, B, Codes, Floats, Tally, sums
+from arena.ratings.tally import BOTH_BAD, TIE, VERDICTS, A, B, Floats, Tally, sums
 
 DECIDED: Final = 20.0  # an e-value of 1 / 0.05: if the two were equal it would ever be reached with chance 0.05
 _SPREAD: Final = 2.0  # of the Beta distribution of win rates that the e-value bets on
@@ -49,7 +49,7 @@ class Flip(Struct, frozen=True):
 
 def duels(fit: Fit, tally: Tally, weight: Floats) -> tuple[Duel, ...]:
     """Every pair that met, in the order of the names."""
-    raw, weighted = _matrix(tally, tally.count), _matrix(tally, weight * tally.count)
+    raw, weighted = _matrix(tally, tally.by_what()), _matrix(tally, tally.by_what(weight))
     first, second = np.nonzero(np.triu(raw.sum(2) + raw.sum(2).T, 1))
     return tuple(_duel(fit, raw, weighted, i, j) for i, j in zip(first.tolist(), second.tolist(), strict=True))
 
@@ -126,10 +126,11 @@ def _duel(fit: Fit, raw: Floats, weighted: Floats, i: int, j: int) -> Duel:
     )
 
 
-def _matrix(tally: Tally, amount: Floats | Codes) -> Floats:
+def _matrix(tally: Tally, amount: Floats) -> Floats:
     """How often each verdict fell between each a and b."""
     size, kinds = len(tally.names), len(VERDICTS)
-    key = (tally.a * size + tally.b) * kinds + tally.verdict
+    a, b, verdict, _ = tally.whats
+    key = (a * size + b) * kinds + verdict
     return sums(key, amount, size * size * kinds).reshape(size, size, kinds)
 
 

@@ -63,12 +63,12 @@ class Fit(Struct, frozen=True):
 def cells(tally: Tally, weight: Floats) -> Cells:
     """The votes of `tally`, each counted by its weight, grouped by pair and outcome."""
     size = max(1, len(tally.names))
-    swapped = tally.a > tally.b
-    pair = np.where(swapped, tally.b * size + tally.a, tally.a * size + tally.b)
-    outcome = np.where(tally.verdict >= TIE, 2, (tally.verdict == B) ^ swapped)
-    key, total = pair * 3 + outcome, weight * tally.count
-    summed = sums(key, total, size * size * 3).reshape(-1, 3)
-    squares = sums(key, total * weight, size * size * 3).reshape(-1, 3)
+    a, b, verdict, _ = tally.whats
+    swapped = a > b
+    outcome = np.where(verdict >= TIE, 2, (verdict == B) ^ swapped)
+    key = np.where(swapped, b * size + a, a * size + b) * 3 + outcome
+    summed = sums(key, tally.by_what(weight), size * size * 3).reshape(-1, 3)
+    squares = sums(key, tally.by_what(weight**2) * tally.spread, size * size * 3).reshape(-1, 3)
     pairs = np.flatnonzero(summed.any(1))
     summed, squares = summed[pairs], squares[pairs]
     effective = np.divide(summed**2, squares, out=np.zeros_like(summed), where=squares > 0)

@@ -90,9 +90,10 @@ def _derivatives(rows: _Rows, virtual: Floats, ridge: float, at: Floats) -> tupl
 
     The contestants' columns are 1 and -1 in two places of a row: sums by contestant do for a product of matrices.
     """
-    a, b, size = rows.tally.a, rows.tally.b, len(rows.tally.names)
+    a, b, verdict, _ = rows.tally.whats[:, rows.tally.what]
+    size = len(rows.tally.names)
     chance = 1 / (1 + np.exp(at[b] - at[a] - rows.features @ at[size:]))
-    residual = rows.weight * (SCORES[rows.tally.verdict] - chance)
+    residual = rows.weight * (SCORES[verdict] - chance)
     gradient = np.concatenate([sums(a, residual, size) - sums(b, residual, size), rows.features.T @ residual])
     information = _outer(rows, rows.weight * chance * (1 - chance))
     meat = _outer(rows, np.divide(residual**2, rows.tally.count))
@@ -108,7 +109,8 @@ def _derivatives(rows: _Rows, virtual: Floats, ridge: float, at: Floats) -> tupl
 
 def _outer(rows: _Rows, weight: Floats) -> Floats:
     """The sum over all rows of weight times the outer product of the row with itself."""
-    a, b, size = rows.tally.a, rows.tally.b, len(rows.tally.names)
+    a, b = rows.tally.whats[:2, rows.tally.what]
+    size = len(rows.tally.names)
     more = rows.features.shape[1]
     summed = np.zeros((size + more, size + more))
     met = sums(a * size + b, weight, size * size).reshape(size, size)

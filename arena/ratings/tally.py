@@ -1,8 +1,8 @@
-"""Votes as columns of numbers: what every rating is computed from."""
+"""Votes as numbers: what every rating is computed from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import compress
 from operator import ne
 from typing import Any, Final, Protocol
@@ -15,12 +15,15 @@ from arena.types import Verdict
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
+Ballot = Sequence[Any]
+"""One vote: contestants a and b, verdict, sides of the ballot, voter, address, day; the last three "" if unknown."""
 
 VERDICTS: Final[tuple[Verdict, ...]] = ("a", "b", "tie", "both_bad")
 A, B, TIE, BOTH_BAD = range(4)
 SCORES: Final = np.array([1.0, 0.0, 0.5, 0.5])
 """What each verdict gives to a. "Both bad" says that neither was better, as a tie does."""
-_CODES: Final[dict[str, int]] = dict(zip(VERDICTS, range(4), strict=True))
+_WHAT_BITS: Final = (24, 24, 4, 8)  # of a, b, verdict, sides: more contestants, voters or days do not fit in memory
+_WHO_BITS: Final = (24, 24, 15)  # of voter, address, day
 
 
 class Counted(Protocol):
@@ -33,6 +36,8 @@ class Counted(Protocol):
     @property
     def verdict(self) -> Verdict: ...
     @property
+    def sides(self) -> int: ...
+    @property
     def count(self) -> int: ...
     @property
     def voter(self) -> str: ...
@@ -43,17 +48,20 @@ class Counted(Protocol):
 
 
 class Tally(Struct, frozen=True):
-    """Rows of equal votes. `a`, `b` number the `names`, `day` the `days`; `verdict` numbers the VERDICTS."""
+    """Rows of equal votes, each of which says by number what was voted, by whom, and how often.
+
+    The columns of `whats` are what can be voted: a, b (both number the `names`), verdict (numbers VERDICTS) and the
+    sides of the ballot. Those of `whos` are who votes when: voter, address, and day (numbers the `days`). There are
+    far fewer of them than votes, so most sums need not touch every vote.
+    """
 
     names: tuple[str, ...]
     days: tuple[str, ...]
-    a: Codes
-    b: Codes
-    verdict: Codes
+    whats: Codes
+    whos: Codes
+    what: Codes
+    who: Codes
     count: Codes
-    voter: Codes
-    address: Codes
-    day: Codes
 
     @property
     def votes(self) -> int:
@@ -63,51 +71,125 @@ class Tally(Struct, frozen=True):
     @property
     def voters(self) -> int:
         """By how many voters they are, as far as known."""
-        return len(np.unique(self.voter))
+        return len(np.unique(self.whos[0, np.bincount(self.who, minlength=self.whos.shape[1]) > 0]))
+
+    @property
+    def share(self) -> Floats:
+        """How much one pair of a ballot counts, by `whats`: a ranking of k sides has k(k-1)/2 pairs, and counts k-1."""
+        return np.asarray(2.0 / self.whats[3])
+
+    @property
+    def spread(self) -> Floats:
+        """How much more the pairs of one ballot vary together than votes cast apart, by `whats`.
+
+        The places of k equals have the variance (k² - 1) / 12; k-1 votes on each, cast apart, would have (k-1) / 4.
+        """
+        return np.asarray((self.whats[3] + 1.0) / 3.0)
+
+    def by_what(self, weight: Floats | None = None) -> Floats:
+        """The votes on each column of `whats`, each row's multiplied by its weight."""
+        return sums(self.what, self.count if weight is None else weight * self.count, self.whats.shape[1])
 
     def only(self, rows: NDArray[Any]) -> Tally:
         """The same contestants with some of the rows."""
-        columns = (self.a, self.b, self.verdict, self.count, self.voter, self.address, self.day)
-        return Tally(self.names, self.days, *(column[rows] for column in columns))
+        return Tally(self.names, self.days, self.whats, self.whos, *(row[rows] for row in self.rows))
+
+    @property
+    def rows(self) -> tuple[Codes, Codes, Codes]:
+        """What, who and count."""
+        return self.what, self.who, self.count
 
 
 class Ledger:
     """Collects votes as they come; new ones cost only themselves."""
 
     def __init__(self) -> None:
-        self._names: dict[str, int] = {}
-        self._voters: dict[str, int] = {}
-        self._addresses: dict[str, int] = {}
-        self._days: dict[str, int] = {}
-        self._columns: Codes = np.empty((7, 0), np.int64)
+        self._names, self._voters, self._addresses, self._days = (_Numbers() for _ in range(4))
+        self._verdicts = _Numbers(VERDICTS)
+        self._what, self._who = _Numbers(), _Numbers()
+        self._whats, self._whos, self._rows = _Columns(4), _Columns(3), _Columns(3)
 
     def add(self, cells: Iterable[Counted]) -> None:
-        """Append votes. A contestant against itself says nothing and is left out."""
-        rows = [(c.a, c.b, c.verdict, c.voter, c.address, c.day, c.count) for c in cells if c.a != c.b]
-        if rows:
-            *ballots, counts = zip(*rows, strict=True)
-            self.add_ballots([ballots], counts)
+        """Append counted votes. A contestant against itself says nothing and is left out."""
+        kept = [cell for cell in cells if cell.a != cell.b]
+        ballots = [(c.a, c.b, c.verdict, c.sides, c.voter, c.address, c.day) for c in kept]
+        self._append(list(zip(*ballots, strict=True)), [cell.count for cell in kept])
 
-    def add_ballots(self, pages: Iterable[Sequence[Sequence[str]]], counts: Sequence[int] = (1,)) -> None:
-        """Append votes in pages of columns: a, b, verdict, voter, address, day."""
-        blocks = [self._columns]
-        for page in pages:
-            kept = list(map(ne, page[0], page[1]))
-            a, b, verdict, voter, address, day = page if all(kept) else [list(compress(each, kept)) for each in page]
-            block = np.empty((7, len(a)), np.int64)
-            block[0], block[1] = _coded(self._names, a), _coded(self._names, b)
-            block[2], block[3] = _coded(_CODES, verdict), counts
-            block[4], block[5], block[6] = (
-                _coded(codes, column)
-                for codes, column in ((self._voters, voter), (self._addresses, address), (self._days, day))
-            )
-            blocks.append(block)
-        self._columns = np.hstack(blocks)
+    def add_ballots(self, pages: Iterable[Sequence[Ballot]]) -> None:
+        """Append votes one by one. A contestant against itself says nothing and is left out."""
+        for page in filter(None, pages):
+            columns: list[Sequence[Any]] = list(zip(*page, strict=True))
+            if not all(kept := list(map(ne, *columns[:2]))):
+                columns = [list(compress(column, kept)) for column in columns]
+            self._append(columns, 1)
 
     def tally(self, names: Iterable[str] = ()) -> Tally:
-        """All votes so far; `names` are contestants to list even if nobody voted on them yet."""
-        known = {name: len(self._names) + extra for extra, name in enumerate(set(names) - set(self._names))}
-        return Tally((*self._names, *sorted(known)), tuple(self._days), *self._columns)
+        """All votes so far; `names` are contestants to list even if nobody voted on them yet.
+
+        The contestants are in the order of their names, so that it does not matter who was voted on first.
+        """
+        ordered = tuple(sorted({*self._names, *names}))
+        place = {name: number for number, name in enumerate(ordered)}
+        a, b, *others = self._whats.all
+        moved = np.array([place[name] for name in self._names], np.int64)
+        whats = np.array([moved[a], moved[b], *others])
+        return Tally(ordered, tuple(self._days), whats, self._whos.all, *self._rows.all)
+
+    def _append(self, columns: Sequence[Sequence[Any]], count: Sequence[int] | int) -> None:
+        if not columns or not columns[0]:
+            return
+        a, b, verdict, sides, voter, address, day = columns
+        names = self._names
+        what = _packed((names.of(a), names.of(b), self._verdicts.of(verdict), np.array(sides)), _WHAT_BITS)
+        who = _packed((self._voters.of(voter), self._addresses.of(address), self._days.of(day)), _WHO_BITS)
+        rows = np.empty((3, len(a)), np.int64)
+        rows[0], rows[1], rows[2] = self._what.of(what.tolist()), self._who.of(who.tolist()), count
+        self._whats.extend(_unpacked(self._what.fresh(), _WHAT_BITS))
+        self._whos.extend(_unpacked(self._who.fresh(), _WHO_BITS))
+        self._rows.extend(rows)
+
+
+class _Numbers(dict[Any, int]):
+    """Gives each new key the next number when it is first looked up."""
+
+    def __init__(self, keys: Iterable[Hashable] = ()) -> None:
+        super().__init__((key, number) for number, key in enumerate(keys))
+        self._fresh: list[Any] = []
+
+    def __missing__(self, key: Hashable) -> int:
+        self._fresh.append(key)
+        number = self[key] = len(self)
+        return number
+
+    def of(self, keys: Sequence[Hashable]) -> Codes:
+        """The number of each key."""
+        return np.fromiter(map(self.__getitem__, keys), np.int64, len(keys))
+
+    def fresh(self) -> list[Any]:
+        """The keys that are new since this was last asked, in the order of their numbers."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+
+class _Columns:
+    """A growing table of numbers. What was handed out never changes: new columns go behind it."""
+
+    def __init__(self, rows: int) -> None:
+        self._space: Codes = np.empty((rows, 0), np.int64)
+        self._used = 0
+
+    @property
+    def all(self) -> Codes:
+        return self._space[:, : self._used]
+
+    def extend(self, block: Codes) -> None:
+        used = self._used + block.shape[1]
+        if used > self._space.shape[1]:
+            more = np.empty((len(self._space), 2 * used), np.int64)
+            more[:, : self._used] = self.all
+            self._space = more
+        self._space[:, self._used : used] = block
+        self._used = used
 
 
 def sums(codes: Codes, amount: Floats | Codes, size: int = 0) -> Floats:
@@ -115,8 +197,19 @@ def sums(codes: Codes, amount: Floats | Codes, size: int = 0) -> Floats:
     return np.bincount(codes, amount, size).astype(np.float64, copy=False)
 
 
-def _coded(codes: dict[str, int], values: Sequence[str]) -> Codes:
-    for value in dict.fromkeys(values):
-        if value not in codes:
-            codes[value] = len(codes)
-    return np.fromiter(map(codes.__getitem__, values), np.int64, len(values))
+def _packed(columns: Iterable[Codes], bits: Sequence[int]) -> Codes:
+    """One number for each row of the columns, of which each has so many bits."""
+    first, *others = columns
+    key = first
+    for column, width in zip(others, bits[1:], strict=True):
+        key = key << width | column
+    return key
+
+
+def _unpacked(keys: Sequence[int], bits: Sequence[int]) -> Codes:
+    """The columns that those numbers were made of."""
+    left, columns = np.array(keys, np.int64), []
+    for width in reversed(bits):
+        columns.append(left & ((1 << width) - 1))
+        left = left >> width
+    return np.array(columns[::-1])

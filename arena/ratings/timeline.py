@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 
 from arena.ratings.strengths import CENTRE, SCALE, Z, cells, fit
-from arena.ratings.tally import Floats, Tally
+from arena.ratings.tally import Floats, Tally, sums
 
 
 class Moment(Struct, frozen=True):
@@ -26,14 +26,15 @@ def timeline(tally: Tally, weight: Floats, points: int = 30) -> tuple[Moment, ..
         days = [days[at] for at in np.linspace(0, len(days) - 1, points).round().astype(int)]
     order = np.argsort(np.argsort(np.array(tally.days)))  # the number of each day in time
     last = {day: int(order[tally.days.index(day)]) for day in days}
-    return tuple(_moment(tally, weight, day, order[tally.day] <= last[day]) for day in days)
+    return tuple(_moment(tally, weight, day, (order[tally.whos[2]] <= last[day])[tally.who]) for day in days)
 
 
 def _moment(tally: Tally, weight: Floats, day: str, until: np.typing.NDArray[np.bool_]) -> Moment:
     seen = tally.only(until)
     fitted = fit(cells(seen, weight[until]), samples=0)
     margins = Z * SCALE * np.sqrt(np.diag(fitted.covariance))
-    met = np.bincount(seen.a, minlength=len(seen.names)) + np.bincount(seen.b, minlength=len(seen.names))
+    amount = seen.by_what()
+    met = sums(seen.whats[0], amount, len(seen.names)) + sums(seen.whats[1], amount, len(seen.names))
 
     def ratings() -> Iterator[tuple[str, tuple[float, float, float]]]:
         for name, strength, margin, known in zip(fitted.names, fitted.strengths, margins, met, strict=True):

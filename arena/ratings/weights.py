@@ -35,62 +35,69 @@ class Caps(Struct, frozen=True):
 
 
 def weights(tally: Tally, caps: Caps | None) -> Floats:
-    """The weight of one vote of each row, at most 1; None counts all votes alike."""
-    weight = np.ones(len(tally.count))
-    if caps is None or not len(weight):
-        return weight
+    """The weight of one vote of each row, at most 1; None caps nothing."""
+    share = tally.share[tally.what]
+    if caps is None or not len(share):
+        return share
+    size = tally.whos.shape[1]
+    held = sums(tally.who, share * tally.count, size)  # by who votes when
+    capped = np.ones(size)
     for group, floor in _groups(tally, caps):
-        sizes = sums(group, weight * tally.count)
-        limit = max(floor, _middle(sizes))
-        weight *= np.minimum(1.0, limit / np.maximum(sizes, limit))[group]
-    trusted = weight
-    for _ in range(_ROUNDS):  # without those who stray, others are seen to
-        expected = fit(cells(tally, trusted), samples=0).strengths
-        trusted = weight * _trust(tally, weight, expected, caps.stray)
+        sizes = sums(group, capped * held)
+        if sizes.max() > floor:
+            limit = max(floor, _middle(sizes))
+            capped *= np.minimum(1.0, limit / np.maximum(sizes, limit))[group]
+    votes, weight = sums(tally.who, tally.count, size), sums(tally.whos[0], capped * held)
+    judged = (sums(tally.whos[0], votes) >= _JUDGED) & (weight < _CIRCLE * weight.sum())
+    trusted = share * capped[tally.who]
+    if judged.any():
+        slots, trust = _Slots(tally), capped
+        for _ in range(_ROUNDS):  # without those who stray, others are seen to
+            deviation = slots.deviations(fit(cells(tally, trusted), samples=0).strengths)
+            believed = np.minimum(1.0, (caps.stray / np.maximum(deviation, caps.stray)) ** 2)
+            trust = capped * np.where(judged, believed, 1.0)[tally.whos[0]]
+            trusted = share * trust[tally.who]
     return trusted
 
 
 def _groups(tally: Tally, caps: Caps) -> Iterator[tuple[Codes, float]]:
-    """Who casts each row, ever more widely, and the cap on that."""
-    yield _by_day(tally.voter, tally), caps.voter_day
-    yield tally.voter, caps.voter
-    yield _by_day(tally.address, tally), caps.address_day
-    yield tally.address, caps.address
+    """Who casts, ever more widely, by the columns of `whos`; and the cap on that."""
+    voter, address, day = tally.whos
+    yield _by_day(voter, day), caps.voter_day
+    yield voter, caps.voter
+    yield _by_day(address, day), caps.address_day
+    yield address, caps.address
 
 
-def _trust(tally: Tally, weight: Floats, strengths: Floats, stray: float) -> Floats:
-    """How far each row's voter is believed, from 1 down."""
-    held = sums(tally.voter, weight * tally.count)
-    judged = (sums(tally.voter, tally.count) >= _JUDGED) & (held < _CIRCLE * held.sum())
-    believed = np.ones(len(held))
-    rows = np.flatnonzero(judged[tally.voter])
-    if len(rows):
-        seen = tally if len(rows) == len(tally.a) else tally.only(rows)
-        voter = (np.cumsum(judged) - 1)[seen.voter]
-        believed[judged] = np.minimum(1.0, (stray / np.maximum(_deviations(seen, voter, strengths), stray)) ** 2)
-    return believed[tally.voter]
+class _Slots:
+    """For each vote, where it adds to what is known of its voter's taste for a and for b."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally, self._size = tally, len(tally.names)
+        row = (tally.whos[0] * self._size)[tally.who]
+        self._on_a, self._on_b = row + tally.whats[0][tally.what], row + tally.whats[1][tally.what]
+        self._slots = (int(tally.whos[0].max()) + 1) * self._size
+
+    def deviations(self, strengths: Floats) -> Floats:
+        """By how many standard errors each voter deviates at most, over all contestants."""
+        tally = self._tally
+        a, b, verdict, _ = tally.whats
+        chance = 1 / (1 + np.exp(strengths[b] - strengths[a]))
+        surprise = (tally.share * (SCORES[verdict] - chance))[tally.what] * tally.count
+        variance = (tally.share**2 * tally.spread * chance * (1 - chance))[tally.what] * tally.count
+        summed = sums(self._on_a, surprise, self._slots) - sums(self._on_b, surprise, self._slots)
+        spread = np.sqrt(sums(self._on_a, variance, self._slots) + sums(self._on_b, variance, self._slots))
+        deviation = np.divide(np.abs(summed), spread, out=np.zeros_like(summed), where=spread > 0)
+        return np.asarray(deviation.reshape(-1, self._size).max(1))
 
 
-def _deviations(tally: Tally, voter: Codes, strengths: Floats) -> Floats:
-    """By how many standard errors each voter deviates at most, over all contestants."""
-    size = len(tally.names)
-    chance = 1 / (1 + np.exp(strengths[tally.b] - strengths[tally.a]))
-    surprise = tally.count * (SCORES[tally.verdict] - chance)
-    variance = tally.count * chance * (1 - chance)
-    on_a, on_b, most = voter * size + tally.a, voter * size + tally.b, (int(voter.max()) + 1) * size
-    summed = sums(on_a, surprise, most) - sums(on_b, surprise, most)
-    spread = np.sqrt(sums(on_a, variance, most) + sums(on_b, variance, most))
-    deviation = np.divide(np.abs(summed), spread, out=np.zeros_like(summed), where=spread > 0)
-    return np.asarray(deviation.reshape(-1, size).max(1))
-
-
-def _by_day(who: Codes, tally: Tally) -> Codes:
-    group = who * len(tally.days) + tally.day
+def _by_day(who: Codes, day: Codes) -> Codes:
+    group = who * (day.max() + 1) + day
     sparse = group.max() > 4 * len(group) + 1_000_000  # else sorting costs more than empty groups do
     return np.unique(group, return_inverse=True)[1] if sparse else group
 
 
 def _middle(sizes: Floats) -> float:
     """The size of the group that the middle vote belongs to."""
-    ordered = np.sort(sizes)
+    ordered = np.sort(sizes[sizes > 0])
     return float(ordered[np.searchsorted(np.cumsum(ordered), ordered.sum() / 2)])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, Text, func, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Select, Text, func, select, type_coerce
 
 from arena.store.tables import votes
 from arena.types import Verdict
 
 Detail = Literal["voter", "address", "day", "category"]
 DETAILS: Final[tuple[Detail, ...]] = ("voter", "address", "day", "category")
+Ballot = tuple[str, str, str, int, str, str, str]
+"""One vote: a, b, verdict, how many sides the ballot was about, voter, address, day."""
+PAGE: Final = 5000  # votes in memory at once as the database tells them
 
 
 class CellFilter(Struct, frozen=True):
@@ -41,7 +44,10 @@ RATED: Final = CellFilter()
 
 
 class Cell(Struct, frozen=True):
-    """`count` equal votes: sides and verdict as they stood; the details that were not asked for are ""."""
+    """`count` equal votes: a, b and verdict as they stood; the details that were not asked for are "".
+
+    `sides` is how many the ballots were about: one on k sides is k(k-1)/2 votes.
+    """
 
     a: str
     b: str
@@ -51,6 +57,7 @@ class Cell(Struct, frozen=True):
     address: str = ""
     day: str = ""
     category: str = ""
+    sides: int = 2
 
 
 def conditions(wanted: CellFilter) -> list[ColumnElement[bool]]:
@@ -77,19 +84,25 @@ def conditions(wanted: CellFilter) -> list[ColumnElement[bool]]:
 
 
 def counting(wanted: CellFilter) -> Select[Any]:
-    """The query that counts, in the order of Cell's fields as far as they are asked for."""
-    sides = (votes.c[f"{wanted.per}_a"], votes.c[f"{wanted.per}_b"])
+    """The query that counts: a, b, verdict, count, sides, and the details as far as they are asked for."""
+    contestants = (votes.c[f"{wanted.per}_a"], votes.c[f"{wanted.per}_b"])
     details = {"voter": votes.c.voter, "address": votes.c.address, "category": votes.c.category}
-    more = [func.substr(votes.c.at, 1, 10).label("day") if name == "day" else details[name] for name in asked(wanted)]
-    by = (*sides, votes.c.verdict, *more)
+    more = [_day() if name == "day" else details[name] for name in asked(wanted)]
+    by = (*contestants, votes.c.verdict, votes.c.sides, *more)
     return select(*by[:3], func.count(), *by[3:]).where(*conditions(wanted)).group_by(*by)
 
 
-def listing(wanted: CellFilter) -> Select[Any]:
-    """The query that lists both sides, verdict, voter, address and day of every vote; the details do not matter."""
-    day = func.substr(votes.c.at, 1, 10)
-    columns = (votes.c[f"{wanted.per}_a"], votes.c[f"{wanted.per}_b"], votes.c.verdict, votes.c.voter, votes.c.address)
-    return select(*columns, day).where(*conditions(wanted))
+def ballots(connection: Connection, wanted: CellFilter) -> Iterator[Sequence[Ballot]]:
+    """The votes one by one, a page at a time; the details do not matter.
+
+    Where hardly any two votes are equal, counting them costs the database more than telling them.
+    """
+    contestants = (votes.c[f"{wanted.per}_a"], votes.c[f"{wanted.per}_b"])
+    columns = (*contestants, votes.c.verdict, votes.c.sides, votes.c.voter, votes.c.address, _day())
+    # plain tuples from the driver, since a row object for each of a million votes would take longer than the ratings
+    with connection.execute(select(*columns).where(*conditions(wanted))) as result:
+        while page := result.cursor.fetchmany(PAGE):
+            yield page
 
 
 def asked(wanted: CellFilter) -> tuple[Detail, ...]:
@@ -98,5 +111,10 @@ def asked(wanted: CellFilter) -> tuple[Detail, ...]:
 
 
 def cell(row: Sequence[Any], details: tuple[Detail, ...]) -> Cell:
-    """One row of that query."""
-    return Cell(*row[:4], **dict(zip(details, row[4:], strict=True)))
+    """One row of what was counted."""
+    a, b, verdict, count, sides, *more = row
+    return Cell(a, b, verdict, count, sides=sides, **dict(zip(details, more, strict=True)))
+
+
+def _day() -> ColumnElement[str]:
+    return func.substr(votes.c.at, 1, 10).label("day")

@@ -18,7 +18,7 @@ from arena.settings import Settings
 from arena.store import caps
 from arena.store import cells as counted
 from arena.store.battles import Side, StoredBattle
-from arena.store.cells import RATED, Cell, CellFilter
+from arena.store.cells import RATED, Ballot, Cell, CellFilter
 from arena.store.database import Database
 from arena.store.documents import Document, Kind, Snapshot
 from arena.store.migrations import migrate
@@ -171,15 +171,11 @@ class Store:
         with self.database.reading() as connection:
             return [counted.cell(row, details) for row in connection.execute(counted.counting(wanted))]
 
-    def ballots(self, wanted: CellFilter = RATED) -> Iterator[list[tuple[str, ...]]]:
-        """The votes one by one, a page at a time, in columns: both sides, verdict, voter, address, day.
-
-        Where hardly any two votes are equal, counting them costs the database more than telling them.
-        """
+    def ballots(self, wanted: CellFilter = RATED) -> Iterator[Sequence[Ballot]]:
+        """The votes one by one, a page at a time."""
         self.open()
         with self.database.reading() as connection:
-            for page in connection.execute(counted.listing(wanted)).partitions(1000):
-                yield list(zip(*page, strict=True))
+            yield from counted.ballots(connection, wanted)
 
     def configurations(self) -> dict[str, Configuration]:
         """Every configuration that was voted on, by id."""

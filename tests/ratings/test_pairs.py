@@ -21,7 +21,7 @@ def arena(votes: int, models: int = 6, seed: int = 4) -> Tally:
 
 
 def fitted(seen: Tally) -> strengths.Fit:
-    return fit(cells(seen, np.ones(len(seen.a))), samples=0)
+    return fit(cells(seen, np.ones(len(seen.what))), samples=0)
 
 
 def test_the_e_value_is_a_fair_bet() -> None:
@@ -102,7 +102,7 @@ def test_the_gain_is_the_loss_of_variance() -> None:
 def test_who_was_never_seen_comes_first_and_chance_has_its_share() -> None:
     seen = arena(400)
     tally = Tally((*seen.names, "new"), seen.days, *(getattr(seen, name) for name in seen.__struct_fields__[2:]))
-    found = fit(cells(tally, np.ones(len(tally.a))), samples=0)
+    found = fit(cells(tally, np.ones(len(tally.what))), samples=0)
     draw, names = Random(1), [*tally.names, "new"]
     pairs = [suggested(found, draw, names) for _ in range(200)]
     with_new = sum(6 in pair or 7 in pair for pair in pairs)

@@ -98,7 +98,7 @@ def test_one_vote_is_not_a_certainty() -> None:
 
 def test_the_same_as_arena_rank_on_50_000_votes() -> None:
     seen = published()
-    found = fit(cells(seen, np.ones(len(seen.a))), samples=0)
+    found = fit(cells(seen, np.ones(len(seen.what))), samples=0)
     theirs = np.array([ARENA_RANK[name] for name in found.names])
     assert np.abs(found.ratings - theirs).max() < 0.5
 
@@ -114,7 +114,7 @@ def test_newton_agrees_with_evalica() -> None:
 def test_the_intervals_of_many_contestants_are_those_of_few_without_resampling(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(5)
     seen = simulate.honest(random, simulate.strengths(random, 8, 150), 3000)
-    found = cells(seen, np.ones(len(seen.a)))
+    found = cells(seen, np.ones(len(seen.what)))
     resampled = np.sqrt(np.diag(fit(found, samples=2000).covariance))
     monkeypatch.setattr(strengths, "MOST_RESAMPLED", 4)
     assert np.sqrt(np.diag(fit(found).covariance)) == pytest.approx(resampled, rel=0.06)

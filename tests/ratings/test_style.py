@@ -31,7 +31,7 @@ def test_the_same_as_statsmodels(monkeypatch: pytest.MonkeyPatch) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = glm.GLM(
-            SCORES[seen.verdict], np.column_stack([design[:, 1:], features]), family=glm.families.Binomial()
+            SCORES[seen.whats[2, seen.what]], np.column_stack([design[:, 1:], features]), family=glm.families.Binomial()
         )
         theirs = model.fit(cov_type="HC0")
     others = np.concatenate([[0.0], theirs.params[:5]])

@@ -1,0 +1,70 @@
+"""Votes as numbers: grouped as they come, whatever their order, and ballots on more than two sides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from arena.ratings import Caps, Ledger, Tally, board, cells, duels, fit, weights
+from bench import simulate
+
+Row = tuple[str, str, str, int, str, str, str]
+
+
+def row(a: str, b: str, verdict: str = "a", sides: int = 2, voter: str = "v", day: str = "1") -> Row:
+    return a, b, verdict, sides, voter, f"at {voter}", day
+
+
+def told(*pages: list[Row]) -> Tally:
+    ledger = Ledger()
+    ledger.add_ballots(pages)
+    return ledger.tally()
+
+
+def test_pages_make_no_difference_and_old_tallies_stay_as_they_were() -> None:
+    rows = [row("xy"[n % 2], "z", "ab"[n % 2], voter=f"v{n % 7}", day=str(n % 3)) for n in range(300)]
+    ledger = Ledger()
+    ledger.add_ballots([rows[:100]])
+    before = ledger.tally()
+    ledger.add_ballots([[]])
+    ledger.add_ballots([rows[100:101], rows[101:]])
+    whole = told(rows)
+    for name in Tally.__struct_fields__:
+        assert np.array_equal(getattr(ledger.tally(), name), getattr(whole, name)), name
+    assert (before.votes, before.voters, whole.votes, whole.voters) == (100, 7, 300, 7)
+    assert before.by_what().sum() == 100
+
+
+def test_the_order_of_the_votes_does_not_matter() -> None:
+    rows = [row(f"m{n % 5}", f"m{(n + 1 + n % 3) % 5}", "ab"[n % 3 % 2], voter=f"v{n % 9}") for n in range(200)]
+    boards = []
+    for each in (rows, rows[::-1]):
+        tally = told(each)
+        weight = weights(tally, Caps())
+        boards.append(board(fit(cells(tally, weight)), tally, weight))
+    assert [each.name for each in boards[0]] == [each.name for each in boards[1]]
+    for one, other in zip(*boards, strict=True):
+        assert (one.rating, one.lower, one.upper) == pytest.approx((other.rating, other.lower, other.upper))
+
+
+def test_a_contestant_against_itself_is_left_out() -> None:
+    tally = told([row("x", "x"), row("x", "y")], [row("z", "z")])
+    assert (tally.names, tally.votes) == (("x", "y"), 1)
+
+
+def test_a_ballot_on_four_sides_counts_three_votes() -> None:
+    ranked = [row(a, b, sides=4) for a, b in ("ab", "ac", "ad", "bc", "bd", "cd")]
+    tally = told(ranked)
+    assert weights(tally, None).sum() == pytest.approx(3)
+    assert cells(tally, weights(tally, None)).weights.sum() == pytest.approx(3)
+    assert {duel.wins for duel in duels(fit(cells(tally, np.ones(6))), tally, np.ones(6))} == {1}
+    crowd = [row("a", "b", "ab"[n % 2], voter=f"v{n}") for n in range(200)]
+    often = [row(a, b, sides=4, voter="s") for a, b in ("ab", "ac", "ad", "bc", "bd", "cd")] * 30
+    tally = told(crowd + often)
+    assert weights(tally, Caps(stray=1e9))[200:].sum() == pytest.approx(20)
+
+
+@pytest.mark.parametrize("sides", [2, 3, 4])
+def test_the_error_is_that_of_rankings_and_not_of_pairs_cast_apart(sides: int) -> None:
+    errors, found = simulate.errors_of_rankings(11, sides, arenas=150, ballots=300)
+    assert found == pytest.approx(errors, rel=0.12)
