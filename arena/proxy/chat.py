@@ -225,7 +225,15 @@ class ChatReader:
     def whole(self, body: bytes) -> None:
         """An answer that is no stream, or that did not become one."""
         self._read(body)
-        self._reason = self._reason or "stop"
+        self.end()
+        if not self.done:
+            text = f"{self._endpoint} ended its answer without saying why it ended"
+            raise UpstreamBroken(text, endpoint=self._endpoint, code="upstream_eof")
+
+    def over(self) -> None:
+        """The stream has ended, be it in the middle of an event."""
+        if rest := self._events.taken():
+            self.feed(rest + b"\n\n")
         self.end()
 
     def end(self) -> None:

@@ -136,13 +136,21 @@ class Translated:
         if error is not None or (body is not None and not body):
             self._asking.on_end(error)
         elif body is None:
-            self._reader.end()
-            self._hand_over()
-            self._asking.on_end(None)
+            self._over()
         elif self._status >= 400:
             self._refused(bytes(body))
         else:
             self._told(bytes(body))
+
+    def _over(self) -> None:
+        """The end of a stream."""
+        broken: ArenaError | None = None
+        try:
+            self._reader.over()
+        except ArenaError as error:
+            broken = error
+        self._hand_over()
+        self._asking.on_end(broken)
 
     def _hand_over(self) -> None:
         self._tail.estimated = not self._reader.counted

@@ -180,7 +180,7 @@ def read(*parts: bytes, stops: tuple[str, ...] = ()) -> tuple[list[Any], dict[st
     reader = ChatReader("h", writer, stops)
     for part in parts:
         reader.feed(part)
-    reader.end()
+    reader.over()
     events = [event.split(b"\n") for event in writer.events().split(b"\n\n")[:-1]]
     told = [json.loads(data.removeprefix(b"data: ")) for _, data in events]
     assert [kind.removeprefix(b"event: ").decode() for kind, _ in events] == [event["type"] for event in told]
@@ -244,6 +244,11 @@ def test_a_whole_answer() -> None:
     assert message["stop_reason"] == "tool_use"  # some servers say "stop" all the same
 
 
+def test_a_whole_answer_says_why_it_ended() -> None:
+    with pytest.raises(UpstreamBroken, match="why it ended"):
+        ChatReader("h", MessageWriter("m"), ()).whole(b'{"choices": [{"message": {"content": "a"}}]}')
+
+
 @pytest.mark.parametrize(
     ("reason", "choice", "expected"),
     [
@@ -264,6 +269,10 @@ def test_other_choices_and_what_comes_after_the_end_are_left_out() -> None:
     assert message["content"] == [{"type": "text", "text": "a"}]
 
 
+def test_the_last_event_may_lack_its_empty_line() -> None:
+    assert read(chunk(content="a"), chunk("stop"), DONE[:-2])[2].done
+
+
 def test_an_answer_without_an_end_stays_open() -> None:
     told, _, reader = read(chunk(content="a"), DONE)
     assert (told[-1]["type"], reader.done) == ("content_block_delta", False)
@@ -280,6 +289,7 @@ def test_half_a_character_does_no_harm() -> None:
     [
         (b'data: {"error": {"message": "no memory"}}\n\n', UpstreamError, "no memory"),
         (b"data: nonsense\n\n", UpstreamBroken, "JSON"),
+        (chunk("stop") + b'data: {"choices": [], "usa', UpstreamBroken, "JSON"),
         (b'data: {"choices": "x"}\n\n', UpstreamBroken, "does not know"),
         (b'data: {"choices": [{"delta": {"content": 5}}]}\n\n', UpstreamBroken, "does not know"),
         (chunk(tool_calls=call(0, None, "{}")), UpstreamBroken, "does not know"),
