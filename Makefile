@@ -17,7 +17,8 @@ install: $(VENV)/.dev ## virtual environment with everything for running and tes
 run: $(VENV)/.run ## serve the arena on http://127.0.0.1:7860 (ARGS="--port 8000" passes options)
 	$(BIN)/python arena_app.py $(ARGS)
 
-test: check models system npm ## lint, types, and all tests with branch coverage (ARGS="-k chat" passes options to pytest)
+test: ## lint, types, and all tests with branch coverage (ARGS="-k chat" passes options to pytest)
+	@$(MAKE) --no-print-directory -j3 $(WHOLE_OUTPUT) system check models npm
 	ARENA_TEST_DATA=$(TEST_DATA) $(BIN)/python -m pytest $(PYTEST_OPTIONS) $(ARGS)
 
 check: $(VENV)/.dev ## format, lint and types only
@@ -40,8 +41,10 @@ clean: ## remove the virtual environment and every cache
 
 # ---- below: what the targets above rest on
 
-# Two processes, one file of tests at a time in each: files share servers and models, tests of one file may share more.
-PYTEST_OPTIONS ?= -n 2 --dist loadfile --cov --cov-report=term
+# Four processes keep two cores busy, since most tests wait for others. tests/order.py says what stays together.
+PYTEST_OPTIONS ?= -n 4 --dist loadfile --cov --cov-report=term
+# what is made at the same time speaks one after another, where make can
+WHOLE_OUTPUT := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from arena.settings import Settings
 from tests.fake_ollama import FakeOllama, RunningFake, running_fake
+from tests.order import UnitScheduling, turn
 from tests.outside import closed_to_the_outside
 
 PREFIXES = ("ARENA_", "OLLAMA_", "WEB_", "GRADIO_SERVER_", "GRADIO_ROOT_PATH", "SPACE_ID", "LOG_LEVEL")
+
+# a busy machine is no fault of the code; without $CI every run tries other examples
+settings.register_profile("arena", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("arena")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first."""
+    items.sort(key=lambda item: turn(item.nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> UnitScheduling | None:
+    """With --dist loadfile, files that share something dear run in one process."""
+    return UnitScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
