@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -27,6 +28,9 @@ from arena.types import Configuration, Vote
 
 FILE = "arena.sqlite3"
 UNCAPPED = caps.Caps()
+PART_ROWS = 500
+"""Votes from elsewhere looked up at a time; SQLite takes a few thousand values in one question."""
+
 PAGE_ROWS = 5000
 """Votes read from the database at a time: no reader holds a view open for long."""
 
@@ -126,14 +130,15 @@ class Store:
         with self.database.writing() as connection:
             for each in contestants:
                 _keep_once(connection, configurations, {"id": each.id}, msgspec.structs.asdict(each))
-            here = {tuple(row) for row in connection.execute(select(votes.c.battle_id, votes.c.voter, votes.c.pair))}
-            new: dict[tuple[str, str, str], Vote] = {}
-            for vote in many:
-                if (key := (vote.battle_id, vote.voter, vote.pair)) not in here:
-                    new.setdefault(key, vote)
-            if new:
-                connection.execute(votes.insert(), [_row_of(vote) for vote in new.values()])
-        return len(new)
+            kept = 0
+            coming = iter(many)
+            while part := list(islice(coming, PART_ROWS)):
+                here = _here(connection, {vote.battle_id for vote in part})
+                new = {key: vote for vote in reversed(part) if (key := _key(vote)) not in here}
+                if new:
+                    connection.execute(votes.insert(), [_row_of(vote) for vote in reversed(new.values())])
+                kept += len(new)
+        return kept
 
     def vote(self, battle_id: str, voter: str) -> Vote | None:
         """The vote of `voter` on a battle of two sides."""
@@ -296,6 +301,16 @@ def _row_of(vote: Vote) -> dict[str, Any]:
 def _ballot(connection: Connection, battle_id: str, voter: str) -> tuple[Vote, ...]:
     query = select(*_VOTE_COLUMNS).where(votes.c.battle_id == battle_id, votes.c.voter == voter)
     return tuple(_vote_of(list(row)) for row in connection.execute(query.order_by(votes.c.pair)))
+
+
+def _key(vote: Vote) -> tuple[str, str, str]:
+    return vote.battle_id, vote.voter, vote.pair
+
+
+def _here(connection: Connection, battle_ids: set[str]) -> set[tuple[str, str, str]]:
+    """The keys of the votes on these battles."""
+    query = select(votes.c.battle_id, votes.c.voter, votes.c.pair).where(votes.c.battle_id.in_(battle_ids))
+    return {(battle_id, voter, pair) for battle_id, voter, pair in connection.execute(query)}
 
 
 def _repeats(connection: Connection, vote: Vote) -> int:
