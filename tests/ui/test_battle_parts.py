@@ -1,0 +1,241 @@
+"""What the battle tab shows: nothing about anybody before the vote, everything after it, and what to press when."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from arena.battle import Shown
+from arena.ratings import Rating
+from arena.ui import battle_parts as parts
+from arena.ui import battle_table
+from arena.ui.battle import label_of, ranks_of
+from arena.ui.battle_table import LEFT, Table, Tables
+from tests.ui.battles import asked, known, ready, voted
+from tests.ui.pieces import EVIL
+
+
+def text(html: str) -> str:
+    """What one reads, without tags."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html)).strip()
+
+
+def keys(html: str) -> list[str]:
+    return re.findall(r'data-key="([^"]*)"', html)
+
+
+def failed(why: str = "") -> Table:
+    table = asked()
+    table.fail(why)
+    return table
+
+
+def rated(model: str, **changes: Any) -> Rating:
+    values: dict[str, Any] = {
+        "name": model, "model": model, "rating": 1034.4, "lower": 950.2, "upper": 1100.0, "rank": 1, "rank_best": 1,
+        "rank_worst": 3, "votes": 1200, "weight": 1.0, "wins": 1, "losses": 0, "ties": 0, "both_bad": 0,
+        "win_rate": 1.0, "preliminary": False, **changes,
+    }  # fmt: skip
+    return Rating(**values)
+
+
+# ---- before the vote
+
+
+@pytest.mark.parametrize("table", [Table(), asked(), ready(), failed()], ids=["idle", "answering", "ready", "failed"])
+def test_before_the_vote_the_sides_differ_by_their_letter_alone(table: Table) -> None:
+    assert parts.head(table, "a").replace("Model A", "Model B") == parts.head(table, "b")
+    assert parts.figures(table) == {}
+    assert parts.standings(table) == ""
+
+
+def test_the_sides_share_one_status_line() -> None:
+    table = asked()
+    table.said["a"][-1] = table.said["b"][-1] = ""
+    assert 'data-state="reading" data-live="true"' in parts.status(table, 3.4)
+    assert text(parts.status(table, 3.4)) == "waiting until both have begun 3 s"
+    table.hear(Shown("b", "Well"))
+    assert text(parts.status(table, 4.0)) == "writing 4 s"
+    assert text(parts.status(ready(), 4.0)) == "complete"
+    assert text(parts.status(failed(), 4.0)) == "no result"
+    assert text(parts.status(Table(), 4.0)) == ""
+
+
+def test_the_vote_of_two_sides_has_four_buttons_with_their_keys() -> None:
+    shown = parts.ballot(ready())
+    assert keys(shown) == ["1", "0", "9", "2"]
+    assert re.findall(r'data-verdict="(\w+)"', shown) == ["a", "tie", "both_bad", "b"]
+    assert text(shown).startswith("1 A is better 0 Tie 9 Both bad 2 B is better Not sure yet?")
+    assert f'data-battle="{"b" * 32}"' in shown
+    assert "Press 1 if A is better" in parts.say(ready())
+
+
+def test_more_sides_are_put_in_order() -> None:
+    table = ready(sides="abc")
+    shown = parts.ballot(table)
+    assert keys(shown) == ["1", "2", "3", "0", "9", "=", "Backspace", "Enter"]
+    assert re.findall(r'data-rank="(\w)"', shown) == ["a", "b", "c"]
+    assert "All 3 answers are complete." in parts.say(table)
+
+
+def test_while_they_answer_there_is_nothing_but_a_way_to_stop() -> None:
+    shown = parts.ballot(asked())
+    assert keys(shown) == ["Escape"]
+    assert 'data-action="stop"' in shown
+    assert parts.say(asked(sides="abcd")) == "All 4 sides answer."
+
+
+def test_a_battle_that_failed_says_so_and_leads_on() -> None:
+    assert keys(parts.ballot(failed())) == ["n", "r"]
+    assert parts.OVER in parts.ballot(failed())
+    assert parts.OVER in parts.say(failed())
+    assert "stays hidden" in parts.head(failed(), "a")
+    told = parts.ballot(failed("You <stopped> it"))
+    assert "You &lt;stopped&gt; it" in told
+    assert parts.OVER not in text(told)
+
+
+def test_the_chat_leaves_the_growing_answer_to_the_script() -> None:
+    table = asked("One", "Two")
+    assert [message["content"] for message in parts.chat(table, "a")] == ["One", "a says", "Two"]
+    table.settle()
+    assert [message["content"] for message in parts.chat(table, "a")][-1] == "a says"
+    table.said["a"][-1] = ""
+    assert "without a word" in parts.chat(table, "a")[-1]["content"]
+    table.fail("")
+    assert [message["role"] for message in parts.chat(table, "a")] == ["user", "assistant", "user"]
+    assert parts.chat(table, "c") == []
+
+
+def test_what_anyone_writes_in_a_battle_is_harmless() -> None:
+    table = ready(EVIL)
+    table.said["a"][-1] = EVIL
+    assert all("<img" not in message["content"] for message in parts.chat(table, "a"))
+    after = voted(EVIL, "b", revealed={"a": known(EVIL, label=f"{EVIL}, {EVIL}", endpoint=EVIL), "b": known("b")})
+    after.ratings = {EVIL: rated(EVIL)}
+    after.told = EVIL
+    for html in (parts.head(after, "a"), parts.ballot(after), parts.standings(after), *parts.figures(after).values()):
+        assert "<img" not in html
+        assert "\"'" not in html
+
+
+# ---- after the vote
+
+
+def test_the_reveal_names_each_side_with_its_settings_and_figures() -> None:
+    table = voted()
+    assert text(parts.head(table, "a")) == "llama3.2:3b your choice temperature 0.2 3B Q4_K_M gpu1"
+    assert text(parts.head(table, "b")) == "qwen2.5:3b temperature 0.2 3B Q4_K_M gpu1"
+    shown = parts.figures(table)
+    assert set(shown) == {"a", "b"}
+    assert "20 tokens" in text(shown["a"])
+    assert "20.0 tokens/s" in text(shown["a"])
+    assert "answer 1.00 s" in text(shown["a"])
+    assert "A was llama3.2:3b, temperature 0.2. B was qwen2.5:3b" in parts.say(table)
+    assert keys(parts.ballot(table)) == ["n", "r"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        ({}, "A is better"),
+        ({"verdict": "b"}, "B is better"),
+        ({"verdict": "tie"}, "a tie"),
+        ({"verdict": "both_bad"}, "both are bad"),
+    ],
+)
+def test_the_vote_is_told_in_words(outcome: dict[str, Any], told: str) -> None:
+    assert text(parts.ballot(voted(**outcome))).startswith(f"Your vote: {told}. It is kept and counts for the ratings.")
+
+
+@pytest.mark.parametrize(
+    ("ranks", "told", "best"),
+    [
+        ({"a": 2, "b": 1, "c": 2}, "B > A = C", "b"),
+        ({"a": 1, "b": 1, "c": 1}, "all are equal", ""),
+        (None, "all are bad", ""),
+        ({"a": 1, "b": 2, "c": 1}, "A = C > B", "ac"),
+    ],
+)
+def test_ranks_are_told_in_words(ranks: dict[str, int] | None, told: str, best: str) -> None:
+    table = voted("x", "y", "z", verdict=None, ranks=ranks)
+    assert told in parts.ballot(table).replace("&gt;", ">")
+    assert "".join(side for side in "abc" if "your choice" in parts.head(table, side)) == best
+
+
+def test_a_vote_that_is_not_rated_says_why() -> None:
+    assert "gave its model away" in parts.ballot(voted(rated=False))
+    same = {"a": known("m"), "b": known("m")}
+    assert "all sides were the same" in parts.ballot(voted("m", "m", rated=False, revealed=same))
+
+
+def test_the_ratings_stand_beside_the_reveal_as_soon_as_they_are_known() -> None:
+    table = voted()
+    assert "standings" not in parts.ballot(table)
+    table.ratings = {"llama3.2:3b": rated("llama3.2:3b", preliminary=True)}
+    told = text(parts.ballot(table))
+    assert "A llama3.2:3b 1034 950 to 1100 1\N{EN DASH}3 1,200 preliminary" in told
+    assert "B qwen2.5:3b \N{EN DASH} not rated yet" in told
+    table.ratings = {"llama3.2:3b": rated("llama3.2:3b", rank_worst=1)}
+    assert "950 to 1100 1 1,200" in text(parts.standings(table))
+
+
+# ---- words
+
+
+def test_a_vote_that_is_not_kept_is_not_lost() -> None:
+    assert parts.not_kept("The disk is full.", 1).endswith("in a moment. The disk is full.")
+    assert parts.not_kept("The disk is full.", 3).endswith("Tried 3 times.")
+
+
+def test_too_few_models_are_told_with_the_remedy() -> None:
+    assert "No model is installed" in parts.too_few([])
+    assert "Only tiny:latest is installed" in parts.too_few(["tiny:latest"])
+    assert parts.too_few(["a", "b"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"), [("  c++ ", "c"), ("maths!<b>", "maths b"), ("x" * 60, "x" * 40), ("R & D", "R D"), ("?", "")]
+)
+def test_labels_are_cut_to_what_the_ratings_take(said: str, taken: str) -> None:
+    assert label_of(said) == taken
+
+
+def test_an_order_becomes_places() -> None:
+    assert ranks_of("b>a=c") == {"b": 1, "a": 2, "c": 2}
+    assert ranks_of("") == {}
+
+
+# ---- tables
+
+
+def test_tables_are_kept_for_pages_that_come_back_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(battle_table, "MOST_TABLES", 3)
+    tables = Tables()
+    first = tables.of("one")
+    assert tables.of("one") is first
+    running = tables.of("running")
+    running.ask("Why?", 0.0)
+    for name in "xyz":
+        tables.of(name)
+    assert len(tables) == 3
+    assert tables.of("one") is not first, "left alone for longest"
+    assert running.phase == "failed"
+    assert running.told == LEFT
+    tables.leave("nobody")
+
+
+def test_only_the_same_person_gets_a_left_battle_back() -> None:
+    tables = Tables()
+    table = tables.of("old")
+    table.begin("battle", ("a", "b"), "ann")
+    assert tables.resume("new", "battle", "ann") is not table, "somebody still looks at it"
+    tables.leave("old")
+    assert tables.resume("other", "battle", "ben") is not table
+    assert tables.resume("other", "", "ann") is not table
+    assert tables.resume("new", "battle", "ann") is table
+    assert tables.of("new") is table
+    assert not table.left
+    assert tables.of("old") is not table
