@@ -1,49 +1,52 @@
-"""What was acknowledged is there: after kill -9, after a crash of the database, and on the disk before it is told."""
+"""What was acknowledged is there: after kill -9, after crashes of the database, and in every backup."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import random
-import re
-import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy
 
 from arena.errors import StoreUnavailable
-from arena.store import Store
+from arena.store import Store, backup, restore
 from tests.store.casting import cast
 from tests.store.postgres import Postgres
 from tests.store.votes import battle, vote
 
-ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("ARENA_TEST_KILLS", "10"))
-SYNCED = int(os.environ.get("ARENA_TEST_SYNCED", "50"))
-CAST = [sys.executable, "-m", "tests.store.casting"]
+KILLS = int(os.environ.get("ARENA_TEST_KILLS", "5"))
+CRASHES = int(os.environ.get("ARENA_TEST_CRASHES", "1"))
 FORKS = multiprocessing.get_context("forkserver")
 """A process that has imported everything, and splits off a fresh one at once."""
 
 
-def killed_after(url: str, first: int, count: int) -> list[int]:
-    """The votes that were acknowledged when the process was killed, which is after `count` of them, or a bit later."""
-    FORKS.set_forkserver_preload(["tests.store.casting"])
-    here, there = FORKS.Pipe(duplex=False)
-    process = FORKS.Process(target=cast, args=(url, first, there))
-    process.start()
-    there.close()
-    with open(here.fileno(), "rb", closefd=False) as told:
-        numbers = [int(told.readline()) for _ in range(count)]
-        process.kill()
-        numbers += map(int, told.read().split())
-    here.close()
-    process.join(20)
-    process.close()
-    return numbers
+class Caster:
+    """A process that casts votes, from the number `first` on."""
+
+    def __init__(self, url: str, first: int = 0) -> None:
+        FORKS.set_forkserver_preload(["tests.store.casting"])
+        self._here, there = FORKS.Pipe(duplex=False)
+        self._process = FORKS.Process(target=cast, args=(url, first, there))
+        self._process.start()
+        there.close()
+        self._told = open(self._here.fileno(), "rb", closefd=False)  # noqa: SIM115
+
+    def acknowledged(self, count: int) -> list[int]:
+        """The next votes that were acknowledged, so many."""
+        return [int(self._told.readline()) for _ in range(count)]
+
+    def kill(self) -> list[int]:
+        """End it as a crash would; returns what else it had told of."""
+        self._process.kill()
+        rest = [int(line) for line in self._told.read().split()]
+        self._told.close()
+        self._here.close()
+        self._process.join(20)
+        self._process.close()
+        return rest
 
 
 @pytest.mark.timeout(60 + KILLS * 3)
@@ -51,7 +54,8 @@ def test_kill_9_loses_and_doubles_nothing(url: str) -> None:
     chance = random.Random(7)
     first, since, store = 0, 0, Store(url)
     for _ in range(KILLS):
-        acknowledged = killed_after(url, first, chance.randint(1, 25))
+        caster = Caster(url, first)
+        acknowledged = caster.acknowledged(chance.randint(1, 25)) + caster.kill()
         found = list(store.votes(since))
         kept = [int(vote.battle_id[1:]) for _, vote in found]
         assert kept == list(range(first, first + len(kept))), "none twice, none that was never cast"
@@ -66,25 +70,44 @@ def test_kill_9_loses_and_doubles_nothing(url: str) -> None:
     store.close()
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-def test_each_vote_is_synced_before_it_is_told(file: Path, tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
-    words = ["strace", "-f", "-y", "-e", "trace=fdatasync,fsync,write", "-o", str(trace), *CAST]
-    done = subprocess.run(
-        [*words, f"sqlite:///{file}", str(SYNCED)], cwd=ROOT, capture_output=True, timeout=110, check=False
-    )
-    if done.returncode and b"ptrace" in done.stderr:
-        pytest.skip("strace may not trace here")
-    assert done.stdout.split() == [b"%d" % number for number in range(SYNCED)]
-    synced, order = False, []
-    for line in trace.read_text(encoding="utf-8", errors="replace").splitlines():
-        if re.search(rf"f(?:data)?sync\(\d+<{re.escape(str(file))}-wal>\)\s+= 0", line):
-            synced = True
-        elif re.search(r'write\(1<.*>, "\d+\\n"', line):
-            order.append(synced)
-            synced = False
-    assert order == [True] * SYNCED
+@pytest.mark.timeout(60 + CRASHES * 60)
+def test_crashes_of_the_database_lose_and_double_nothing(postgres: Postgres) -> None:
+    chance, url = random.Random(3), postgres.database()
+    caster, acknowledged = Caster(url), list[int]()
+    for _ in range(CRASHES):
+        acknowledged += caster.acknowledged(chance.randint(1, 25))
+        postgres.stop(signal.SIGQUIT)
+        postgres.start()
+    acknowledged += caster.acknowledged(1) + caster.kill()
+    assert acknowledged == list(range(len(acknowledged)))
+    store = Store(url)
+    kept = [int(vote.battle_id[1:]) for _, vote in store.votes()]
+    store.close()
+    assert kept == list(range(len(kept))), "none twice, and none left out"
+    assert len(kept) - len(acknowledged) in (0, 1)
+
+
+def test_a_backup_made_while_votes_come_in_is_the_store_at_one_moment(url: str, tmp_path: Path) -> None:
+    store, caster, told = Store(url), Caster(url), list[int]()
+    files = [tmp_path / f"{number}.backup" for number in range(3)]
+    sizes = []
+    for file in files:
+        told += caster.acknowledged(5)
+        sizes.append(backup(store, file))
+        assert sizes[-1] >= len(told)
+    caster.kill()
+    assert sizes == sorted(set(sizes)), "votes have come in meanwhile"
+    everything = list(store.votes())
+    for file, size in zip(files, sizes, strict=True):
+        restored = Store(f"sqlite:///{file}.sqlite3")
+        assert restore(restored, file) == size
+        assert list(restored.votes()) == everything[:size]
+        assert all(restored.battle(f"b{number}") == battle(f"b{number}") for number in range(size))
+        assert restored.battle(f"b{size}") is None
+        assert restored.configurations() == store.configurations()
+        assert restored.pseudonym("ann") == store.pseudonym("ann")
+        restored.close()
+    store.close()
 
 
 def test_postgresql_syncs_whatever_the_server_is_set_to(postgres: Postgres) -> None:
