@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Protocol
 
 from msgspec import Struct
 
 from arena.types import Vote
 from arena.ui.leaderboard_query import Chosen, Part
-from arena.ui.plots import words
+from arena.ui.plots import short, words
 
 MOST_VOTES = 20_000
 """Votes that are looked through for categories, tags and raters: the latest ones."""
@@ -25,6 +26,10 @@ NAMES: Mapping[Part, str] = {
     "style": "Style",
     "method": "Method",
 }
+
+
+_PARQUET = (("Parquet", "api/votes?format=parquet", "votes.parquet"),)
+"""Offered where the server can write it."""
 
 
 class Votes(Protocol):
@@ -65,12 +70,13 @@ class Heard:
             for number, vote in self._store.votes(since) if last != self._read else ():
                 self._categories[vote.category] += 1
                 self._tags.update(vote.tags)
-                self._raters[vote.voter] += 1
+                if vote.voter:
+                    self._raters[vote.voter] += 1
                 self._read, self._latest = number, vote.at
-            found = [(name, count) for name, count in self._raters.most_common(MOST_CHOICES) if name and name != me]
-            if mine := self._raters[me] if me else 0:
-                found.insert(0, (me, mine))
-            return Choices(_most(self._categories), _most(self._tags), tuple(found), self._latest, me if mine else "")
+            others = [(name, count) for name, count in self._raters.most_common(MOST_CHOICES) if name != me]
+            own = [(me, self._raters[me])] if me in self._raters else []
+            raters = (*own, *others)
+            return Choices(_most(self._categories), _most(self._tags), raters, self._latest, me if own else "")
 
 
 def _most(counted: Counter[str]) -> tuple[str, ...]:
@@ -126,7 +132,7 @@ def _raters(chosen: Chosen, choices: Choices) -> str:
 
 
 def _rater(name: str, count: int, ticked: bool, me: bool) -> str:
-    called = "<b>you</b>" if me else f"<code>{words(name[:8])}</code>"
+    called = "<b>you</b>" if me else f"<code>{words(short(name, 14))}</code>"
     return (
         f'<label><input type="checkbox" name="voter" value="{words(name)}"{_checked(ticked)}> '
         f'{called} <span class="dim">{count:,} vote{"" if count == 1 else "s"}</span></label>'
@@ -183,7 +189,7 @@ def files(chosen: Chosen) -> str:
             (
                 ("CSV", "api/votes?format=csv", "votes.csv"),
                 ("JSON lines, with conversations", "api/votes?format=jsonl", "votes.jsonl"),
-                ("Parquet", "api/votes?format=parquet", "votes.parquet"),
+                *_PARQUET[: find_spec("pyarrow") is not None],
                 ("Preference pairs, JSON lines", "api/votes/preferences", "preferences.jsonl"),
             ),
         ),

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from arena.fleet import Fleet
 
 
+NO_STYLE = (
+    "Style was counted in none of these votes: they came without their answers. Votes that are cast here have it."
+)
+
+
 class Sight(Struct, frozen=True):
     """What is asked for, and what must be known to draw it."""
 
@@ -126,10 +131,7 @@ class BoardView:
         view: View = sight.chosen.view()
         plain, held = (self._board.board(replace(view, style=style)) for style in (False, True))
         if not held.votes:
-            return (
-                '<p class="empty">Style was counted in none of these votes: they were imported without their answers. '
-                "Votes that are cast here are counted by themselves.</p>"
-            )
+            return f'<p class="empty">{NO_STYLE}</p>'
         return effects(held.effects) + style_change(plain, held, sight.shows)
 
 
@@ -172,11 +174,13 @@ def no_votes() -> str:
 def nothing_counts(wanted: Chosen) -> str:
     """Votes are there, and none of them is asked about."""
     why = (
-        "No vote matches these filters."
-        if wanted.narrowed
-        else "No vote counts for the ratings yet: votes with the names in sight, and those on answers that gave their "
-        "maker away, are kept apart."
+        "No vote counts for the ratings yet: votes with the names in sight, and those on answers that gave their maker "
+        "away, are kept apart."
     )
+    if wanted.style:
+        why = NO_STYLE
+    elif wanted.narrowed:
+        why = "No vote matches these filters."
     again = (
         '<button type="button" class="act" data-action="clear">Clear the filters</button>' if wanted.narrowed else ""
     )
