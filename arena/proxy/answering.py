@@ -117,9 +117,10 @@ class Answering:
         backend = _backend(self._dialect)
         ours = head.told(inbound.caller.request_id, None, elapsed_s)
         ours += head.unrouted(backend, "none", reason) if reason else head.answered(backend)
+        lines = head.lines(head.lacking(headers, ours))
         if length is not None:
-            ours.append((b"content-length", b"%d" % length))
-        self._sink.start(status, head.completed(headers, ours))
+            headers = [*headers, (b"content-length", b"%d" % length)]
+        self._sink.start(status, headers, lines)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         """A fault of ours must not leave the client waiting."""

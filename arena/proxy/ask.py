@@ -33,12 +33,16 @@ async def each(
         except ArenaError as error:
             return error
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [(endpoint, group.create_task(one(endpoint))) for endpoint in endpoints]
+    asked = tuple(endpoints)
+    if len(asked) == 1:
+        results = [await one(asked[0])]
+    else:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(endpoint)) for endpoint in asked]
+        results = [task.result() for task in tasks]
     answers: Told[T] = []
     errors: Told[ArenaError] = []
-    for endpoint, task in tasks:
-        result = task.result()
+    for endpoint, result in zip(asked, results, strict=True):
         if isinstance(result, ArenaError):
             errors.append((endpoint, result))
         else:

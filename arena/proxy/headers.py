@@ -211,10 +211,10 @@ def answered(backend: str) -> Headers:
     return [(b"x-olla-endpoint", NONE), (b"x-olla-backend-type", backend.encode("ascii"))]
 
 
-def completed(headers: Headers, defaults: Headers) -> Headers:
-    """`headers` with those of `defaults` whose names they lack."""
-    names = {name for name, _ in headers}
-    return [*headers, *(pair for pair in defaults if pair[0] not in names)]
+def lacking(headers: Headers, defaults: Headers) -> Headers:
+    """Those of `defaults` whose names `headers` lack."""
+    names = [name for name, _ in headers]
+    return [pair for pair in defaults if pair[0] not in names]
 
 
 def tried_value(names: Iterable[str]) -> bytes:
