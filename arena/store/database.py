@@ -20,6 +20,7 @@ PATIENCE_S = 5.0
 """How long a writer waits for its turn, and for a database that another process has locked."""
 
 RETRY_S = 2.0
+NO_ANSWER = "the database does not answer"
 WRITER_LOCK = 0x6172656E61
 """The number of the lock that writers of a PostgreSQL database take, so that votes become visible in their order."""
 
@@ -87,7 +88,11 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that is on the disk when the block has ended. Raises StoreUnavailable, and nothing is saved."""
+        """A transaction that is on the disk when the block has ended. Raises StoreUnavailable: then nothing is saved.
+
+        Only where the server of PostgreSQL went away at the very end nobody knows, and the error says so.
+        """
+        committing = False
         if not self._writing.acquire(timeout=PATIENCE_S):
             raise _unavailable("too many are writing")
         try:
@@ -98,7 +103,12 @@ class Database:
                         connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": WRITER_LOCK})
                     self._check_file(connection)
                     yield connection
+                    committing = True
                 self._check_file(connection)
+        except StoreUnavailable as error:
+            if committing and self.file is None:
+                raise _unavailable(NO_ANSWER, "It is not known whether this was saved") from error
+            raise
         finally:
             self._writing.release()
 
@@ -195,10 +205,10 @@ def _told(error: BaseException | None) -> StoreUnavailable:
     if reason is None and isinstance(error, OSError):
         reason = "its folder cannot be used"
     log.error("the store fails: %s", error)
-    return _unavailable(reason or "the database does not answer")
+    return _unavailable(reason or NO_ANSWER)
 
 
-def _unavailable(reason: str) -> StoreUnavailable:
+def _unavailable(reason: str, fate: str = "Nothing was saved") -> StoreUnavailable:
     return StoreUnavailable(
-        f"The store cannot be used now: {reason}. Nothing was saved; it is safe to try again.", retry_after_s=RETRY_S
+        f"The store cannot be used now: {reason}. {fate}; it is safe to try again.", retry_after_s=RETRY_S
     )

@@ -150,6 +150,8 @@ def outcome_of(reply: Reply, verdict: str) -> tuple[Outcome, str]:
             return "absent", ""
         assert verdict in ("", told["verdict"]), "a vote is acknowledged as what it was"
         return "kept", told["verdict"]
+    if reply.status == 503 and "not known whether" in told["error"]:
+        return "unknown", verdict
     known: dict[tuple[int, str], Outcome] = {
         (404, "not_found"): "absent",
         (409, "voted"): "other",

@@ -5,8 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import select
 import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import sqlalchemy
@@ -154,3 +160,46 @@ def test_a_connection_cut_within_a_vote_saves_nothing_and_the_vote_can_be_sent_a
         store.add_vote(vote("b1"), battle("b1"))
     assert store.last_number() == 1
     store.close()
+
+
+@contextmanager
+def cutting_at_commit(server: Path) -> Iterator[Path]:
+    """A folder with a socket that leads to the one of PostgreSQL, but loses the answer to the second COMMIT."""
+    with TemporaryDirectory(prefix="arena-cut-") as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/{server.name}")
+        listener.listen()
+        listener.settimeout(60)
+        cutter = threading.Thread(target=_cut_at_commit, args=(listener, server))
+        cutter.start()
+        yield Path(folder)
+        cutter.join(60)
+
+
+def _cut_at_commit(listener: socket.socket, server: Path) -> None:
+    client, _ = listener.accept()
+    commits = 0
+    with client, socket.socket(socket.AF_UNIX) as upstream:
+        upstream.connect(str(server))
+        while True:
+            for side in select.select([client, upstream], [], [], 60)[0]:
+                data = side.recv(65536)
+                (upstream if side is client else client).sendall(data)
+                commits += side is client and b"COMMIT\0" in data
+                if commits == 2:
+                    assert upstream.recv(65536)
+                    return
+
+
+def test_a_connection_cut_after_the_commit_was_sent_says_that_nobody_knows(postgres: Postgres) -> None:
+    url = postgres.database()
+    direct = Store(url)
+    direct.open()
+    with cutting_at_commit(postgres.folder / ".s.PGSQL.5432") as folder:
+        store = Store(url.replace(str(postgres.folder), str(folder)))
+        store.open()
+        with pytest.raises(StoreUnavailable, match="not known whether this was saved; it is safe to try again"):
+            store.add_vote(vote("b1"), battle("b1"))
+        store.close()
+    assert direct.add_vote(vote("b1"), battle("b1")) == vote("b1")
+    assert direct.last_number() == 1
+    direct.close()
