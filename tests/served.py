@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from arena.server import Limits, Server, bind, serve
 from arena.settings import Settings, load
+from tests.threads import end, in_thread
 
 # what would hang without the server's limits must fail here, not at the time limit of the whole test
 PATIENCE_S = 10.0
@@ -188,9 +189,7 @@ class Running(Struct, frozen=True):
 
     def stop(self) -> None:
         """Tell it to stop, as a signal would, and wait."""
-        self.server.should_exit = True
-        self.thread.join(PATIENCE_S)
-        assert not self.thread.is_alive()
+        end(self.server, self.thread)
 
 
 @contextmanager
@@ -200,14 +199,8 @@ def running(limits: Limits = SHORT, *, drain_s: float = 2.0, settings: Settings 
     app, ready = TinyApp(), threading.Event()
     sockets = bind(chosen)
     server = Server(app, chosen, sockets, limits=limits, on_ready=lambda url: ready.set())
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    assert ready.wait(PATIENCE_S)
-    served = Running(app, server, thread, sockets[0].getsockname()[1])
-    try:
-        yield served
-    finally:
-        served.stop()
+    with in_thread(server, ready) as thread:
+        yield Running(app, server, thread, sockets[0].getsockname()[1])
 
 
 class Reply(Struct, frozen=True):

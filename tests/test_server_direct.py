@@ -13,8 +13,8 @@ from arena.exchange import Begin, Connection, Headers, Inbound, Session, Sink
 from arena.server import Server, bind
 from arena.settings import load
 from tests.served import PATIENCE_S, SHORT, Running, TinyApp, Wire
+from tests.threads import in_thread
 
-pytestmark = pytest.mark.timeout(30)
 CHUNKED = b"5\r\nhello\r\n0\r\n\r\n"
 
 
@@ -143,12 +143,8 @@ def served(app: DirectApp, request: pytest.FixtureRequest) -> Iterator[Running]:
     settings = load(port=0, drain_s=2.0, log_level=request.param)
     ready, sockets = threading.Event(), bind(settings)
     server = Server(app, settings, sockets, limits=SHORT, on_ready=lambda url: ready.set())
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    assert ready.wait(PATIENCE_S)
-    running = Running(app, server, thread, sockets[0].getsockname()[1])
-    yield running
-    running.stop()
+    with in_thread(server, ready) as thread:
+        yield Running(app, server, thread, sockets[0].getsockname()[1])
 
 
 def told(app: DirectApp) -> str:

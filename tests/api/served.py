@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from arena.app import create_app
 from arena.server import Server, bind
 from arena.settings import Settings
-
-PATIENCE_S = 10.0
+from tests.threads import in_thread
 
 
 @contextmanager
@@ -19,12 +18,5 @@ def served(settings: Settings) -> Iterator[int]:
     ready = threading.Event()
     sockets = bind(settings)
     server = Server(create_app(settings, page=False), settings, sockets, on_ready=lambda _: ready.set())
-    thread = threading.Thread(target=server.run, name="arena", daemon=True)
-    thread.start()
-    try:
-        assert ready.wait(PATIENCE_S)
+    with in_thread(server, ready):
         yield sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()

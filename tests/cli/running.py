@@ -26,16 +26,10 @@ def serving() -> Iterator[str]:
     from arena.app import create_app
     from arena.server import Server, bind
     from arena.settings import load
+    from tests.threads import in_thread
 
     settings = load(port=0)
     ready = threading.Event()
     server = Server(create_app(settings, page=False), settings, bind(settings), on_ready=lambda _: ready.set())
-    thread = threading.Thread(target=server.run, name="arena")
-    thread.start()
-    try:
-        assert ready.wait(20)
+    with in_thread(server, ready):
         yield server.url
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()

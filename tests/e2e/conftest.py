@@ -21,6 +21,7 @@ from arena.server import Server, bind
 from arena.settings import Settings, load
 from tests.e2e.arena_page import ArenaPage
 from tests.fake_ollama import DEFAULT_MODELS, RunningFake, running_fake
+from tests.threads import end
 
 PATIENCE_S = 60.0
 FLAGS = [
@@ -64,8 +65,7 @@ def served(*endpoints: str, **changes: Any) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
     finally:
-        server.should_exit = True
-        thread.join(PATIENCE_S)
+        end(server, thread)
 
 
 @pytest.fixture(scope="package")

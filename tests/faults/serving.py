@@ -23,6 +23,7 @@ from arena.server import Limits, Server, bind
 from arena.settings import Settings, load
 from tests.fake_ollama import RunningFake
 from tests.fake_ollama.invariants import Level, level
+from tests.threads import in_thread
 
 PATIENCE_S = 15.0
 T = TypeVar("T")
@@ -192,12 +193,5 @@ def served(
         app = asyncio.run(built())  # without a running loop Gradio makes one for each of its locks
     sockets = bind(settings)
     server = Server(app, settings, sockets, limits=limits or Limits(), on_ready=on_ready)
-    thread = threading.Thread(target=server.run, name="arena", daemon=True)
-    thread.start()
-    try:
-        assert ready.wait(PATIENCE_S)
+    with in_thread(server, ready):
         yield ServedArena(server, arenas[0], loops[0], fakes, lines)
-    finally:
-        server.should_exit = True
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
