@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
+from threading import Lock
+from typing import TypeAlias
 
 from msgspec import Struct
 
 from arena.errors import ArenaError
-from arena.fleet.lease import Lease, Outcome, Wanted
+from arena.fleet.lease import Lease, Outcome, Usage, Wanted
 
 MAX_ROWS = 2000
 """Kinds of (endpoint, model, key) that are told apart; what is beyond is counted under the model OTHER."""
 MAX_ROUTES = 200
 RECENT = 200
 OTHER = "(other)"
+BATCH = 256
+"""So many leases may have ended before they are counted, if nobody asks."""
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Upper bounds of whole answers and of waiting, in seconds."""
@@ -24,6 +30,21 @@ FIRST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 6
 """The same for the time to the first byte."""
 GAP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """The same for the time between two tokens."""
+
+
+Row: TypeAlias = tuple[str, str, str]
+"""(endpoint, model, key)"""
+How: TypeAlias = tuple[Outcome, bool, bool, bool, bool]
+"""(outcome, retried, streamed, translated, tokens estimated)"""
+Kind: TypeAlias = tuple[Row, str, How]
+"""(row, route, how): leases that are counted together."""
+Figures: TypeAlias = tuple[float, float, float | None, float, Usage]
+"""(at, total_s, first_s, queued_s, usage)"""
+
+_UNKNOWN = Usage()
+_FIGURES = attrgetter(
+    "prompt_tokens", "completion_tokens", "load_s", "prompt_s", "eval_s", "gap_s", "sent_bytes", "received_bytes"
+)
 
 
 class Histogram:
@@ -51,6 +72,12 @@ class Histogram:
         """Enter a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Enter many values."""
+        for place, count in Counter(map(partial(bisect_left, self.bounds), values)).items():
+            self.counts[place] += count
+        self.total += sum(values)
 
     def quantile(self, share: float) -> float | None:
         """The value below which `share` (0 to 1) of all lie, as well as the bounds tell; None without values."""
@@ -126,6 +153,33 @@ class Counts:
         told = self.successes + self.failures
         return self.successes / told if told else None
 
+    def take(self, how: How, ended: Sequence[Figures]) -> None:
+        """Count attempts that ended in the same way."""
+        outcome, retried, _, _, estimated = how
+        at, total_s, first_s, queued_s, usages = zip(*ended, strict=True)
+        self.attempts += len(ended)
+        self.last_at = max(self.last_at, *at)
+        self.retries += retried * len(ended)
+        self.queue.observe_all(queued_s)
+        self.first.observe_all([value for value in first_s if value is not None])
+        if outcome == "succeeded":
+            self.successes += len(ended)
+            self.total.observe_all(total_s)
+        elif outcome == "failed":
+            self.failures += len(ended)
+        else:
+            self.left += len(ended)
+        prompt, completion, load_s, prompt_s, eval_s, gap_s, sent, received = zip(*map(_FIGURES, usages), strict=True)
+        self.prompt_tokens += sum(prompt)
+        self.completion_tokens += sum(completion)
+        self.estimated_tokens += estimated * sum(completion)
+        self.sent_bytes += sum(sent)
+        self.received_bytes += sum(received)
+        self.gap.observe_all([value for value in gap_s if value is not None])
+        self.load_s += sum(filter(None, load_s))
+        self.prompt_s += sum(filter(None, prompt_s))
+        self.eval_s += sum(filter(None, eval_s))
+
     def add(self, other: Counts) -> None:
         """Enter all that `other` has."""
         for name in _SUMS:
@@ -147,6 +201,21 @@ class Served(Struct):
     streams: int = 0
     translations: int = 0
     success_s: float = 0.0
+
+    def take(self, how: How, ended: Sequence[Figures]) -> None:
+        """Count attempts that ended in the same way."""
+        outcome, retried, streamed, translated, _ = how
+        if retried:
+            self.failures -= len(ended)  # the failure before was not the end of it
+        else:
+            self.requests += len(ended)
+            self.translations += translated * len(ended)
+        self.streams += streamed * len(ended)
+        if outcome == "succeeded":
+            self.successes += len(ended)
+            self.success_s += sum(total_s for _, total_s, *_ in ended)
+        elif outcome == "failed":
+            self.failures += len(ended)
 
 
 class Entry(Struct, frozen=True):
@@ -181,9 +250,11 @@ class Book:
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
         self.spent: Callable[[str, str, int], None] = lambda key, model, tokens: None
-        self._rows: dict[tuple[str, str, str], Counts] = {}
+        self._rows: dict[Row, Counts] = {}
         self._routes: dict[str, Served] = {}
         self._recent: deque[Entry] = deque(maxlen=RECENT)
+        self._ended: deque[tuple[Kind, Figures]] = deque()
+        self._counting = Lock()
         self.started_at = wall()
 
     @property
@@ -192,64 +263,60 @@ class Book:
         return tuple(reversed(self._recent))
 
     @property
-    def rows(self) -> dict[tuple[str, str, str], Counts]:
+    def rows(self) -> dict[Row, Counts]:
         """Everything, by (endpoint, model, key)."""
+        self._count()
         return dict(self._rows)
 
     def enter(self, lease: Lease, now_s: float) -> None:
-        """A lease has ended at `now_s` on its own clock."""
-        wanted, at = lease.wanted, self._wall()
-        counts = self._counts(lease.endpoint.name, lease.key, wanted.key)
-        counts.attempts += 1
-        counts.last_at = at
-        counts.retries += bool(lease.tried)
-        total_s = now_s - lease.began_s
-        first_s = None if lease.first_s is None else lease.first_s - lease.began_s
-        counts.queue.observe(lease.queued_s)
+        """A lease has ended at `now_s` on its own clock. It is counted later, with others, but before anybody looks."""
+        wanted, usage, at, endpoint, error = lease.wanted, lease.usage, self._wall(), lease.endpoint.name, lease.error
+        began_s, first_s, tried, estimated = lease.began_s, lease.first_s, lease.tried, False
+        total_s = now_s - began_s
         if first_s is not None:
-            counts.first.observe(first_s)
-        self._enter_route(lease, total_s)
-        usage = lease.usage
-        if lease.outcome == "succeeded":
-            counts.successes += 1
-            counts.total.observe(total_s)
-        elif lease.outcome == "failed":
-            counts.failures += 1
-        else:
-            counts.left += 1
+            first_s -= began_s
+        prompt_tokens = completion_tokens = 0
         if usage is not None:
-            counts.prompt_tokens += usage.prompt_tokens
-            counts.completion_tokens += usage.completion_tokens
-            if usage.estimated:
-                counts.estimated_tokens += usage.completion_tokens
-            counts.sent_bytes += usage.sent_bytes
-            counts.received_bytes += usage.received_bytes
-            if usage.gap_s is not None:
-                counts.gap.observe(usage.gap_s)
-            counts.load_s += usage.load_s or 0.0
-            counts.prompt_s += usage.prompt_s or 0.0
-            counts.eval_s += usage.eval_s or 0.0
+            prompt_tokens, completion_tokens = usage.prompt_tokens, usage.completion_tokens
+            estimated = usage.estimated
             if wanted.key:
-                self.spent(wanted.key, lease.model, usage.prompt_tokens + usage.completion_tokens)
+                self.spent(wanted.key, lease.model, prompt_tokens + completion_tokens)
+        row = (endpoint, lease.key, wanted.key)
+        how = (lease.outcome, bool(tried), lease.streamed, lease.translated, estimated)
+        figures = (at, total_s, first_s, lease.queued_s, usage or _UNKNOWN)
+        self._ended.append(((row, wanted.route, how), figures))
+        if len(self._ended) >= BATCH:
+            self._count()
         self._recent.append(
             Entry(
                 at,
                 wanted.key,
                 lease.model,
-                lease.endpoint.name,
+                endpoint,
                 wanted.route,
                 lease.outcome,
                 lease.status,
                 first_s,
                 total_s,
                 lease.queued_s,
-                0 if usage is None else usage.prompt_tokens,
-                0 if usage is None else usage.completion_tokens,
-                tuple(lease.tried),
-                None if lease.error is None else lease.error.code,
-                usage is not None and usage.estimated,
+                prompt_tokens,
+                completion_tokens,
+                tuple(tried),
+                None if error is None else error.code,
+                estimated,
             )
         )
+
+    def _count(self) -> None:
+        """Count what has ended since the last time: all of a kind at once, which costs a fraction of one by one."""
+        with self._counting:  # the page asks from threads of its own
+            kinds: dict[Kind, list[Figures]] = {}
+            while self._ended:
+                kind, figures = self._ended.popleft()
+                kinds.setdefault(kind, []).append(figures)
+            for (row, route, how), ended in kinds.items():
+                self._counts(*row).take(how, ended)
+                self._served(route).take(how, ended)
 
     def refuse(self, wanted: Wanted, error: ArenaError, queued_s: float = 0.0) -> None:
         """A request got no endpoint at all."""
@@ -296,35 +363,21 @@ class Book:
 
     def by_route(self) -> dict[str, Served]:
         """What came of the requests to each route."""
+        self._count()
         return dict(self._routes)
 
     def totals(self) -> Counts:
         """The counters of everything."""
         sums = Counts()
-        for counts in self._rows.values():
+        for counts in self.rows.values():
             sums.add(counts)
         return sums
 
     def _summed(self, place: int) -> dict[str, Counts]:
         sums: dict[str, Counts] = {}
-        for names, counts in self._rows.items():
+        for names, counts in self.rows.items():
             sums.setdefault(names[place], Counts()).add(counts)
         return sums
-
-    def _enter_route(self, lease: Lease, total_s: float) -> None:
-        served = self._served(lease.wanted.route)
-        if lease.tried:
-            served.failures -= 1  # the failure before was not the end of it
-        else:
-            served.requests += 1
-            served.translations += lease.translated
-        if lease.streamed:
-            served.streams += 1
-        if lease.outcome == "succeeded":
-            served.successes += 1
-            served.success_s += total_s
-        elif lease.outcome == "failed":
-            served.failures += 1
 
     def _served(self, route: str) -> Served:
         served = self._routes.get(route)
