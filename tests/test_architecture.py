@@ -22,7 +22,7 @@ SOURCES = sorted((ROOT / "arena").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 CORE = {"errors", "names", "types", "settings"}
-FEATURES = {"battle", "compare", "catalog", "leaderboard"}
+FEATURES = {"battle", "compare", "catalog", "leaderboard", "share"}
 # The first word after `arena.` of every module, and what it may import. Arrows point down only.
 FLOORS: dict[str, set[str]] = {
     "errors": set(),
@@ -46,6 +46,7 @@ FLOORS: dict[str, set[str]] = {
     "battle": {"compare", "fleet", "log", "names", "ratings", "store", "streaming", "style", "types", "errors"},
     "catalog": {"fleet", "streaming", "log", *CORE},
     "leaderboard": {"ratings", "store", "style", "types", "errors"},
+    "share": {"battle", "leaderboard", "ratings", "store", "types"},
     "engine": {"anthropic", "wire", *CORE},
     "arena": {"engine", "fleet", "keys", "ollama", "store", "wire", "streaming", *FEATURES, *CORE},
     "guard": {"exchange", "keys", "log", *CORE},
@@ -82,7 +83,7 @@ LIBRARIES: dict[str, set[str]] = {
     "gradio_client": {"ui"},
     "httptools": {"wire", "server"},
     "huggingface_hub": {"engine"},
-    "markdown_it": {"ui"},
+    "markdown_it": {"share", "ui"},
     "msgspec": set(FLOORS),
     "numpy": {"engine", "ratings"},
     "prometheus_client": {"api"},

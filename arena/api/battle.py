@@ -15,7 +15,8 @@ from starlette.types import Receive, Scope, Send
 from arena.api import fields, samples
 from arena.api.body import ClientLeft, json_object
 from arena.api.carrier import inbound_of
-from arena.api.operation import Operation, json_response
+from arena.api.leaderboard import flag, known, saved_as
+from arena.api.operation import Operation, Query, json_response
 from arena.api.requests import contestants
 from arena.api.stream import NDJSON_HEADERS, while_client_stays
 from arena.arena import Arena
@@ -23,6 +24,7 @@ from arena.battle import Ballot, Contest, Mode, Shown, Turn, Voter
 from arena.errors import BadRequest
 from arena.exchange import Caller
 from arena.keys import check_model
+from arena.share import battle_page
 from arena.types import ModelInstance, Verdict
 
 MAX_TAGS = 8
@@ -89,6 +91,13 @@ class Battling:
     async def view(self, request: Request) -> Response:
         """Where the battle stands."""
         return json_response(await self._battles.view(request.path_params["id"], voter_of(request)))
+
+    async def page(self, request: Request) -> Response:
+        """The battle as an HTML file."""
+        known(request, "masked")
+        ballot, battle = await self._battles.record(request.path_params["id"], voter_of(request))
+        text = battle_page(ballot, battle, masked=flag(request, "masked", False))
+        return Response(text, media_type="text/html", headers=saved_as("battle.html"))
 
     def _named(self, body: dict[str, Any], caller: Caller) -> tuple[ModelInstance, ...] | None:
         """The instances to draw from, if the request names any."""
@@ -241,5 +250,18 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "BattleView",
             errors=(404,),
             answer_examples=samples.VOTE_ANSWERS,
+        ),
+        Operation(
+            "GET",
+            "/battles/{id}/page",
+            battling.page,
+            "Battles",
+            "A battle as one HTML file, to send around",
+            "After the vote. It has no script and needs nothing from outside. With `masked` it tells neither who "
+            "fought nor what it cost, and names of the models in the answers are blacked out.",
+            "Page",
+            errors=(404, 409),
+            media_type="text/html",
+            query=(Query("masked", "boolean", "Leave out who fought; false by default."),),
         ),
     )

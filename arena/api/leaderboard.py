@@ -16,6 +16,7 @@ from arena.api.operation import Operation, Query, json_response
 from arena.arena import Arena
 from arena.errors import BadRequest
 from arena.leaderboard import (
+    Board,
     View,
     board_csv,
     board_markdown,
@@ -25,6 +26,7 @@ from arena.leaderboard import (
     votes_parquet,
 )
 from arena.ratings import Ladder, Moment
+from arena.share import board_page
 
 MOST_POINTS: Final = 100
 MOST_CHARACTERS: Final = 200
@@ -54,13 +56,16 @@ class Ratings:
         self._leaderboard, self._store = arena.leaderboard, arena.store
 
     async def board(self, request: Request) -> Response:
-        """The leaderboard as JSON, CSV or Markdown."""
-        view, wanted = _view(request, "format"), one_of(request, "format", ("json", "csv", "md"))
+        """The leaderboard as JSON, CSV, Markdown or HTML."""
+        view = _view(request, "format", "masked")
+        wanted, masked = one_of(request, "format", ("json", "csv", "md", "html")), flag(request, "masked", False)
+        if masked and wanted != "html":
+            raise BadRequest("masked is for the format html only")
         found = await asyncio.to_thread(self._leaderboard.board, view)
         if wanted == "json":
             return json_response(found)
-        text, kind = (board_csv(found), "csv") if wanted == "csv" else (board_markdown(found), "markdown")
-        return Response(text, media_type=f"text/{kind}", headers=_saved_as(f"leaderboard.{wanted}"))
+        text, kind = _written(found, wanted, masked)
+        return Response(text, media_type=f"text/{kind}", headers=saved_as(f"leaderboard.{wanted}"))
 
     async def settings(self, request: Request) -> Response:
         """Models with their settings."""
@@ -97,6 +102,13 @@ class Ratings:
         return await _file(pairs, "application/jsonl", "preferences.jsonl")
 
 
+def _written(board: Board, wanted: str, masked: bool) -> tuple[str, str]:
+    """The leaderboard as text, and which kind of text that is."""
+    if wanted == "html":
+        return board_page(board, masked=masked), "html"
+    return (board_csv(board), "csv") if wanted == "csv" else (board_markdown(board), "markdown")
+
+
 async def _file(pieces: Iterator[bytes], media_type: str, name: str) -> Response:
     """A download in pieces; a store that fails at once is still answered with an error."""
     first = await asyncio.to_thread(next, pieces, b"")
@@ -105,10 +117,11 @@ async def _file(pieces: Iterator[bytes], media_type: str, name: str) -> Response
         yield first
         yield from pieces
 
-    return StreamingResponse(rest(), media_type=media_type, headers=_saved_as(name))
+    return StreamingResponse(rest(), media_type=media_type, headers=saved_as(name))
 
 
-def _saved_as(name: str) -> dict[str, str]:
+def saved_as(name: str) -> dict[str, str]:
+    """Headers with which a browser keeps an answer as a file."""
     return {"Content-Disposition": f'attachment; filename="{name}"'}
 
 
@@ -173,6 +186,10 @@ _VIEW: Final = (
 )
 _PER = Query("per", "string", "`model` (by default) or `configuration`: a model with its settings.")
 _STYLE = Query("style", "boolean", "Hold length, headings, lists and bold equal; false by default.")
+_FORMS: Final = (
+    Query("format", "string", "`json` (by default), `csv`, `md`, or `html`: one file to send around."),
+    Query("masked", "boolean", "With `html`: number the models instead of naming them; false by default."),
+)
 _METHOD = "The method and its limits are told in docs/method.md."
 
 
@@ -190,7 +207,7 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             f"{_METHOD}",
             "Board",
             answer_examples=samples.BOARD_ANSWERS,
-            query=(_PER, _STYLE, Query("format", "string", "`json` (by default), `csv` or `md`."), *_VIEW),
+            query=(_PER, _STYLE, *_FORMS, *_VIEW),
         ),
         Operation(
             "GET",

@@ -177,6 +177,7 @@ def _exports() -> dict[str, Schema]:
             required=("question_id", "model_a", "model_b", "winner", "judge", "turn", "anony", "tstamp"),
             more="Also configurations, category, tags, and what was counted of each answer's style.",
         ),
+        "Page": {**STRING, "description": "A document that needs nothing from outside."},
         "Preference": _object(
             {"chosen": conversation, "rejected": conversation, "blind": FLAG, "rater": STRING, "question_id": STRING},
             required=("prompt", "chosen", "rejected", "blind", "rater"),

@@ -20,9 +20,9 @@ from arena.compare import Compare, Run
 from arena.errors import BadRequest, Conflict, NotFound, TooManyRequests
 from arena.fleet import Fleet
 from arena.names import matches
-from arena.store import Store
+from arena.store import Store, StoredBattle
 from arena.streaming import Transcript
-from arena.types import Batch, Delta, Failed, Finished, ModelInstance, StreamEvent
+from arena.types import Batch, Delta, Failed, Finished, ModelInstance, StreamEvent, Vote
 
 IDLE_S = 2 * 3600.0
 """A battle that nobody has touched for so long is forgotten."""
@@ -176,6 +176,13 @@ class Battles:
             return _view(battle)
         return await asyncio.to_thread(self._kept, battle_id, voter, None)
 
+    async def record(self, battle_id: str, voter: Voter) -> tuple[tuple[Vote, ...], StoredBattle]:
+        """A battle that `voter` has voted on, with the vote. Raises NotFound, and Conflict before the vote."""
+        battle = self._battles.get(battle_id)
+        if battle is not None and battle.owner == voter.name:
+            raise Conflict("There is nothing to share before the vote", code=f"battle_{battle.state}")
+        return await asyncio.to_thread(self._record, battle_id, voter)
+
     async def _answers(self, battle: Battle, run: Run) -> AsyncGenerator[list[Shown], None]:
         pace, transcript, news = Pace(battle.sides), Transcript(battle.sides), asyncio.Event()
 
@@ -224,13 +231,18 @@ class Battles:
 
     def _kept(self, battle_id: str, voter: Voter, ballot: Ballot | None) -> BattleView:
         """The reveal of a battle that `voter` has voted on, maybe before a restart. Blocks; for a thread."""
+        kept, battle = self._record(battle_id, voter)
+        if ballot is not None and verdicts(tuple(battle.sides), ballot) != {vote.pair: vote.verdict for vote in kept}:
+            raise Conflict("This battle has your vote already, and it was another one.", code="voted")
+        return revealed(kept, battle)
+
+    def _record(self, battle_id: str, voter: Voter) -> tuple[tuple[Vote, ...], StoredBattle]:
+        """Blocks; for a thread."""
         kept = self._store.ballot(battle_id, self._store.pseudonym(voter.name))
         battle = self._store.battle(battle_id) if kept else None
         if battle is None:
             raise NotFound("No such battle, or it has expired: begin another one")
-        if ballot is not None and verdicts(tuple(battle.sides), ballot) != {vote.pair: vote.verdict for vote in kept}:
-            raise Conflict("This battle has your vote already, and it was another one.", code="voted")
-        return revealed(kept, battle)
+        return kept, battle
 
     def _of(self, battle_id: str, voter: Voter) -> Battle:
         battle = self._battles.get(battle_id)

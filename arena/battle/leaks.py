@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 _MAKERS: Final = {
@@ -73,6 +74,12 @@ def identity_words(model: str) -> tuple[str, ...]:
         if family not in _ORDINARY and len(family) > 2:
             words.add(family)
     return tuple(sorted(words))
+
+
+def without_names(answer: str, models: Iterable[str]) -> str:
+    """`answer` with everything blacked out that gives one of the `models` away."""
+    words = sorted({word for model in models for word in identity_words(model)}, key=len, reverse=True)
+    return re.sub(_any_of(tuple(words)), "\N{FULL BLOCK}" * 4, answer, flags=re.IGNORECASE) if words else answer
 
 
 def _any_of(words: tuple[str, ...]) -> str:

@@ -119,6 +119,7 @@ class Guard:
             ("/olla/", settings.max_proxy_body_bytes),
             ("/v1/", settings.max_proxy_body_bytes),
             (UPLOAD, settings.max_upload_bytes + FORM_OVERHEAD_BYTES),
+            ("/api/votes/import", settings.max_upload_bytes),
             ("", settings.max_body_bytes),
         )
         self._least_limit = min(size for _, size in self._body_limits)

@@ -18,6 +18,7 @@ MOST_REPEATS: Final = 1_000_000
 OWN: Final = "arena"
 """The source of votes that an arena of ours has exported; they keep their ids, so that at home they are known."""
 
+_COUNTS: Final = {side: {field: name.format(side) for name, field in STYLES} for side in "ab"}
 _VERDICTS: Final = {winner: verdict for verdict, winner in WINNERS.items()} | {"both_bad": "both_bad"}
 
 
@@ -86,10 +87,10 @@ def _contestant(row: dict[str, Any], key: str, model: str) -> str:
 
 def _style(counted: dict[str, Any], side: str) -> Style | None:
     """What was counted; a count may be split by level, and is then the sum. None where tokens were not counted."""
-    figures = {field: _figure(counted.get(name.format(side))) for name, field in STYLES}
-    if figures["tokens"] is None:
+    keys = _COUNTS[side]
+    if _figure(counted.get(keys["tokens"])) is None:
         return None
-    return Style(**{field: figure or 0 for field, figure in figures.items()})
+    return Style(**{field: _figure(counted.get(key)) or 0 for field, key in keys.items()})
 
 
 def _figure(counted: Any) -> int | None:

@@ -60,6 +60,8 @@ class CompareParts:
     link: gr.Button
     save_json: gr.Button
     save_markdown: gr.Button
+    save_html: gr.Button
+    save_masked: gr.Button
     mode: gr.HTML
     examples: gr.HTML
     banner: gr.HTML
@@ -144,6 +146,8 @@ def _draw_toolbar() -> dict[str, Any]:
             "link": _tool("Copy link", "link"),
             "save_json": _tool("JSON", "export-json"),
             "save_markdown": _tool("Markdown", "export-markdown"),
+            "save_html": _tool("HTML", "export-html"),
+            "save_masked": _tool("Blind HTML", "export-masked"),
             "clear": _tool("New chat", "clear"),
         }
 

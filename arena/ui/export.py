@@ -1,4 +1,4 @@
-"""The comparison as a file: JSON for programs, Markdown for people, both with every answer's manifest."""
+"""The comparison as a file: JSON for programs, Markdown for people, HTML to send around."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 from arena import __version__
+from arena.battle import without_names
+from arena.share import Answer, Round, answers_page
 from arena.types import Metrics
 from arena.ui.markdown import in_line, quoted
 from arena.ui.parts import DASH
@@ -84,6 +86,46 @@ def _round(number: int, turns: list[tuple[str, Turn]]) -> Iterable[str]:
         yield from _answer(turn)
 
 
+def as_html(session: Session, *, masked: bool = False, now: datetime | None = None) -> str:
+    """All visible columns, prompt by prompt, as one page that needs nothing else.
+
+    `masked` leaves out which models they are, what they cost, and where an answer names one of them.
+    """
+    turns = {letter: session.columns[letter].turns for letter in session.visible}
+    models = sorted({turn.instance.model for told in turns.values() for turn in told}) if masked else []
+    rounds = []
+    for index in range(max(map(len, turns.values()), default=0)):
+        asked: dict[str, list[Answer]] = {}
+        for letter, told in turns.items():
+            if len(told) > index:
+                asked.setdefault(told[index].shown, []).append(_shared(letter, told[index], models))
+        rounds += [Round(prompt, tuple(answers)) for prompt, answers in asked.items()]
+    lines = ["The models are not named here"] if masked else []
+    return answers_page("Comparison", lines, rounds, now)
+
+
+def _shared(letter: str, turn: Turn, hidden: list[str]) -> Answer:
+    """`hidden` are the models whose names must not be told, if any."""
+    best = turn.ballot == "best"
+    mark, text = "★ best" if best else "", turn.reply.text
+    if hidden:
+        return Answer(letter, without_names(text, hidden), mark=mark, best=best)
+    metrics = turn.figures or Metrics()
+    reliable = metrics.rate_reliable and metrics.tokens_per_sec is not None
+    figures = (
+        "" if metrics.tokens is None else f"{metrics.tokens:,} tokens",
+        f"{metrics.tokens_per_sec:.1f} tokens/s" if reliable else "",
+        "" if metrics.ttft_s is None else f"first token {_seconds(metrics.ttft_s)}",
+        "" if turn.reply.error is None else f"{turn.reply.error.code}: {turn.reply.error.message}",
+    )
+    note = ", ".join(filter(None, figures))
+    return Answer(f"{letter}: {turn.instance.model}", text, _options(turn), note, mark, best)
+
+
+def _options(turn: Turn) -> str:
+    return ", ".join(f"{key} {value}" for key, value in turn.instance.options.sent().items()) or "model's own"
+
+
 def _prompt(turn: Turn) -> Iterable[str]:
     yield from (quoted(turn.shown), "")
     if turn.attachments:
@@ -115,9 +157,8 @@ def _row(letter: str, turn: Turn) -> str:
         )
         if holds
     ]
-    options = ", ".join(f"{key} {value}" for key, value in turn.instance.options.sent().items()) or "model's own"
     cells = (
-        letter, turn.instance.model, options, DASH if metrics.tokens is None else str(metrics.tokens), rate,
+        letter, turn.instance.model, _options(turn), DASH if metrics.tokens is None else str(metrics.tokens), rate,
         _seconds(metrics.ttft_s), _seconds(metrics.load_s), ", ".join(notes),
     )  # fmt: skip
     return "| " + " | ".join(in_line(cell).replace("|", "\\|") for cell in cells) + " |"

@@ -11,7 +11,7 @@ from arena.types import ModelInfo
 from arena.ui import parts
 from arena.ui.compare import CompareParts, Updates, Values, layout, read_lineup, remind, shown
 from arena.ui.conversation import Conversations, with_defaults
-from arena.ui.export import as_json, as_markdown
+from arena.ui.export import as_html, as_json, as_markdown
 from arena.ui.lineup import PRESETS, ColumnChoice, Lineup, Remembered, from_browser, from_query, to_browser, to_query
 from arena.ui.sessions import Session, Sessions
 from arena.ui.wiring import QUICK, TALK
@@ -35,12 +35,15 @@ class Memory:
         drawn.link.click(self.link, drawn.inputs, drawn.parcel, **QUICK).then(
             None, drawn.parcel, None, js="(query) => { arena.copyLink(query); }", **QUICK
         )
-        drawn.save_json.click(self.save_json, None, drawn.parcel, **QUICK).then(
-            None, drawn.parcel, None, js="(text) => { arena.download('json', text); }", **QUICK
-        )
-        drawn.save_markdown.click(self.save_markdown, None, drawn.parcel, **QUICK).then(
-            None, drawn.parcel, None, js="(text) => { arena.download('md', text); }", **QUICK
-        )
+        for button, save, kind in (
+            (drawn.save_json, self.save_json, "json"),
+            (drawn.save_markdown, self.save_markdown, "md"),
+            (drawn.save_html, self.save_html, "html"),
+            (drawn.save_masked, self.save_masked, "html"),
+        ):
+            button.click(save, None, drawn.parcel, **QUICK).then(
+                None, drawn.parcel, None, js=f"(text) => {{ arena.download('{kind}', text); }}", **QUICK
+            )
 
     def add(self, values: Values, request: gr.Request) -> Updates:
         """Show one more column, with the model of its left neighbour unless it still has one of its own."""
@@ -107,6 +110,14 @@ class Memory:
     def save_markdown(self, request: gr.Request) -> str:
         """The comparison as Markdown."""
         return as_markdown(self.sessions.of(request.session_hash))
+
+    def save_html(self, request: gr.Request) -> str:
+        """The comparison as a page to send around."""
+        return as_html(self.sessions.of(request.session_hash))
+
+    def save_masked(self, request: gr.Request) -> str:
+        """The same without the names of the models."""
+        return as_html(self.sessions.of(request.session_hash), masked=True)
 
 
 def model_choices(models: tuple[ModelInfo, ...], chosen: Iterable[ColumnChoice]) -> list[tuple[str, str]]:

@@ -345,7 +345,7 @@
   }
 
   function download(kind, text) {
-    const type = kind === 'json' ? 'application/json' : 'text/markdown';
+    const type = { json: 'application/json', md: 'text/markdown', html: 'text/html' }[kind];
     const link = document.createElement('a');
     link.href = URL.createObjectURL(new Blob([text], { type }));
     const stamp = new Date().toISOString().slice(0, 16).replace(/[:T]/g, '-');

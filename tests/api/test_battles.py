@@ -248,6 +248,23 @@ async def test_what_cannot_be_a_ballot_on_three(api: Client, store: Store, ballo
     assert store.last_number() == 0
 
 
+async def test_a_battle_can_be_sent_around_after_the_vote(api: Client) -> None:
+    battle_id = await begun(api, models=PAIR)
+    await told(api, battle_id)
+    early = await api.get(f"/api/battles/{battle_id}/page")
+    assert (early.status, early.json()["code"]) == (409, "battle_ready")
+    await voted(api, battle_id)
+    for query, named in (("", True), ("?masked=true", False)):
+        page = await api.get(f"/api/battles/{battle_id}/page{query}")
+        assert page.status == 200
+        assert page.headers["content-type"].startswith("text/html")
+        assert "attachment" in page.headers["content-disposition"]
+        assert [model in page.body.decode() for model in PAIR] == [named] * 2
+        assert "Hello!" in page.body.decode()
+    assert (await api.get(f"/api/battles/{battle_id}/page?mask=1")).status == 400
+    assert (await api.get(f"/api/battles/{'0' * 32}/page")).status == 404
+
+
 async def test_two_sides_may_be_ranked_too(api: Client, store: Store) -> None:
     for ranks, verdict in (({"a": 2, "b": 1}, "b"), ({"a": 1, "b": 1}, "tie")):
         battle_id = await begun(api, models=PAIR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from html import escape
 from typing import Any
 
 import pytest
@@ -92,6 +93,11 @@ async def test_tables_are_safe_to_open(voted: Client) -> None:
     text = (await voted.get("/api/leaderboard?format=md")).body.decode()
     assert text.startswith("| Rank | Model |")
     assert "30 votes by 5 voters" in text
+    for query, named in (("", True), ("&masked=true", False)):
+        page = await voted.get(f"/api/leaderboard?format=html{query}")
+        assert page.headers["content-disposition"] == 'attachment; filename="leaderboard.html"'
+        assert (escape(EVIL) in page.body.decode(), "Model 1" in page.body.decode()) == (named, not named)
+    assert (await voted.get("/api/leaderboard?format=csv&masked=true")).status == 400
     rows = list(csv.DictReader(io.StringIO((await voted.get("/api/votes?format=csv")).body.decode())))
     assert len(rows) == 31
     assert {row["winner"] for row in rows} == {"model_a", "model_b", "tie", "tie (bothbad)"}

@@ -160,3 +160,12 @@ async def test_where_nobody_is_known_nobody_imports(fake: FakeOllama, tmp_path: 
     async with started(create_api(settings_for(fake.url, data=tmp_path, **settings))) as api:
         refused = await sent(api, json.dumps(LMARENA).encode())
         assert (refused.status, refused.json()["code"]) == (403, "forbidden")
+
+
+async def test_a_file_may_be_larger_than_other_bodies(fake: FakeOllama, tmp_path: Path) -> None:
+    settings = settings_for(fake.url, data=tmp_path, max_body_bytes=1024, max_upload_bytes=4096)
+    async with started(create_app(settings, page=False)) as api:
+        for size, status in ((2000, 200), (5000, 413)):
+            body = json.dumps(LMARENA | {"more": "x" * size}).encode()
+            headers = [(b"content-type", b"application/jsonl"), (b"content-length", str(len(body)).encode())]
+            assert (await api.call("POST", "/api/votes/import", body, headers)).status == status

@@ -94,7 +94,7 @@ def test_the_browser_remembers_columns_and_presets(arena: ArenaPage, page: Page)
     expect(page.locator("#facts-a")).to_contain_text("K 40")
 
 
-def test_the_comparison_is_saved_as_json_and_markdown(arena: ArenaPage, page: Page, tmp_path: Path) -> None:
+def test_the_comparison_is_saved_as_json_markdown_and_html(arena: ArenaPage, page: Page, tmp_path: Path) -> None:
     arena.open("tiny", "mistral:7b")
     arena.send("What now?")
     arena.done("a", "b")
@@ -110,6 +110,12 @@ def test_the_comparison_is_saved_as_json_and_markdown(arena: ArenaPage, page: Pa
         arena.click("export-markdown")
     saving.value.save_as(tmp_path / "c.md")
     assert "### B: mistral:7b" in (tmp_path / "c.md").read_text("utf-8")
+    for button, named in (("export-html", True), ("export-masked", False)):
+        with page.expect_download() as saving:
+            arena.click(button)
+        assert saving.value.suggested_filename.endswith(".html")
+        saving.value.save_as(tmp_path / "c.html")
+        assert ("mistral" in (tmp_path / "c.html").read_text("utf-8")) is named
 
 
 def test_files_go_with_the_prompt(arena: ArenaPage, page: Page, upstream: RunningFake, tmp_path: Path) -> None:

@@ -329,6 +329,8 @@ def test_what_the_browser_keeps_and_what_a_link_says(desk: Desk) -> None:
     assert desk.memory.link(desk.values(prompt={"text": "Why?"}), REQUEST) == "?models=a,b&prompt=Why%3F"
     assert '"columns"' in desk.memory.save_json(REQUEST)
     assert desk.memory.save_markdown(REQUEST).startswith("# Comparison")
+    for save in (desk.memory.save_html, desk.memory.save_masked):
+        assert save(REQUEST).startswith("<!doctype html>")
 
 
 def test_uploaded_files_do_not_pile_up(built: gr.Blocks) -> None:

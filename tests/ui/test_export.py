@@ -6,8 +6,9 @@ import json
 from datetime import UTC, datetime
 
 from arena.ui.attachments import Attachment
-from arena.ui.export import FORMAT, as_json, as_markdown
-from tests.ui.pieces import FULL, failed, session_with, turn, with_manifest
+from arena.ui.export import FORMAT, as_html, as_json, as_markdown
+from tests.test_share import harmless
+from tests.ui.pieces import EVIL, FULL, failed, session_with, turn, with_manifest
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -80,3 +81,34 @@ def test_nothing_in_the_file_loads_a_picture_or_is_html() -> None:
     assert "<img" not in text
     assert "![" not in text
     assert text.count("</details>") == text.count("<details>") == 1
+
+
+def test_html_has_every_prompt_with_its_answers() -> None:
+    chosen = turn(text="# Because", metrics=FULL, model="llama3.2:3b")
+    chosen.ballot = "best"
+    session = session_with(
+        A=[chosen, turn(text="Yes", metrics=FULL, prompt="And?")],
+        B=[turn("B", EVIL, error=failed("upstream_eof"), model=EVIL, prompt=EVIL)],
+    )
+    found = harmless(as_html(session, now=NOW))
+    for said in (
+        "A: llama3.2:3b",
+        "★ best",
+        "temperature 0.3",
+        "120 tokens, 60.0 tokens/s, first token 0.50 s",
+        "Prompt 3",
+    ):
+        assert said in found.said
+    assert "upstream_eof: It did not work." in found.said
+    assert found.said.count(EVIL) == 3
+
+
+def test_masked_html_tells_no_model_and_no_figure() -> None:
+    session = session_with(
+        A=[turn(text="I am Llama", metrics=FULL, model="llama3.2:3b")],
+        B=[turn("B", "Not llama3.2:3b but Qwen by Alibaba", metrics=FULL, model="qwen2.5:3b")],
+    )
+    body = as_html(session, masked=True, now=NOW).partition("<main>")[2].partition("</main>")[0]
+    assert not [word for word in ("llama", "qwen", "alibaba", "tokens", "temperature") if word in body.lower()]
+    assert "Not ████" in body
+    assert "Comparison" in as_html(session_with(A=[]), masked=True, now=NOW)
