@@ -119,7 +119,8 @@ def test_the_head_counts_votes_voters_and_models(arena: Arena, store: Store) -> 
 
 def test_filters_narrow_the_votes_and_can_be_cleared(arena: Arena, store: Store) -> None:
     store.add_votes([vote(100 + at, "y:1", "x:1", category="coding", tags=("python",)) for at in range(5)])
-    for narrow in ({"category": "coding"}, {"tag": "python"}):
+    narrowed: tuple[dict[str, Any], ...] = ({"category": "coding"}, {"tag": "python"})
+    for narrow in narrowed:
         assert 'data-label="votes">5<' in seen(arena, **narrow)
     assert 'data-label="votes">5<' not in seen(arena)
     assert seen(arena, since="2026-03-05", until="2026-03-05").count('data-label="votes">') == 3
@@ -149,8 +150,8 @@ def test_where_no_style_was_counted_it_says_so(arena: Arena) -> None:
 def test_models_that_are_gone_are_hidden_in_every_part(arena: Arena, store: Store) -> None:
     store.add_votes([vote(280 + 28 * at, "gone:1", "x:1") for at in range(3)])
     for part in ("pairs", "time", "style"):
-        assert "gone:1" not in seen(arena, cast(Part, part)), part
-        assert "gone:1" in seen(arena, cast(Part, part), gone=True), part
+        assert "gone:1" not in seen(arena, part), part
+        assert "gone:1" in seen(arena, part, gone=True), part
     assert "1 model that no host has is hidden (gone:1)" in seen(arena)
     arena.fleet = quiet_fleet({"host": ("other",)})
     assert 'data-action="gone"' in seen(arena)
