@@ -148,7 +148,7 @@ async def test_names_and_registries_are_checked(catalog: Catalog, fake: FakeOlla
     for name in ("../x", "", "10.0.0.1:9/x/y", "localhost/x"):
         with pytest.raises(BadRequest):
             catalog.pull(name)
-    with pytest.raises(NoEndpoint):
+    with pytest.raises(BadRequest, match="No endpoint is called"):
         catalog.pull("tiny", "nowhere")
     assert not fake.log
 

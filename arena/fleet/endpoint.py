@@ -66,7 +66,7 @@ class Endpoint:
         self.breaker = Breaker(clock)
         self.rests_until_s = 0.0
         self.on_ready: Callable[[], object] = lambda: None
-        """Called when work may come again, after there was none to be had."""
+        """Called when work may come again, after there was none to be had, and when there are other models."""
         self.takes: dict[str, bool] = {}
         """Which routes and keys of a body it was found to know (or not), until it is started anew."""
         self.holds: dict[str, ModelInfo] = {}
@@ -317,8 +317,11 @@ class Endpoint:
             )
             for info in shown
         )
-        self.holds = {canonical(info.name): info for info in self._models}
+        before, self.holds = self.holds, {canonical(info.name): info for info in self._models}
+        news = not self.heard or before.keys() != self.holds.keys()
         self.heard = True
+        if news:
+            self.on_ready()
 
     def _take_loaded(self, loaded: tuple[LoadedModel, ...], asked_s: float) -> None:
         """What is in memory by its own word, as of `asked_s`; what has answered since then is there too."""

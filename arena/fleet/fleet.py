@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal, TypeVar
 
-from arena.errors import ArenaError, Busy, ModelNotFound, NoEndpoint, Unreachable
+from arena.errors import ArenaError, BadRequest, Busy, ModelNotFound, NoEndpoint, Unreachable
 from arena.fleet.balancer import Balancer
 from arena.fleet.book import Book
 from arena.fleet.breaker import is_failure
@@ -77,11 +77,14 @@ class Fleet:
         return self._endpoints
 
     def endpoint(self, name: str) -> Endpoint:
-        """The endpoint called `name`; raises NoEndpoint."""
+        """The endpoint called `name`. Raises BadRequest, and NoEndpoint where there is none at all."""
         for endpoint in self._endpoints:
             if endpoint.name == name:
                 return endpoint
-        raise NoEndpoint(f"No endpoint is called {name!r}.")
+        if not self._endpoints:
+            raise _nobody_at_all()
+        names = ", ".join(endpoint.name for endpoint in self._endpoints)
+        raise BadRequest(f"No endpoint is called {name!r}; there are {names}", code="unknown_endpoint")
 
     @property
     def default(self) -> Endpoint:
@@ -98,7 +101,8 @@ class Fleet:
         """A lease at once, or None where one would have to wait: for the endpoints to say what they have, or a place.
 
         `tried` are the endpoints that have failed this request already. Raises NoEndpoint where there is none (left)
-        that could serve it, and Busy with `retry_after_s` where all have asked for a rest.
+        that could serve it, BadRequest for an endpoint's name that is none, and Busy with `retry_after_s` where all
+        have asked for a rest.
         """
         found = self._pick(wanted, tried)
         return found if isinstance(found, Lease) else None
@@ -110,7 +114,8 @@ class Fleet:
     async def lease(self, wanted: Wanted, tried: frozenset[str] = NONE_TRIED) -> Lease:
         """A lease, after asking the endpoints or waiting for a place where that is needed.
 
-        Raises ModelNotFound, NoEndpoint (none there, or none of that kind is left) and Busy with `retry_after_s`.
+        Raises ModelNotFound, NoEndpoint (none there, or none of that kind is left), BadRequest for an endpoint's name
+        that is none, and Busy with `retry_after_s`.
         """
         found = self._pick(wanted, tried)
         if found == "missing":
@@ -122,15 +127,17 @@ class Fleet:
         try:
             if found == "full":
                 return await self.queue.wait(wanted, tried)
-            raise ModelNotFound(f"model '{wanted.model}' not found, try pulling it first")
+            raise _not_found(wanted.model)
         except ArenaError as error:
             if not tried:
                 self.book.refuse(wanted, error, self._clock() - began_s)
             raise
 
     def _serve(self, wanted: Wanted, tried: frozenset[str]) -> Lease | None:
-        """What the queue calls for one that waits."""
+        """What the queue calls for one that waits; who waits for what has vanished meanwhile is told so."""
         found = self._pick(wanted, tried)
+        if found == "missing" and all(endpoint.heard for endpoint in self._able(wanted)):
+            raise _not_found(wanted.model)
         return found if isinstance(found, Lease) else None
 
     def _pick(self, wanted: Wanted, tried: frozenset[str]) -> Lease | Wait:
@@ -149,7 +156,7 @@ class Fleet:
                 if (
                     endpoint.name in tried
                     or (kinds is not None and endpoint.kind not in kinds)
-                    or not (sole or not key or key in endpoint.holds)
+                    or not (not key or key in endpoint.holds or (sole and endpoint.spec.shows(key)))
                 ):
                     continue
                 if not endpoint.ready(now_s):
@@ -219,6 +226,8 @@ class Fleet:
             return "full"
         chain = _NO_MODEL if wanted.model is None else self.catalogue.chain(wanted.model)
         key, name = next((link for link in chain if link[0] in endpoint.holds), chain[0])
+        if key and key not in endpoint.holds and not endpoint.spec.shows(key):
+            raise self._refused(wanted, tried, _not_found(wanted.model))
         return self._give(endpoint, key, name, wanted, tried, self._clock(), _NAMED)
 
     def _least_bad(
@@ -246,7 +255,7 @@ class Fleet:
         """Nobody can serve it: is that for sure, or only because nobody is known to have the model?"""
         if not self._endpoints:
             raise self._refused(wanted, tried, _nobody_at_all())
-        able = [e for e in self._endpoints if wanted.kinds is None or e.kind in wanted.kinds]
+        able = self._able(wanted)
         if not able:
             text = f"No endpoint is of a type that can serve this ({', '.join(sorted(wanted.kinds or ()))})."
             raise self._refused(wanted, tried, NoEndpoint(text))
@@ -257,6 +266,10 @@ class Fleet:
             raise self._refused(wanted, tried, NoEndpoint("The only endpoint has failed."))
         return "missing"
 
+    def _able(self, wanted: Wanted) -> list[Endpoint]:
+        """The endpoints whose type can serve it."""
+        return [e for e in self._endpoints if wanted.kinds is None or e.kind in wanted.kinds]
+
     def _refused(self, wanted: Wanted, tried: frozenset[str], error: ArenaError) -> ArenaError:
         if not tried:
             self.book.refuse(wanted, error)
@@ -265,10 +278,7 @@ class Fleet:
     async def _ask(self, wanted: Wanted, tried: frozenset[str]) -> None:
         """Have the endpoints asked which models they have; raises why if none answers."""
         asked = [
-            endpoint
-            for endpoint in self._endpoints
-            if not (self._watching and endpoint.health.state == "offline")
-            and (wanted.kinds is None or endpoint.kind in wanted.kinds)
+            endpoint for endpoint in self._able(wanted) if not (self._watching and endpoint.health.state == "offline")
         ]
         errors = await ask(asked)
         if len(errors) == len(asked):  # also where nobody was asked, since all are known to be down
@@ -355,7 +365,7 @@ class Fleet:
             self.balancer = balancer
 
     def drain(self, name: str, on: bool) -> None:
-        """Give `name` no more work, or give it work again; what runs there goes on. Raises NoEndpoint."""
+        """Give `name` no more work, or give it work again; what runs there goes on. Raises BadRequest."""
         endpoint = self.endpoint(name)
         endpoint.draining = on
         if on:
@@ -363,7 +373,7 @@ class Fleet:
         self.queue.offer()
 
     def weight(self, name: str, value: float) -> None:
-        """Change the share of `name` until the next change of its specification. Raises NoEndpoint."""
+        """Change the share of `name` until the next change of its specification. Raises BadRequest."""
         self.endpoint(name).weight = value
 
     async def aclose(self) -> None:
@@ -417,7 +427,7 @@ class Fleet:
     async def holder(self, model: str, endpoint: str | None = None) -> Endpoint:
         """The endpoint to ask for `model`: the named one, the only one, or the least busy of those that hold it.
 
-        Raises NoEndpoint, ModelNotFound, or the endpoints' own error when none answers.
+        Raises BadRequest, NoEndpoint, ModelNotFound, or the endpoints' own error when none answers.
         """
         if endpoint is not None:
             return self.endpoint(endpoint)
@@ -431,7 +441,7 @@ class Fleet:
                 return min(holders, key=lambda endpoint: (endpoint.in_flight, endpoint.warm.isdisjoint(keys)))
         if knowing:
             return knowing[0]  # it had the model when it last answered, and says itself what is wrong now
-        raise ModelNotFound(f"model '{model}' not found, try pulling it first")
+        raise _not_found(model)
 
     async def describe(self, model: str, endpoint: str | None = None) -> ModelInfo:
         """`model`, or what it is an alias of, with its capabilities. Raises as `holder()` does."""
@@ -450,6 +460,10 @@ def _silent(errors: list[ArenaError]) -> ArenaError:
         return errors[0]
     why = f": {errors[0].message}" if errors else ""
     return NoEndpoint(f"Every endpoint that could serve this is down{why}", code="model_unavailable")
+
+
+def _not_found(model: str | None) -> ModelNotFound:
+    return ModelNotFound(f"model '{model}' not found, try pulling it first")
 
 
 def _nobody_at_all() -> NoEndpoint:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from arena.errors import ArenaError
+from arena.errors import ArenaError, BudgetExceeded
 
 if TYPE_CHECKING:
     from arena.fleet.endpoint import Endpoint
@@ -125,9 +125,13 @@ class Lease(Struct, eq=False):
     def failed(
         self, error: ArenaError | None = None, status: int | None = None, retry_after_s: float | None = None
     ) -> None:
-        """The endpoint failed, with `error` or with an HTTP `status` of its own (`retry_after_s` from its headers)."""
+        """The endpoint failed, with `error` or with an HTTP `status` of its own (`retry_after_s` from its headers).
+
+        An answer that went over our own limits is nobody's failure: we have left.
+        """
         if self.outcome == "left" and not self.closed:
-            self.outcome = "failed"
+            if not isinstance(error, BudgetExceeded):
+                self.outcome = "failed"
             self.error, self.status, self.retry_after_s = error, status, retry_after_s
 
     def close(self) -> None:

@@ -5,19 +5,24 @@ On one host the answer is the host's own, byte for byte; on several it is one an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from arena.errors import Forbidden
 from arena.exchange import Inbound
 from arena.fleet import Endpoint
 from arena.names import check_registry
-from arena.proxy.hosts import model_in, object_in
+from arena.proxy.hosts import allowed, model_in, object_in
 from arena.proxy.passing import api_path, fetched, headed, noted, passed, patient
 from arena.proxy.progress import Merged, Results, Tell, collected, follow, streamed, whole
 from arena.proxy.reply import Reply, Surroundings
 from arena.proxy.targets import check_open, checked, targets
+
+_FROM: Final = re.compile(r"^[ \t]*FROM[ \t]+(.+?)[ \t]*$", re.IGNORECASE | re.MULTILINE)
+_NO_NAME: Final = ("/", ".", "~", "@", "sha256:", "sha256-")
 
 
 async def pull(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
@@ -39,15 +44,29 @@ async def push(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
 
 
 async def create(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
-    """POST /api/create: make a model, on the default host or on one that has the model it is made `from`."""
+    """POST /api/create: make a model, on the default host or on one that has the model it is made `from`.
+
+    A `modelfile`, as older clients send it, may name that model too, and several.
+    """
     check_open(proxy)
     wanted = object_in(body)
     model = checked(proxy, inbound, model_in(wanted))
-    source = wanted.get("from")
-    if isinstance(source, str):
+    sources = _sources(wanted)
+    for source in sources:
         check_registry(source, proxy.settings.registry_hosts)
-    where = await targets(proxy, inbound, with_model=source if isinstance(source, str) else None, without_model=model)
+        if not allowed(inbound, source):
+            raise Forbidden("This key may not use the model that it is to be made from")
+    where = await targets(proxy, inbound, with_model=sources[0] if sources else None, without_model=model)
     return await _progress(inbound, wanted, body, model, where)
+
+
+def _sources(wanted: dict[str, Any]) -> list[str]:
+    """The models that another is to be made from; files and blobs of the host are none."""
+    source, modelfile = wanted.get("from"), wanted.get("modelfile")
+    named = [source] if isinstance(source, str) and source else []
+    if isinstance(modelfile, str):
+        named += [line[1].strip().strip("\"'") for line in _FROM.finditer(modelfile)]
+    return [name for name in named if not name.startswith(_NO_NAME)]
 
 
 async def copy(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:

@@ -110,15 +110,15 @@ class CatalogEvents:
         await self.do(self.sessions.of(request.session_hash), str(event.action), **data)
         return await self.refresh(request)
 
-    def start_pull(self, name: str | None) -> PullJob | None:
-        """Start a download; what is wrong with the name becomes a message on the page."""
+    def start_pull(self, name: str | None, endpoint: str = "") -> PullJob | None:
+        """Start a download, to the default endpoint unless one is named; what is wrong is said on the page."""
         wanted = (name or "").strip()
         if not wanted:
             gr.Info("Type the name of a model, for example qwen3:0.6b.")
             return None
         try:
             self.arena.catalog.check_management()
-            return self.arena.catalog.pull(wanted)
+            return self.arena.catalog.pull(wanted, endpoint or None)
         except ArenaError as error:
             gr.Warning(escape(error.message))
             return None
@@ -140,7 +140,7 @@ class CatalogEvents:
                 case "cancel":
                     catalog.cancel(job)
                 case "pull":
-                    self.start_pull(model)
+                    self.start_pull(model, endpoint)
         except ArenaError as error:
             gr.Warning(escape(error.message))
 

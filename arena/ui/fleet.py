@@ -47,13 +47,14 @@ class FleetParts:
     pull: gr.HTML
     jobs: gr.HTML
     requests: gr.HTML
+    models: gr.HTML
     shown: gr.Textbox
     timer: gr.Timer
 
     @property
     def pieces(self) -> tuple[gr.HTML, ...]:
         """What is drawn."""
-        return self.hosts, self.pull, self.jobs, self.requests
+        return self.hosts, self.pull, self.jobs, self.requests, self.models
 
 
 class FleetView:
@@ -74,8 +75,11 @@ class FleetView:
         """Tell why the fleet file could not be read again, until one could."""
         self._refused = self.arena.fleet.spec, text
 
-    def pieces(self) -> tuple[str, str, str, str]:
-        """Hosts, the pull form, downloads, requests; the same as long as nothing has changed but the time."""
+    def pieces(self) -> tuple[str, str, str, str, str]:
+        """Hosts, the pull form, downloads, requests, what the form suggests.
+
+        Each stays the same as long as nothing has changed but the time.
+        """
         fleet, settings = self.arena.fleet, self.arena.settings
         may_manage, recent = settings.management_allowed, fleet.book.recent
         hosts = host_cards(
@@ -87,7 +91,8 @@ class FleetView:
             complaint=self._refused[1] if self._refused is not None and self._refused[0] is fleet.spec else "",
         )
         pull = pull_form(fleet.endpoints) if may_manage else ""
-        return hosts, pull, jobs_list(self.arena.catalog.jobs(), hosts=True), recent_table(recent[:SHOWN])
+        jobs = jobs_list(self.arena.catalog.jobs(), hosts=True)
+        return hosts, pull, jobs, recent_table(recent[:SHOWN]), suggestions(fleet.endpoints) if pull else ""
 
     def changes(self, shown: str) -> tuple[list[str | None], str]:
         """The pieces that are not what `shown` stands for (None for the others), and what stands for all of them now.
@@ -127,6 +132,7 @@ class FleetPanel:
                 pull=live("fleet-pull"),
                 jobs=live("fleet-jobs"),
                 requests=live("fleet-requests"),
+                models=live("fleet-suggestions"),
                 shown=gr.Textbox("", visible=False, elem_id="fleet-shown"),
                 timer=gr.Timer(POLL_S, active=False),
             )
@@ -243,19 +249,26 @@ def pullers(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
 
 
 def pull_form(endpoints: Sequence[Endpoint]) -> str:
-    """The form that pulls a model to one host or to all; empty where no host can fetch any."""
+    """The form that pulls a model to one host or to all; empty where no host can fetch any.
+
+    It knows no models, so that what somebody types in it stays when they change.
+    """
     able = pullers(endpoints)
     if not able:
         return ""
-    known = sorted({info.name for endpoint in able for info in endpoint.holds.values()} | set(SUGGESTIONS))
-    models = "".join(f'<option value="{escape(name)}"></option>' for name in known)
     hosts = "".join(f'<option value="{escape(one.name)}">{escape(one.name)}</option>' for one in able)
     every = f'<option value="{ALL}">all {len(able)} hosts</option>' if len(able) > 1 else ""
     return (
         '<form class="pull" data-form="pull" aria-label="Pull a model">'
         '<input name="model" list="fleet-models" required autocomplete="off" spellcheck="false" '
         'placeholder="name of a model, for example qwen3:0.6b" aria-label="Name of a model to pull">'
-        f'<datalist id="fleet-models">{models}</datalist>'
         f'<label>to <select name="endpoint" aria-label="Host to pull to">{every}{hosts}</select></label>'
         '<button class="act primary">Pull</button></form>'
     )
+
+
+def suggestions(endpoints: Sequence[Endpoint]) -> str:
+    """What the form suggests: what some host has and another may lack, and small models to start with."""
+    known = {info.name for endpoint in pullers(endpoints) for info in endpoint.holds.values()} | set(SUGGESTIONS)
+    models = "".join(f'<option value="{escape(name)}"></option>' for name in sorted(known))
+    return f'<datalist id="fleet-models">{models}</datalist>'

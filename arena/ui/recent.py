@@ -42,6 +42,7 @@ WHY = {
 }
 """The words for an error's code, as far as the code itself does not say it."""
 
+_TOKENS = "of the prompt, of the answer; ≈ is the count of its pieces"
 _NUMBER = " class='num'"
 _HEAD = (
     ("When", ""), ("Model", ""), ("Host", ""), ("Route", ""), ("Outcome", ""), ("First token", _NUMBER),
@@ -68,7 +69,7 @@ def recent_table(entries: Sequence[Entry]) -> str:
 
 def why(entry: Entry) -> str:
     """What was wrong, in words; empty if nothing was."""
-    if entry.outcome == "left":
+    if entry.outcome == "left" and entry.error is None:
         return "the client hung up"
     if entry.error is not None:
         return WHY.get(entry.error, entry.error.replace("_", " "))
@@ -88,7 +89,13 @@ def _row(entry: Entry, keyed: bool) -> str:
         ("outcome", "", _outcome(entry)),
         ("num", "first token", span(entry.ttft_s)),
         ("num", "total", f"{span(entry.total_s)}{waited}"),
-        ("num", "tokens", f'<span title="of the prompt, of the answer; ≈ is the count of its pieces">{tokens}</span>' if known else DASH),
+        (
+            "num",
+            "tokens",
+            f'<span title="of the prompt, of the answer; ≈ is the count of its pieces">{tokens}</span>'
+            if known
+            else DASH,
+        ),
         *((("key", "key", escape(entry.key) or DASH),) if keyed else ()),
     )
     told = "".join(f'<td class="{kind}"{label and f" data-label={label!r}"}>{text}</td>' for kind, label, text in cells)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from arena.errors import Busy, ModelNotFound, UpstreamBroken
+from arena.errors import BudgetExceeded, Busy, ModelNotFound, UpstreamBroken
 from arena.fleet import Usage, Wanted
 from arena.fleet.book import MAX_ROUTES, MAX_ROWS, OTHER, RECENT, SECONDS, Book, Counts, Histogram
 from tests.fake_ollama.clock import Clock
@@ -64,6 +64,15 @@ def test_what_came_of_a_route_counts_each_request_once() -> None:
     fleet.book.refuse(Wanted(model=M, route="/x"), Busy("full"))
     served = fleet.book.by_route()["/x"]
     assert (served.requests, served.successes, served.failures, served.streams) == (3, 1, 1, 1)
+
+
+def test_an_answer_over_our_own_limits_is_nobodys_failure() -> None:
+    fleet = three()
+    with taken(fleet) as lease:
+        lease.failed(BudgetExceeded("cut at 5 pieces of text", endpoint="a"))
+    counts = fleet.book.by_endpoint()["a"]
+    assert (counts.failures, counts.left, counts.success_rate) == (0, 1, None)
+    assert (fleet.book.recent[0].outcome, fleet.book.recent[0].error) == ("left", "budget_exceeded")
 
 
 def test_routes_are_bounded() -> None:

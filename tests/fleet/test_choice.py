@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import anyio
 import pytest
 
-from arena.errors import Busy, ModelNotFound, NoEndpoint, Unreachable, UpstreamError
+from arena.errors import BadRequest, Busy, ModelNotFound, NoEndpoint, Unreachable, UpstreamError
 from arena.fleet import EndpointSpec, Fleet, FleetSpec, Usage, Wanted
 from arena.fleet.catalogue import MAX_SPELLINGS, Catalogue
 from arena.fleet.endpoint import MAX_REST_S
@@ -194,7 +194,7 @@ def test_a_named_host_is_honoured_in_any_state() -> None:
     with taken(fleet, "nick", endpoint="b") as lease:
         assert (lease.endpoint.name, lease.model, lease.reason) == ("b", M, "endpoint_named")
     assert taken(fleet, "unknown", endpoint="b").model == "unknown"
-    with pytest.raises(NoEndpoint, match="'nobody'"):
+    with pytest.raises(BadRequest, match="'nobody'; there are a, b, c"):
         fleet.try_lease(Wanted(model=M, endpoint="nobody"))
     with pytest.raises(NoEndpoint, match="b has failed"):
         fleet.try_lease(Wanted(model=M, endpoint="b"), frozenset("b"))
@@ -314,3 +314,13 @@ def test_overlap_is_noticed_on_both_sides_and_only_there() -> None:
 def test_the_default_host_is_the_named_one_or_the_first() -> None:
     assert three().default.name == "a"
     assert three(default_endpoint="b").default.name == "b"
+
+
+@pytest.mark.parametrize("hosts", [("a",), ("a", "b")])
+async def test_a_model_that_a_host_must_not_serve_is_not_asked_of_it_by_name_either(hosts: tuple[str, ...]) -> None:
+    fleet = quiet_fleet(dict.fromkeys(hosts, (M, "secret")), each={"exclude": ("secret",), "check_interval_s": 0})
+    with pytest.raises(ModelNotFound):
+        fleet.try_lease(Wanted(model="secret", endpoint="a"))
+    assert fleet.try_lease(Wanted(model="secret")) is None
+    with taken(fleet, "unlisted", endpoint="a") as lease:
+        assert lease.model == "unlisted"

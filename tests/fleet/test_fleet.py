@@ -10,7 +10,7 @@ import anyio
 import msgspec
 import pytest
 
-from arena.errors import ModelNotFound, NoEndpoint, Unreachable, UpstreamError
+from arena.errors import BadRequest, ModelNotFound, NoEndpoint, Unreachable, UpstreamError
 from arena.fleet import Endpoint, Fleet, FleetSpec, Wanted
 from arena.ollama import OllamaClient
 from arena.types import LoadedModel, ModelInfo
@@ -59,7 +59,7 @@ async def test_the_holder_is_found_on_whichever_endpoint_has_the_model() -> None
         assert (await fleet.holder("a")).name == "one"
         assert (await fleet.holder("B:1B")).name == "two"
         assert (await fleet.holder("b:1b", endpoint="one")).name == "one"
-        with pytest.raises(NoEndpoint, match="three"):
+        with pytest.raises(BadRequest, match="three"):
             await fleet.holder("a", endpoint="three")
         with pytest.raises(ModelNotFound, match="try pulling it first"):
             await fleet.holder("nowhere")

@@ -9,7 +9,7 @@ import anyio
 import msgspec
 import pytest
 
-from arena.errors import Unreachable
+from arena.errors import ModelNotFound, Unreachable
 from arena.fleet import Auth, Endpoint, EndpointSpec, Fleet, FleetSpec, Secret, StickySpec, Wanted, connect
 from arena.ollama import OllamaClient
 from arena.wire import Timeouts
@@ -159,6 +159,37 @@ async def test_waiting_requests_outlive_a_reload() -> None:
         lease = await waiting
         assert lease.endpoint is fleet.endpoint("a")
         lease.close()
+
+
+async def test_who_waits_for_a_model_that_is_gone_after_a_reload_is_told_so() -> None:
+    fleet = quiet_fleet({"a": (M, "other"), "b": ("other",)}, each={"max_in_flight": 1})
+    async with closing(fleet):
+        running = taken(fleet)
+        waiting = asyncio.create_task(fleet.lease(Wanted(model=M)))
+        await anyio.wait_all_tasks_blocked()
+        a, b = (endpoint.spec for endpoint in fleet.endpoints)
+        fleet.apply(with_endpoints(fleet, msgspec.structs.replace(a, exclude=(M,)), b))
+        with pytest.raises(ModelNotFound, match=M):
+            await waiting
+        assert fleet.queue.waiting == 0
+        running.close()
+
+
+async def test_who_waits_for_a_host_that_is_new_is_served_when_it_has_spoken() -> None:
+    async with closing(quiet_fleet({"a": (M,), "b": ("other",)}, each={"max_in_flight": 1})) as fleet:
+        running = taken(fleet)
+        waiting = [asyncio.create_task(fleet.lease(Wanted(model=M))) for _ in range(2)]
+        await anyio.wait_all_tasks_blocked()
+        a, b = (endpoint.spec for endpoint in fleet.endpoints)
+        fleet.apply(with_endpoints(fleet, msgspec.structs.replace(a, url="http://127.0.0.1:8"), b))
+        assert fleet.queue.waiting == 2  # nobody knows yet what it has
+        tell(fleet.endpoint("a"), M)
+        lease = await waiting[0]
+        tell(fleet.endpoint("a"), "other")
+        with pytest.raises(ModelNotFound):
+            await waiting[1]
+        lease.close()
+        running.close()
 
 
 def test_globs_hide_models() -> None:

@@ -188,7 +188,7 @@ async def test_a_host_is_pinned_by_name_and_a_key_sees_its_models_only() -> None
     async with front("a", "b") as it:
         for name in ("b", "b", "a"):
             assert (await it.chat("tiny", headers=[("X-Olla-Endpoint", name)])).headers["x-olla-endpoint"] == name
-        assert (await it.chat("tiny", headers=[("X-Olla-Endpoint", "c")])).status == 503
+        assert (await it.chat("tiny", headers=[("X-Olla-Endpoint", "c")])).status == 400
         caller = Caller("127.0.0.1", "k", "r-1", key="team", models=("other*",))
         refused = await it.ask("POST", "/olla/ollama/api/chat", {"model": "tiny", "messages": HELLO}, caller=caller)
         assert (refused.status, refused.json["code"]) == (403, "model_not_allowed")
@@ -473,3 +473,20 @@ async def test_how_a_host_was_found_is_told_in_ollas_words() -> None:
     async with front("a") as it:
         answer = await it.chat("unlisted")
         assert answer.headers["x-olla-routing-strategy"] == "optimistic"  # the only host says itself that it has it not
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/olla/ollama/api/chat",
+        "/olla/proxy/api/generate",
+        "/olla/openai/v1/chat/completions",
+        "/olla/anthropic/v1/messages",
+    ],
+)
+async def test_a_host_that_is_none_is_the_clients_mistake(path: str) -> None:
+    async with front("a", "b") as it:
+        answer = await it.chat("tiny", path, headers=[("X-Olla-Endpoint", "nope")])
+        assert answer.status == 400
+        assert b"there are a, b" in answer.body
+        assert it["a"].log == it["b"].log == []

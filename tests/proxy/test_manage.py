@@ -212,6 +212,8 @@ async def test_copy_and_push_and_create_go_where_their_source_is() -> None:
         assert pushed.lines[-1] == {"status": "success"}
         made = await ground.ask(manage.create, "POST", "/api/create", {"model": "made", "from": "mistral:7b"})
         assert made.headers["x-olla-endpoint"] == "b"
+        old = {"model": "old", "modelfile": "FROM ./m.gguf\nFROM mistral:7b"}
+        assert (await ground.ask(manage.create, "POST", "/api/create", old)).headers["x-olla-endpoint"] == "b"
         files = {"model": "filed", "files": {"m.gguf": "sha256:" + "0" * 64}, "stream": False}
         made = await ground.ask(manage.create, "POST", "/api/create", files)
         assert (made.headers["x-olla-endpoint"], made.json) == ("a", {"status": "success"})
@@ -309,6 +311,11 @@ async def test_the_hosts_own_refusals_are_handed_on_but_not_those_of_our_credent
         (manage.push, {"model": "evil.example:5000/ns/model"}, "names a registry that is not allowed"),
         (manage.create, {"model": "x", "from": "evil.example/ns/model"}, "names a registry that is not allowed"),
         (manage.create, {"model": "x", "From": "evil.example/ns/model"}, "From is no key of this request"),
+        (
+            manage.create,
+            {"model": "x", "modelfile": "# a\n from  'evil.example/ns/model' \nSYSTEM x"},
+            "names a registry that is not allowed",
+        ),
         (manage.pull, {"model": "x", "Model": "evil.example/ns/model"}, "Model is no key of this request"),
         (manage.copy, {"source": "tiny"}, "destination must be a model name"),
         (manage.copy, {"destination": "tiny"}, "source must be a model name"),
@@ -336,6 +343,9 @@ async def test_hosts_that_are_none() -> None:
 async def test_a_key_with_a_list_of_models_changes_no_others() -> None:
     async with grounds(TWO) as ground:
         ground.models = ("mistral*",)
+        for source in ({"from": "tiny"}, {"modelfile": "FROM tiny"}):
+            with pytest.raises(Forbidden, match="made from"):
+                await ground.ask(manage.create, "POST", "/api/create", {"model": "mistral-mine", **source})
         with pytest.raises(Forbidden, match="may not use that model"):
             await remove(ground, "tiny")
         assert (await remove(ground, "mistral:7b")).status == 200

@@ -19,7 +19,7 @@ from arena.fleet.breaker import FAILURES
 from arena.fleet.lease import Wanted
 from arena.settings import load
 from arena.types import LoadedModel, ModelInfo
-from arena.ui.fleet import FleetEvents, FleetPanel, FleetView, pull_form, weight_of
+from arena.ui.fleet import FleetEvents, FleetPanel, FleetView, pull_form, suggestions, weight_of
 from arena.ui.hosts import Moment, count, host_cards, span, standing
 from arena.ui.page import Page
 from arena.ui.parts import DASH
@@ -160,6 +160,17 @@ def test_who_may_not_manage_sees_no_lever() -> None:
     assert view_of(fleet, host="0.0.0.0", allow_open=True, management=False).pieces()[1] == ""
 
 
+def test_what_is_typed_stays_when_a_host_has_other_models() -> None:
+    fleet = three()
+    view = view_of(fleet)
+    before = view.pieces()
+    tell(fleet.endpoints[0], M, "fresh")
+    after = view.pieces()
+    assert after[1] == before[1], "the form is another"
+    assert '<option value="fresh">' in after[4]
+    assert after[4] != before[4]
+
+
 def test_a_host_of_another_kind_can_only_be_drained() -> None:
     fleet = quiet_fleet({"vllm": (M,)}, each={"type": "openai"})
     fleet.endpoints[0]._loaded = (LoadedModel(M),)
@@ -253,6 +264,7 @@ def test_nothing_from_outside_is_html() -> None:
     ended(fleet, lambda lease: lease.failed(UpstreamBroken(EVIL, code=EVIL)), endpoint=EVIL, key=EVIL, route=EVIL)
     ended(fleet, lambda lease: None, frozenset({EVIL}), endpoint="b")
     pieces = [cards(fleet, clock, complaint=EVIL), pull_form(fleet.endpoints), recent_table(fleet.book.recent)]
+    pieces.append(suggestions(fleet.endpoints))
     host.health.refused()
     pieces.append(cards(fleet, clock))
     assert not [piece for piece in pieces if "<img" in piece or "x\"'" in piece]
@@ -271,18 +283,18 @@ def test_nothing_is_sent_when_only_time_has_passed() -> None:
     fresh, marks = view.changes("")
     assert None not in fresh
     clock.advance(500)
-    assert view.changes(marks) == ([None] * 4, marks)
+    assert view.changes(marks) == ([None] * 5, marks)
     fleet.drain("a", on=True)
     fresh, later = view.changes(marks)
-    assert [piece is not None for piece in fresh] == [True, False, False, False]
+    assert [piece is not None for piece in fresh] == [True, False, False, False, False]
     ended(fleet, lambda lease: lease.succeeded())
-    assert [piece is not None for piece in view.changes(later)[0]] == [True, False, False, True]
+    assert [piece is not None for piece in view.changes(later)[0]] == [True, False, False, True, False]
 
 
 def test_a_word_that_the_browser_made_up_brings_everything() -> None:
     fresh, marks = view_of(three()).changes("who knows")
     assert None not in fresh
-    assert len(marks.split()) == 4
+    assert len(marks.split()) == 5
 
 
 # ---- levers
@@ -325,7 +337,7 @@ async def test_a_host_rests_serves_again_and_gets_another_weight(
     assert host.weight == 2.5
     assert said == [
         "A weight is a number above 0, at most 1000.",
-        "No endpoint is called &#x27;&lt;b&gt;gone&#x27;.",
+        "No endpoint is called &#x27;&lt;b&gt;gone&#x27;; there are fake",
     ]
 
 

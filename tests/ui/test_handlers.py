@@ -136,6 +136,15 @@ async def test_a_download_is_cancelled_and_tried_again(catalog: CatalogEvents, f
 
 
 @pytest.mark.anyio
+async def test_a_download_is_tried_again_where_it_was(catalog: CatalogEvents, monkeypatch: pytest.MonkeyPatch) -> None:
+    pulled: list[tuple[str, str | None]] = []
+    monkeypatch.setattr(catalog.arena.catalog, "pull", lambda *asked: pulled.append(asked))
+    await catalog.act(REQUEST, event(action="pull", model="big:70b", endpoint="gpu2"))
+    await catalog.pull("new:1b", REQUEST)
+    assert pulled == [("big:70b", "gpu2"), ("new:1b", None)]
+
+
+@pytest.mark.anyio
 async def test_what_cannot_be_done_is_said(catalog: CatalogEvents, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(gr, "Warning", said.append)
