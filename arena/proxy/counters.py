@@ -60,23 +60,32 @@ class Tail:
     where a figure in the body itself is only that count.
     """
 
-    __slots__ = ("aside", "end", "estimated", "events", "head", "received_bytes")
+    __slots__ = ("_end", "_only", "aside", "estimated", "events", "head", "received_bytes")
 
     def __init__(self) -> None:
-        self.aside = self.end = self.head = b""
+        self.aside = self.head = self._only = b""
+        self._end: bytearray | None = None
         self.received_bytes = self.events = 0
         self.estimated = False
+
+    @property
+    def end(self) -> bytes:
+        """What is kept of the end."""
+        return self._only if self._end is None else bytes(self._end)
 
     def feed(self, data: bytes) -> None:
         """A piece of the body has passed."""
         self.received_bytes += len(data)
-        end = self.end
-        if not end:
-            self.end = data
-            self.head = data[:HEAD_BYTES]
-            return
-        end += data if len(data) <= HELD_BYTES else data[-HELD_BYTES:]
-        self.end = end if len(end) <= HELD_BYTES else end[-KEPT_BYTES:]
+        end = self._end
+        if end is None:
+            if not self._only:
+                self._only, self.head = data, data[:HEAD_BYTES]
+                return
+            self._end = end = bytearray(self._only)
+            self._only = b""
+        end += data
+        if len(end) > HELD_BYTES:
+            del end[:-KEPT_BYTES]
 
     def read(self, dialect: Dialect, media_type: bytes) -> End:
         """What the body told, now that it is over."""

@@ -96,17 +96,19 @@ class Exchange(Struct, eq=False):
 
     def write(self, data: bytes) -> None:
         """A piece of the body."""
-        if self.response_complete or self.disconnected or not data:
+        if self.response_complete or not data:
             return
-        head = self._head
-        if head:
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._head:
+            data = self._head + data
             self._head = b""
             self.response_started = True
-        self._connection.transport.write(b"%b%x\r\n%b\r\n" % (head, len(data), data) if self._chunked else head + data)
+        self._connection.transport.write(data)
 
     def end(self, trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """The answer is whole."""
-        if self.response_complete or self.disconnected:
+        if self.response_complete:
             return
         last = self._head
         if self._chunked:
