@@ -41,6 +41,7 @@ class BattlePanel:
     """The battle tab. The columns of the compare tab (`sessions`) may fight in it."""
 
     def __init__(self, arena: Arena, conversations: Conversations, sessions: Sessions) -> None:
+        self.arena = arena
         self.clock = time.monotonic
         self.playing = Playing(arena, self.clock)
         self.tables = Tables()
@@ -155,7 +156,7 @@ class BattleEvents:
         """See who could fight; say so where nobody can."""
         drawn, table, names = self.drawn, self._table(request), await self._names()
         if table.phase == "idle":
-            table.told = parts.too_few(names)
+            table.told = parts.too_few(names, starting=self.panel.arena.engine_state == "starting")
         return {
             drawn.chosen: gr.Dropdown(choices=names) if mode == "chosen" else gr.skip(),
             drawn.ballot: parts.ballot(table) if table.phase == "idle" else gr.skip(),

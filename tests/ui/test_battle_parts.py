@@ -193,7 +193,8 @@ def test_a_vote_that_is_not_kept_is_not_lost() -> None:
 def test_too_few_models_are_told_with_the_remedy() -> None:
     assert "No model is installed" in parts.too_few([])
     assert "Only tiny:latest is installed" in parts.too_few(["tiny:latest"])
-    assert parts.too_few(["a", "b"]) == ""
+    assert "engine is starting" in parts.too_few([], starting=True)
+    assert parts.too_few(["a", "b"], starting=True) == ""
 
 
 @pytest.mark.parametrize(
