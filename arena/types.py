@@ -234,8 +234,8 @@ class Vote(Struct, frozen=True):
 
     `blind`: the models were not known before the vote. `rated`: it may count for the ratings. A ballot on more than two
     `sides` is one vote for each `pair` of them, whose letters stand for a and b here. `prompt` is a pseudonym of what
-    was asked, and `repeats` (set by the store) how many battles on it the voter had voted on before. `dwell_s` is the
-    time from the last answer to the vote. `source` tells where an imported vote comes from.
+    was asked, and `repeats` (set by the store) how often the voter had compared the two models on it before. `dwell_s`
+    is the time from the last answer to the vote. `source` tells where an imported vote comes from.
     """
 
     battle_id: str

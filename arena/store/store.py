@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table, func, select, tuple_
 
 from arena.errors import Conflict
 from arena.settings import Settings
@@ -114,8 +114,7 @@ class Store:
                     raise Conflict("This battle has your vote already, and it was another one.", code="voted")
                 return kept
             caps.check(connection, ballot[0], self._daily)
-            repeats = _repeats(connection, ballot[0])
-            new = tuple(msgspec.structs.replace(vote, repeats=repeats) for vote in ballot)
+            new = tuple(msgspec.structs.replace(vote, repeats=_repeats(connection, vote)) for vote in ballot)
             fought = [side.configuration for side in battle.sides.values()] if battle else []
             for each in (*contestants, *fought):
                 _keep_once(connection, configurations, {"id": each.id}, msgspec.structs.asdict(each))
@@ -314,11 +313,13 @@ def _here(connection: Connection, battle_ids: set[str]) -> set[tuple[str, str, s
 
 
 def _repeats(connection: Connection, vote: Vote) -> int:
-    """On how many other battles about the same prompt has the voter voted before?"""
+    """How often has the voter compared the same two models on the same prompt before? Never the same battle."""
     if not vote.voter or not vote.prompt:
         return 0
-    same = (votes.c.voter == vote.voter, votes.c.prompt == vote.prompt)
-    return int(connection.execute(select(func.count(votes.c.battle_id.distinct())).where(*same)).scalar_one())
+    models = (vote.model_a, vote.model_b)
+    same = (votes.c.voter == vote.voter, votes.c.prompt == vote.prompt, votes.c.battle_id != vote.battle_id)
+    met = tuple_(votes.c.model_a, votes.c.model_b).in_([models, models[::-1]])
+    return int(connection.execute(select(func.count()).select_from(votes).where(*same, met)).scalar_one())
 
 
 def _vote_of(values: list[Any]) -> Vote:

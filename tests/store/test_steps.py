@@ -68,3 +68,12 @@ def test_a_ballot_on_three_sides_is_kept_whole_or_not_at_all(store: Store) -> No
         store.add_ballot(broken)
     assert store.ballot("b2", "ann") == ()
     assert store.last_number() == 3
+
+
+def test_what_one_voter_has_compared_before_is_counted(store: Store) -> None:
+    def cast(battle_id: str, **more: object) -> int:
+        return store.add_vote(vote(battle_id, **{"prompt": "p", **more})).repeats
+
+    assert [cast("b1"), cast("b1"), cast("b2"), cast("b3", model_a="qwen2.5:3b", model_b="llama3.2:3b")] == [0, 0, 1, 2]
+    others = ({"prompt": "q"}, {"prompt": ""}, {"voter": "ben"}, {"voter": ""}, {"model_a": "mistral:7b"})
+    assert [cast(f"c{n}", **other) for n, other in enumerate(others)] == [0] * 5
