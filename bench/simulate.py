@@ -162,7 +162,7 @@ def errors_of_rankings(seed: int, sides: int, arenas: int, ballots: int, models:
     return float(SCALE * np.sqrt(np.mean(missed))), float(SCALE * np.sqrt(np.mean(said)))
 
 
-def votes_for_width(seed: int, suggest: bool, models: int, spread: float, width: float, batch: int = 10) -> int:
+def votes_for_width(seed: int, suggest: bool, models: int, spread: float, width: float, batch: int = 4) -> int:
     """How many votes it takes until every 95 % interval is at most `width` points wide."""
     random, draw = np.random.default_rng(seed), Random(seed)
     true = strengths(random, models, spread)
@@ -177,6 +177,34 @@ def votes_for_width(seed: int, suggest: bool, models: int, spread: float, width:
         seen = joined(seen, tally(models, a, b, verdicts(random, true[a] - true[b])))
         fitted = fit(cells(seen, np.ones(len(seen.what))), samples=0)
     return seen.votes
+
+
+def least_share(true: Array, rounds: int = 400) -> float:
+    """The best that any plan of battles could do: which share of the votes of random pairs it takes.
+
+    That is for the widest interval, many votes, and whoever knows the strengths beforehand. The plan gives each pair
+    some share of the battles; a pair gets more as long as that shrinks the variances, of which ever more only the
+    greatest count.
+    """
+    size = len(true)
+    i, j = np.triu_indices(size, 1)
+    ends = np.eye(size)[i] - np.eye(size)[j]
+    chance = 1 / (1 + np.exp(true[j] - true[i]))
+    taught = chance * (1 - chance)
+
+    def errors(plan: Array) -> Array:
+        return np.asarray(np.linalg.inv((ends.T * (plan * taught)) @ ends + 1 / size + 1e-9 * np.eye(size)) - 1 / size)
+
+    even = np.full(len(i), 1 / len(i))
+    plan, least = even, 1.0
+    for at in range(rounds):
+        known = errors(plan)
+        variance = np.diag(known)
+        least = min(least, float(variance.max() / np.diag(errors(even)).max()))
+        gain = taught * ((known @ ends.T) ** 2 * ((variance / variance.max()) ** (3 + at / 7))[:, None]).sum(0)
+        plan = plan * np.sqrt(gain)
+        plan = plan / plan.sum()
+    return least
 
 
 def widest(fitted: Fit, seen: Tally) -> float:
@@ -231,16 +259,16 @@ def print_stuffing(quick: bool) -> None:
 
 
 def print_suggestions(quick: bool) -> None:
-    for models, spread in ((8, 150.0), (8, 300.0), (16, 300.0), (16, 400.0)):
-        seeds = range(2 if quick else 6)
-        counts = [
-            [votes_for_width(seed, suggest, models, spread, TARGET_WIDTH) for seed in seeds]
+    seeds = range(100, 102 if quick else 112)
+    for models, spread in ((8, 150.0), (8, 200.0), (8, 300.0), (20, 150.0), (20, 200.0), (20, 300.0)):
+        random, suggestion = (
+            float(np.mean([votes_for_width(seed, suggest, models, spread, TARGET_WIDTH) for seed in seeds]))
             for suggest in (False, True)
-        ]
-        random, suggestion = (float(np.mean(row)) for row in counts)
+        )
+        least = [least_share(strengths(np.random.default_rng(seed), models, spread)) for seed in seeds]
         print(
             f"{models} models, spread {spread:.0f}, every interval within {TARGET_WIDTH:.0f} points: {random:.0f} "
-            f"random votes, {suggestion:.0f} suggested ({suggestion / random:.2f})"
+            f"random votes, {suggestion:.0f} suggested ({suggestion / random:.2f}; any plan: {np.mean(least):.2f})"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from bench import simulate
@@ -24,8 +25,13 @@ def test_stuffed_votes_move_their_target_little() -> None:
 
 
 def test_suggested_battles_need_fewer_votes() -> None:
-    random, suggestion = (simulate.votes_for_width(3, suggest, 12, 350.0, 250.0, 20) for suggest in (False, True))
+    random, suggestion = (simulate.votes_for_width(3, suggest, 10, 350.0, 300.0, 10) for suggest in (False, True))
     assert suggestion <= 0.6 * random
+
+
+def test_among_equals_no_plan_beats_random_pairs_and_among_unequals_one_does() -> None:
+    assert simulate.least_share(np.zeros(5)) == pytest.approx(1, abs=1e-6)
+    assert simulate.least_share(np.arange(6) * 1.5) < 0.7
 
 
 def test_the_program_answers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def _errors(fit: Fit, tally: Tally) -> Floats:
 
     A handful of equal votes has no spread to resample: there the model's own error counts where it is larger.
     """
-    resampled, own = np.sqrt(np.diag(fit.covariance)), np.sqrt(np.maximum(np.diag(fit.uncertainty), 0.0))
+    resampled, own = (np.sqrt(np.maximum(np.diag(each), 0.0)) for each in (fit.covariance, fit.uncertainty))
     few = _by_contestant(tally, tally.by_what()) < _HANDFUL
     return np.where(few, np.maximum(resampled, own), resampled)
 

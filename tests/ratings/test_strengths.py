@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from arena.ratings import Ledger, Tally, board, cells, fit, strengths, timeline
 from arena.ratings.strengths import Cells
+from arena.ratings.tally import SCORES, Floats, sums
 from arena.store import Cell
 from arena.types import Verdict
 from bench import simulate
@@ -101,6 +102,41 @@ def test_the_same_as_arena_rank_on_50_000_votes() -> None:
     found = fit(cells(seen, np.ones(len(seen.what))), samples=0)
     theirs = np.array([ARENA_RANK[name] for name in found.names])
     assert np.abs(found.ratings - theirs).max() < 0.5
+
+
+def test_the_worked_example_that_arena_rank_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 22 games of four; arena-rank's own test expects these scores (geometric mean 1), as does the encyclopedia
+    games = (("A", "B", 2, 3), ("A", "D", 1, 4), ("B", "C", 5, 3), ("C", "D", 1, 3))
+    rows = [row for a, b, won, lost in games for row in ((a, b, "a", won), (a, b, "b", lost))]
+    monkeypatch.setattr(strengths, "PRIOR", 0.0)
+    found = fit(counted(*rows), samples=0)  # type: ignore[arg-type]
+    published = 1000 + strengths.SCALE * np.log([0.640, 1.043, 0.660, 2.270])
+    assert found.ratings == pytest.approx(published, abs=0.2)
+    # and these are the ratings and the 95 % bounds that arena-rank 0.1.1 computes
+    assert found.ratings - found.ratings.mean() + 999.9997 == pytest.approx(
+        [922.427, 1007.366, 927.768, 1142.439], abs=1e-2
+    )
+    margins = strengths.Z * strengths.SCALE * np.sqrt(np.diag(found.covariance))
+    assert 2 * margins == pytest.approx([370.642, 330.008, 359.636, 424.850], abs=0.1)
+    monkeypatch.undo()
+    pulled = fit(counted(*rows), samples=0)  # type: ignore[arg-type]
+    assert np.abs(pulled.ratings - found.ratings).max() == pytest.approx(9.44, abs=0.01)  # what the virtual draws do
+
+
+def test_the_same_as_an_independent_fit_of_50_000_votes() -> None:
+    seen = published()
+    a, b, verdict, _ = seen.whats[:, seen.what]
+    score = SCORES[verdict]
+
+    def likelihood(at: Floats) -> tuple[float, Floats]:
+        lead = at[a] - at[b]
+        missed = 1 / (1 + np.exp(-lead)) - score
+        slope = sums(a, missed, 20) - sums(b, missed, 20)
+        return float((np.logaddexp(0, lead) - score * lead).sum()), slope
+
+    independent = pytest.importorskip("scipy.optimize").minimize(likelihood, np.zeros(20), jac=True, method="L-BFGS-B")
+    ratings = 1000 + strengths.SCALE * (independent.x - independent.x.mean())
+    assert fit(cells(seen, np.ones(50_000)), samples=0).ratings == pytest.approx(ratings, abs=0.5)
 
 
 def test_newton_agrees_with_evalica() -> None:
