@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from time import monotonic
 from typing import Final
 
 from arena.errors import ArenaError
 from arena.exchange import Headers, Inbound, Sink
 from arena.proxy import headers as head
-from arena.proxy.dialect import JSON, Dialect, dialect_of, error_body
+from arena.proxy.dialect import JSON, Dialect, dialect_of, error_body, own_headers
 from arena.proxy.failures import retry_headers
 from arena.proxy.reply import Reply
 
@@ -26,6 +27,7 @@ def turned_away(path: str, request_id: str, error: ArenaError) -> tuple[Headers,
     if dialect == "native" and not path.startswith("/olla/"):
         return None
     ours = head.told(request_id, None, 0) + head.unrouted(_backend(dialect), "none", error.code)
+    ours += own_headers(dialect, request_id)
     return ours, error_body(dialect, error, request_id)
 
 
@@ -43,15 +45,14 @@ class Answering:
         self._dialect: Dialect = dialect
         self._sink = sink
         self._ended = ended
-        self._room = asyncio.Event()
-        self._room.set()
-        self._since_s = asyncio.get_running_loop().time()
+        self._room: asyncio.Event | None = None
+        self._since_s = monotonic()
         self._started = False
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, work: Callable[[], Awaitable[Reply]]) -> Answering:
         """Start the work."""
-        self._task = asyncio.get_running_loop().create_task(self._run(work), name="proxy answer")
+        self._task = asyncio.create_task(self._run(work), name="proxy answer")
         self._task.add_done_callback(self._over)
         return self
 
@@ -64,11 +65,14 @@ class Answering:
 
     def pause(self) -> None:
         """The client is slow: no further piece is asked for."""
-        self._room.clear()
+        if self._room is None:
+            self._room = asyncio.Event()
 
     def resume(self) -> None:
         """The client has caught up."""
-        self._room.set()
+        room, self._room = self._room, None
+        if room is not None:
+            room.set()
 
     def left(self) -> None:
         """The client has hung up: the work is cancelled, which ends what it had begun."""
@@ -103,7 +107,8 @@ class Answering:
             async with aclosing(pieces) as body:  # type: ignore[type-var]
                 async for piece in body:
                     self._sink.write(piece)
-                    await self._room.wait()
+                    if self._room is not None:
+                        await self._room.wait()
         except ArenaError as error:
             log.warning("an answer of the proxy was cut: %s", error.message, extra={"code": error.code})
             self._sink.abort()
@@ -113,9 +118,10 @@ class Answering:
     def _write_head(self, status: int, headers: Headers, length: int | None, reason: str = "") -> None:
         self._started = True
         inbound = self._inbound
-        elapsed_s = asyncio.get_running_loop().time() - self._since_s
+        elapsed_s = monotonic() - self._since_s
         backend = _backend(self._dialect)
         ours = head.told(inbound.caller.request_id, None, elapsed_s)
+        ours += own_headers(self._dialect, inbound.caller.request_id)
         ours += head.unrouted(backend, "none", reason) if reason else head.answered(backend)
         lines = head.lines(head.lacking(headers, ours))
         if length is not None:

@@ -15,6 +15,8 @@ Dialect = Literal["native", "openai", "responses", "anthropic"]
 NDJSON: Final = b"application/x-ndjson"
 EVENTS: Final = b"text/event-stream"
 JSON: Final = (b"content-type", b"application/json")
+REQUEST_ID: Final = b"request-id"
+"""Under which Anthropic's clients keep whose answer it is."""
 
 _OPENAI_TYPES: Final = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
@@ -29,6 +31,11 @@ def dialect_of(path: str) -> Dialect:
     if "/v1/" in path or path.startswith("/olla/openai"):
         return "responses" if path.endswith("/v1/responses") else "openai"
     return "native"
+
+
+def own_headers(dialect: Dialect, request_id: str) -> list[tuple[bytes, bytes]]:
+    """What a dialect's clients look for in the headers of every answer."""
+    return [(REQUEST_ID, request_id.encode("ascii", "replace"))] if dialect == "anthropic" else []
 
 
 def error_body(dialect: Dialect, error: ArenaError, request_id: str, tried: Iterable[str] = ()) -> bytes:

@@ -19,7 +19,7 @@ from arena.fleet import Fleet, Lease, Usage, Wanted
 from arena.log import request_id, warn_failed
 from arena.proxy import headers as head
 from arena.proxy.counters import Tail
-from arena.proxy.dialect import EVENTS, JSON, NDJSON, error_body, last_words
+from arena.proxy.dialect import EVENTS, JSON, NDJSON, REQUEST_ID, error_body, last_words, own_headers
 from arena.proxy.failures import UNKNOWN_HERE, is_serious, refusal, retry_after_s, retry_headers, unavailable
 from arena.proxy.routing import SESSION_HEADER, Asked, respelled
 from arena.proxy.table import Route
@@ -267,6 +267,7 @@ class Forward(Struct, eq=False):
         assert lease is not None
         assert self._asked is not None
         asked, self._asked = self._asked, None
+        self._sent_bytes = len(asked.body)
         self._first_s = monotonic()
         if self._status < 400:
             lease.first_byte()
@@ -276,8 +277,11 @@ class Forward(Struct, eq=False):
         lines = head.answer_lines(lease, caller.request_id, asked.model, asked.source, self._tried, elapsed_s)
         if asked.source == SESSION_HEADER:
             lines += head.lines([(head.SESSION, head.header_value(self._known.session.decode("latin-1")))])
-        if self._route.dialect == "anthropic" and not lease.translated:
-            lines += b"x-olla-mode: passthrough\r\n"
+        if self._route.dialect == "anthropic":
+            if head.header(passed, REQUEST_ID) is None:
+                lines += head.lines(own_headers("anthropic", caller.request_id))
+            if not lease.translated:
+                lines += b"x-olla-mode: passthrough\r\n"
         self._headers = []
         self._sink.start(self._status, passed, lines)
 
@@ -336,7 +340,7 @@ class Forward(Struct, eq=False):
         model = self._wanted.model
         tried = self._tried if lease is None else (*self._tried, lease.endpoint.name)
         body = error_body(dialect, error, inbound.caller.request_id, tried)
-        answer = [JSON, (b"content-length", b"%d" % len(body))]
+        answer = [JSON, (b"content-length", b"%d" % len(body)), *own_headers(dialect, inbound.caller.request_id)]
         answer += head.told(inbound.caller.request_id, model, monotonic() - self._since_s)
         if lease is None or isinstance(error, NoEndpoint):
             answer += head.unrouted(_backend(self._route), "strict", error.code)

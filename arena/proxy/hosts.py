@@ -25,7 +25,7 @@ def of_kind(proxy: Surroundings, kinds: frozenset[str] | None) -> tuple[Endpoint
 
 def kinds_of(inbound: Inbound) -> frozenset[str] | None:
     """The kinds of endpoints that stand behind the path: Ollama's own prefix is strict, the others take any."""
-    return NATIVE if inbound.path.startswith("/olla/ollama/") else None
+    return NATIVE if f"{inbound.path}/".startswith("/olla/ollama/") else None
 
 
 def asked(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:

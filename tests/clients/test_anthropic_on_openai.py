@@ -62,6 +62,7 @@ def test_messages(client: anthropic.Anthropic) -> None:
     assert (message.usage.input_tokens, message.usage.output_tokens) == (3, 6)
     assert answer.headers["x-olla-endpoint"] == "vllm"
     assert "x-olla-mode" not in answer.headers
+    assert message._request_id == answer.headers["x-olla-request-id"]
 
 
 def test_stream(client: anthropic.Anthropic) -> None:
@@ -134,8 +135,12 @@ def test_count_tokens(client: anthropic.Anthropic) -> None:
 
 
 def test_errors(client: anthropic.Anthropic) -> None:
-    with pytest.raises(anthropic.NotFoundError, match="not found"):
+    with pytest.raises(anthropic.NotFoundError, match="not found") as missing:
         client.messages.create(model="no-such-model", max_tokens=5, messages=HELLO)
+    assert missing.value.request_id == missing.value.response.headers["x-olla-request-id"]
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        client.models.retrieve("no-such-model")
+    assert missing.value.request_id
     with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
         client.messages.create(model="fx-ok:n-6", max_tokens=0, messages=HELLO)
     with pytest.raises(anthropic.InternalServerError) as busy:

@@ -39,6 +39,9 @@ async def test_a_stream_comes_back_as_it_was_with_what_it_cost() -> None:
         assert (entry.outcome, entry.prompt_tokens, entry.completion_tokens) == ("succeeded", 1, 5)
         assert entry.ttft_s is not None
         assert entry.route == "/olla/ollama/api/chat"
+        totals = it.fleet.book.totals()
+        sent = json.dumps({"model": "fx-ok:n-5", "messages": HELLO})
+        assert (totals.sent_bytes, totals.received_bytes) == (len(sent), len(answer.body))
 
 
 async def test_a_whole_answer_keeps_its_length_and_has_no_trailers() -> None:

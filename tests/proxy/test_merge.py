@@ -264,6 +264,11 @@ async def test_alive_while_any_host_is() -> None:
         assert (answer.status, answer.body) == (200, b"Ollama is running")
         assert answer.headers["content-type"] == "text/plain; charset=utf-8"
         assert answer.headers["x-olla-endpoints-up"] == "2/2"
+    async with grounds({**TWO, "v": []}, kinds={"v": "openai"}) as ground:
+        for path, hosts in (("/olla/ollama/", "a,b"), ("/olla/ollama", "a,b"), ("/olla/proxy", "a,b,v")):
+            assert (await ground.ask(merge.alive, "GET", path)).headers["x-olla-endpoint"] == hosts
+    async with grounds(TWO) as ground:
+        answer = await ground.ask(merge.alive, "GET", "/")
         assert answer.headers["x-olla-endpoint"] == "a,b"
         ground.fleet.endpoint("a").health.refused()
         answer = await ground.ask(merge.alive, "GET", "/")

@@ -90,6 +90,7 @@ async def test_a_stream_comes_as_anthropics_and_is_counted(path: str) -> None:
         headers = answer.headers
         assert headers["content-type"].startswith("text/event-stream")
         assert headers["x-olla-endpoint"] == "p"
+        assert headers["request-id"] == headers["x-olla-request-id"]
         assert "x-olla-mode" not in headers  # which is how Olla tells that it was translated
         (record,) = asked(fake, CHAT)
         assert record.body["stream_options"] == {"include_usage": True}
@@ -194,7 +195,7 @@ async def test_refusals_are_in_anthropics_form(status: int, kind: str) -> None:
         assert answer.status == status
         error = answer.json
         assert (error["type"], error["error"]) == ("error", {"type": kind, "message": "Not now, please"})
-        assert error["request_id"] == answer.headers["x-olla-request-id"] == "r-1"
+        assert error["request_id"] == answer.headers["x-olla-request-id"] == answer.headers["request-id"] == "r-1"
         assert answer.headers["content-length"] == str(len(answer.body))
         assert it.fleet.book.recent[0].outcome == "failed"
 
