@@ -179,6 +179,8 @@ def files(chosen: Chosen) -> str:
                 ("Table, CSV", _with(board, "format=csv"), "leaderboard.csv"),
                 ("Table, Markdown", _with(board, "format=md"), "leaderboard.md"),
                 ("Table, JSON", f"api/leaderboard{board}", "leaderboard.json"),
+                ("One page to send around, HTML", _with(board, "format=html"), "leaderboard.html"),
+                ("The same, models numbered", _with(board, "format=html&masked=true"), "leaderboard-masked.html"),
                 ("Models with settings, JSON", f"api/leaderboard/settings{settings}", "settings.json"),
                 ("Pairs, JSON", f"api/leaderboard/matrix{pairs}", "pairs.json"),
                 ("Over time, JSON", f"api/leaderboard/timeline{pairs}", "timeline.json"),

@@ -11,7 +11,9 @@ from arena.ui.plots import short, words
 
 MOST_NAMES = 40
 """Contestants in a map: beyond that nobody reads it, and the file has them all."""
-MOST_PAIRS = 100
+MOST_SIDE_BY_SIDE = 12
+"""Contestants in maps that stand side by side."""
+MOST_PAIRS = 50
 
 _NUMBER = " class='num'"
 
@@ -24,7 +26,8 @@ def head_to_head(matrix: Matrix, show: Callable[[str], bool]) -> str:
     labels = {name: matrix.labels.get(name, name) for name in names}
     best = names[:MOST_NAMES]
     maps = win_map(best, labels, met) + count_map(best, labels, met)
-    return f'<div class="maps">{maps}</div>{_cut(names)}{pairs_table(met, labels)}'
+    kind = "maps large" if len(best) > MOST_SIDE_BY_SIDE else "maps"
+    return f'<div class="{kind}">{maps}</div>{_cut(names)}{pairs_table(met, labels)}'
 
 
 def _cut(names: Sequence[str]) -> str:

@@ -102,7 +102,7 @@ class BoardView:
                 return over_time(self._board.timeline(wanted.view()), board, sight)
             case "cost":
                 rows = [row for row in board.rows if sight.shows(row)]
-                return cost(rows, hues(board), self._runs.paces(), sight.known)
+                return cost(rows, hues(rows), self._runs.paces(), sight.known)
             case "style":
                 return self._style(sight)
         return self._ranking(sight, board)
@@ -201,23 +201,24 @@ def unavailable(error: ArenaError) -> str:
     return f'<div class="notice" role="alert"><p><b>The votes cannot be read</b></p><p>{words(error.message)}</p></div>'
 
 
-def hues(board: Board) -> dict[str, str]:
-    """A colour for each model, the same one whatever its rank; for the best ones where there are more than colours."""
-    best = sorted(row.name for row in board.rows[: len(plots.HUES)])
+def hues(rows: Sequence[Rating]) -> dict[str, str]:
+    """A colour for each of these models whatever its rank; for the best ones where there are more than colours."""
+    best = sorted(row.name for row in rows[: len(plots.HUES)])
     return dict(zip(best, plots.HUES, strict=False))
 
 
 def over_time(moments: Sequence[Moment], board: Board, sight: Sight) -> str:
     """The ratings as they came about."""
-    colours = hues(board)
+    rows = [row for row in board.rows if sight.shows(row)]
+    colours = hues(rows)
     found = []
-    for row in board.rows:
+    for row in rows:
         readings = tuple(
             plots.Reading(date.fromisoformat(moment.day), *moment.ratings[row.name])
             for moment in moments
             if row.name in moment.ratings
         )
-        if readings and sight.shows(row):
+        if readings:
             found.append(plots.Series(row.name, colours.get(row.name, ""), readings))
     if not found:
         return '<p class="empty">Nothing to show.</p>'

@@ -110,7 +110,10 @@ class Series(Struct, frozen=True):
 
 
 def lines(series: Sequence[Series], title: str, description: str, height: int = 340) -> str:
-    """Ratings over time: a line with its band for each series, its name at the end, and a legend for narrow screens."""
+    """Ratings over time: a line with its band for each series, its name at the end, and a legend for narrow screens.
+
+    Quiet lines have neither band nor name; pointing at them tells whose they are.
+    """
     days = [reading.day.toordinal() for each in series for reading in each.readings]
     across = Scale(min(days) - 0.5, max(days) + 0.5) if min(days) == max(days) else Scale(min(days), max(days))
     up = scale(bound for each in series for one in each.readings for bound in (one.lower, one.upper))
@@ -118,14 +121,15 @@ def lines(series: Sequence[Series], title: str, description: str, height: int = 
         _band(each, across, up) + _path(each, across, up) for each in reversed(series) if len(each.readings) > 1
     )
     dots = "".join(_dots(each, across, up) for each in reversed(series))
-    ends = [(100 - up.at(each.readings[-1].value)) * height / 100 for each in series]
+    named = [each for each in series if each.hue]
+    ends = [(100 - up.at(each.readings[-1].value)) * height / 100 for each in named]
     names = "".join(
         f'<text class="{_kind(each)} end" x="100%" dx="10" y="{at:.1f}" dy="4">{words(short(each.name))}</text>'
-        for each, at in zip(series, apart(ends, height), strict=True)
+        for each, at in zip(named, apart(ends, height), strict=True)
     )
     inner = f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">{bands}</svg>'
     drawn = f"{_open(title, description, height)}{_levels(up)}{_days(across)}{inner}{dots}{names}</svg>"
-    return f'<figure class="plot lines">{drawn}{legend(series)}</figure>'
+    return f'<figure class="plot lines">{drawn}{legend(named)}</figure>'
 
 
 def legend(series: Sequence[Series]) -> str:
@@ -193,7 +197,10 @@ class Spot(Struct, frozen=True):
 
 
 def scatter(spots: Sequence[Spot], title: str, description: str, axes: tuple[str, str], height: int = 340) -> str:
-    """Points with their intervals in both directions; the axis across is logarithmic where the figures differ much."""
+    """Points with their intervals in both directions; the axis across is logarithmic where the figures differ much.
+
+    Points without a hue have a name only if nothing beats them; pointing at the others tells it.
+    """
     reach = [bound for spot in spots for bound in (spot.x_lower, spot.x, spot.x_upper)]
     log = min(reach) > 0 and max(reach) > 12 * min(reach)
     across = scale(reach, log=True) if log else Scale(0, max(reach) * 1.08)
@@ -204,9 +211,10 @@ def scatter(spots: Sequence[Spot], title: str, description: str, axes: tuple[str
         for at in across.ticks()
     )
     drawn = "".join(_spot(spot, across, up) for spot in spots)
-    places = apart([(100 - up.at(spot.y)) * height / 100 for spot in spots], height)
     dots = [(across.at(spot.x), (100 - up.at(spot.y)) * height / 100) for spot in spots]
-    names = "".join(_spot_name(spot, across.at(spot.x), place, dots) for spot, place in zip(spots, places, strict=True))
+    named = [(spot, dot) for spot, dot in zip(spots, dots, strict=True) if spot.hue or spot.best]
+    places = apart([y for _, (_, y) in named], height)
+    names = "".join(_spot_name(spot, x, y, dots) for (spot, (x, _)), y in zip(named, places, strict=True))
     told = f'<text class="tick name" x="100%" y="100%" dy="36" text-anchor="end">{words(axes[0])}</text>'
     told += f'<text class="tick name" x="0" dx="-44" y="-10">{words(axes[1])}</text>'
     whole = f"{_open(title, description, height)}{_levels(up)}{feet}{drawn}{names}{told}</svg>"
