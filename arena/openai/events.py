@@ -40,6 +40,11 @@ class Events:
         """The half event at the end."""
         return bytes(self._tail).strip()
 
+    @property
+    def waiting_bytes(self) -> int:
+        """The size of the half event so far."""
+        return len(self._tail)
+
     def taken(self) -> bytes:
         """The same as it came, which is kept no longer."""
         rest = bytes(self._tail)

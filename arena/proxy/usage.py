@@ -18,6 +18,8 @@ from arena.proxy.headers import header
 from arena.proxy.held import Held
 
 KEY: Final = "stream_options"
+EVENT_BYTES: Final = 1024 * 1024
+"""So much of an event is held back at most."""
 _KEYS: Final = frozenset({KEY})
 _ASKED: Final = b'{"include_usage":true}'
 
@@ -96,11 +98,14 @@ class Counted(Held):
         return True
 
     def passes(self, data: bytes) -> None:
-        """A piece of the stream; half an event waits for its end. Raises UpstreamBroken for one without an end."""
+        """A piece of the stream; half an event waits for its end. What follows a huge one is not looked at any more."""
         if self._events is None:
             self.asking.on_data(data)
             return
         whole = self._events.feed(data)
+        if self._events.waiting_bytes > EVENT_BYTES:
+            whole += self._events.taken()
+            self._events = None
         if not whole:
             return
         self._tail.events += whole.count(b"\n\n") or whole.count(b"\n\r\n")

@@ -143,3 +143,13 @@ async def test_an_end_without_an_empty_line_is_passed_on() -> None:
         answer = await ask(it)
         assert answer.body == b"\n\n".join([*TEXT, STOP, DONE])
         assert answer.ended
+
+
+async def test_a_huge_event_passes_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arena.proxy.usage.EVENT_BYTES", 1000)
+    huge = b'data: {"choices":[{"delta":{"content":"%b"}}]}' % (b"x" * 500_000)
+    events = [TEXT[0], huge, STOP, b"data: " + USAGE, DONE]
+    async with Peer(host(streamed(*events))) as peer, front(urls={"p": peer.url}) as it:
+        answer = await ask(it)
+        assert answer.body.startswith(b"\n\n".join(events[:3]))
+        assert it.fleet.book.recent[0].completion_tokens == 2
