@@ -254,8 +254,9 @@ def print_coverage(quick: bool) -> None:
 def print_stuffing(quick: bool) -> None:
     arenas = 20 if quick else 100
     for identities in (1, 5):
-        kept, free = stuffed(7, identities, arenas), stuffed(7, identities, arenas, None)
-        print(f"300 stuffed votes by {identities} on 1,000 honest: {kept:.2f} ranks, without caps {free:.2f}")
+        for votes in (1000, 200):
+            kept, free = (stuffed(7, identities, arenas, caps, votes) for caps in (CAPS, None))
+            print(f"300 stuffed votes by {identities} on {votes:,} honest: {kept:.2f} ranks, without caps {free:.2f}")
 
 
 def print_suggestions(quick: bool) -> None:

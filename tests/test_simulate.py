@@ -22,6 +22,7 @@ def test_stuffed_votes_move_their_target_little() -> None:
     assert simulate.stuffed(7, 1, 12) <= 0.5
     assert simulate.stuffed(7, 5, 12) <= 0.7
     assert simulate.stuffed(7, 1, 12, None) > 2
+    assert simulate.stuffed(7, 1, 12, votes=200) <= 0.5
 
 
 def test_suggested_battles_need_fewer_votes() -> None:

@@ -210,7 +210,7 @@ class _StyledVotes(_Votes):
 
     def fit(self, tally: Tally, weight: Floats, families: Mapping[str, str] | None) -> tuple[Fit, tuple[Effect, ...]]:
         """The strengths with style held equal."""
-        found = style_fit(tally, weight, differences(self.styles))
+        found = style_fit(tally, weight, differences(self.styles), families)
         return found.fit, found.effects
 
 

@@ -51,7 +51,7 @@ class Ladder(Struct, frozen=True):
 
 def board(fit: Fit, tally: Tally, weight: Floats, families: Mapping[str, str] | None = None) -> tuple[Rating, ...]:
     """The ratings of all contestants, best first."""
-    errors = _errors(fit, tally)
+    errors = standard_errors(fit, tally)
     best, worst = rank_ranges(fit.strengths, fit.covariance, errors)
     outcomes = _outcomes(tally)
     counted = _by_contestant(tally, tally.by_what(weight))
@@ -83,6 +83,16 @@ def board(fit: Fit, tally: Tally, weight: Floats, families: Mapping[str, str] | 
     return tuple(rows)
 
 
+def standard_errors(fit: Fit, tally: Tally) -> Floats:
+    """The standard error of each strength.
+
+    A handful of equal votes has no spread to resample: there the model's own error counts where it is larger.
+    """
+    resampled, own = (np.sqrt(np.maximum(np.diag(each), 0.0)) for each in (fit.covariance, fit.uncertainty))
+    few = _by_contestant(tally, tally.by_what()) < _HANDFUL
+    return np.where(few, np.maximum(resampled, own), resampled)
+
+
 def rank_ranges(strengths: Floats, covariance: Floats, errors: Floats) -> tuple[Codes, Codes]:
     """The best and the worst rank of each that 95 % confidence in each difference leaves open.
 
@@ -102,16 +112,6 @@ def ladders(models: Iterable[Rating], settings: Iterable[Rating]) -> tuple[Ladde
     for setting in settings:
         below.setdefault(setting.model, []).append(setting)
     return tuple(Ladder(model, tuple(below.get(model.name, ()))) for model in models)
-
-
-def _errors(fit: Fit, tally: Tally) -> Floats:
-    """The standard error of each strength.
-
-    A handful of equal votes has no spread to resample: there the model's own error counts where it is larger.
-    """
-    resampled, own = (np.sqrt(np.maximum(np.diag(each), 0.0)) for each in (fit.covariance, fit.uncertainty))
-    few = _by_contestant(tally, tally.by_what()) < _HANDFUL
-    return np.where(few, np.maximum(resampled, own), resampled)
 
 
 def _by_contestant(tally: Tally, amount: Floats) -> Floats:

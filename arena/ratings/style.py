@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -51,13 +51,19 @@ def differences(styles: Sequence[tuple[Style, Style]]) -> Floats:
     return np.asarray(np.divide(found, spread, out=np.zeros_like(found), where=spread > 0))
 
 
-def style_fit(tally: Tally, weight: Floats, features: Floats, ridge: float = RIDGE) -> StyleFit:
+def style_fit(
+    tally: Tally,
+    weight: Floats,
+    features: Floats,
+    families: Mapping[str, str] | None = None,
+    ridge: float = RIDGE,
+) -> StyleFit:
     """Logistic regression of the scores on contestants and features, by Newton's method, with robust errors.
 
     `features` are the `differences` for each row of `tally`. The contestants have the virtual draws of the plain board.
     """
     rows, size = _Rows(tally, weight * tally.count, features), len(tally.names)
-    virtual = prior(tally.names)
+    virtual = prior(tally.names, families)
     at = np.zeros(size + features.shape[1])
     for _ in range(_ROUNDS):
         gradient, information, meat = _derivatives(rows, virtual, ridge, at)
@@ -96,7 +102,7 @@ def _derivatives(rows: _Rows, virtual: Floats, ridge: float, at: Floats) -> tupl
     residual = rows.weight * (SCORES[verdict] - chance)
     gradient = np.concatenate([sums(a, residual, size) - sums(b, residual, size), rows.features.T @ residual])
     information = _outer(rows, rows.weight * chance * (1 - chance))
-    meat = _outer(rows, np.divide(residual**2, rows.tally.count))
+    meat = _outer(rows, residual**2 * rows.tally.spread[rows.tally.what] / rows.tally.count)
     expected = 1 / (1 + np.exp(at[None, :size] - at[:size, None]))
     played = virtual + virtual.T
     gradient[:size] += (virtual - played * expected).sum(1)

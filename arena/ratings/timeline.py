@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from msgspec import Struct
 
+from arena.ratings.board import standard_errors
 from arena.ratings.strengths import CENTRE, SCALE, Z, cells, fit
 from arena.ratings.tally import Floats, Tally, sums
 
@@ -32,7 +33,7 @@ def timeline(tally: Tally, weight: Floats, points: int = 30) -> tuple[Moment, ..
 def _moment(tally: Tally, weight: Floats, day: str, until: np.typing.NDArray[np.bool_]) -> Moment:
     seen = tally.only(until)
     fitted = fit(cells(seen, weight[until]), samples=0)
-    margins = Z * SCALE * np.sqrt(np.diag(fitted.covariance))
+    margins = Z * SCALE * standard_errors(fitted, seen)
     amount = seen.by_what()
     met = sums(seen.whats[0], amount, len(seen.names)) + sums(seen.whats[1], amount, len(seen.names))
 

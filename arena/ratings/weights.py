@@ -14,13 +14,15 @@ from arena.ratings.tally import SCORES, Codes, Floats, Tally, sums
 _ROUNDS: Final = 2
 _JUDGED: Final = 8  # votes, below which nobody is judged
 _CIRCLE: Final = 0.1  # of all weight, from which on nobody is
+_CROWD: Final = 10  # others, fewer than which put a cap on nobody: a small circle knows what it does
+_SLACK: Final = 0.5  # variance, in votes squared: one odd vote between unequal models is held against nobody
 
 
 class Caps(Struct, frozen=True):
     """The most votes that a voter or an address counts for, altogether and on one day.
 
-    Where the middle vote is by somebody with more votes than that, as in an arena of few people, as many as that: a
-    cap takes weight from what stands out, and an arena of one person has no caps.
+    Where the middle vote of all others is by somebody with more votes than that, as many as that: a cap takes weight
+    from what stands out. Where there are fewer than ten others there are no caps.
 
     `stray` is how many standard errors a voter's votes for or against one model may differ from what all votes
     together let expect. Who differs more counts less, by the square; who holds a tenth of all weight is not judged,
@@ -42,10 +44,10 @@ def weights(tally: Tally, caps: Caps | None) -> Floats:
     size = tally.whos.shape[1]
     held = sums(tally.who, share * tally.count, size)  # by who votes when
     capped = np.ones(size)
-    for group, floor in _groups(tally, caps):
+    for group, floor in _groups(tally, held, caps):
         sizes = sums(group, capped * held)
         if sizes.max() > floor:
-            limit = max(floor, _middle(sizes))
+            limit = np.maximum(floor, _middle_of_others(sizes))
             capped *= np.minimum(1.0, limit / np.maximum(sizes, limit))[group]
     votes, weight = sums(tally.who, tally.count, size), sums(tally.whos[0], capped * held)
     judged = (sums(tally.whos[0], votes) >= _JUDGED) & (weight < _CIRCLE * weight.sum())
@@ -60,13 +62,13 @@ def weights(tally: Tally, caps: Caps | None) -> Floats:
     return trusted
 
 
-def _groups(tally: Tally, caps: Caps) -> Iterator[tuple[Codes, float]]:
+def _groups(tally: Tally, held: Floats, caps: Caps) -> Iterator[tuple[Codes, float]]:
     """Who casts, ever more widely, by the columns of `whos`; and the cap on that."""
     voter, address, day = tally.whos
-    yield _by_day(voter, day), caps.voter_day
-    yield voter, caps.voter
-    yield _by_day(address, day), caps.address_day
-    yield address, caps.address
+    for who, by_day, floor in ((voter, caps.voter_day, caps.voter), (address, caps.address_day, caps.address)):
+        if np.count_nonzero(sums(who, held)) > _CROWD:
+            yield _by_day(who, day), by_day
+            yield who, floor
 
 
 class _Slots:
@@ -86,9 +88,8 @@ class _Slots:
         surprise = (tally.share * (SCORES[verdict] - chance))[tally.what] * tally.count
         variance = (tally.share**2 * tally.spread * chance * (1 - chance))[tally.what] * tally.count
         summed = sums(self._on_a, surprise, self._slots) - sums(self._on_b, surprise, self._slots)
-        spread = np.sqrt(sums(self._on_a, variance, self._slots) + sums(self._on_b, variance, self._slots))
-        deviation = np.divide(np.abs(summed), spread, out=np.zeros_like(summed), where=spread > 0)
-        return np.asarray(deviation.reshape(-1, self._size).max(1))
+        spread = sums(self._on_a, variance, self._slots) + sums(self._on_b, variance, self._slots) + _SLACK
+        return np.asarray((np.abs(summed) / np.sqrt(spread)).reshape(-1, self._size).max(1))
 
 
 def _by_day(who: Codes, day: Codes) -> Codes:
@@ -97,7 +98,8 @@ def _by_day(who: Codes, day: Codes) -> Codes:
     return np.unique(group, return_inverse=True)[1] if sparse else group
 
 
-def _middle(sizes: Floats) -> float:
-    """The size of the group that the middle vote belongs to."""
+def _middle_of_others(sizes: Floats) -> Floats:
+    """For each group, the size of the group that the middle one of all others' votes belongs to."""
     ordered = np.sort(sizes[sizes > 0])
-    return float(ordered[np.searchsorted(np.cumsum(ordered), ordered.sum() / 2)])
+    middle = np.searchsorted(np.cumsum(ordered), (ordered.sum() - sizes) / 2)
+    return np.asarray(ordered[np.minimum(middle, len(ordered) - 1)])

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from arena.ratings import Ledger, differences, fit, strengths, style_fit
+from arena.ratings import Ledger, differences, fit, strengths, style_fit, weights
 from arena.ratings.strengths import cells
 from arena.ratings.tally import SCORES
 from arena.types import Style
@@ -48,6 +48,17 @@ def test_without_features_it_is_the_plain_board() -> None:
     found = style_fit(seen, weight, np.zeros((400, 4)))
     assert found.fit.strengths == pytest.approx(fit(cells(seen, weight)).strengths, abs=1e-6)
     assert {each.effect for each in found.effects} == {0.0}
+
+
+def test_settings_and_ballots_on_more_sides_are_those_of_the_plain_board() -> None:
+    random = np.random.default_rng(8)
+    seen = simulate.rankings(random, simulate.strengths(random, 5, 150), 4, 60)
+    families = {name: "one" if name < "model-02" else name for name in seen.names}
+    weight = weights(seen, None)
+    found = style_fit(seen, weight, np.zeros((len(weight), 4)), families).fit
+    plain = fit(cells(seen, weight), families, samples=0)
+    assert found.strengths == pytest.approx(plain.strengths, abs=1e-6)
+    assert found.covariance == pytest.approx(plain.covariance, abs=1e-6)
 
 
 def test_what_length_buys_is_taken_away() -> None:

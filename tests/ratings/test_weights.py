@@ -28,6 +28,17 @@ def test_one_person_or_two_are_not_capped() -> None:
     assert weighed((900, "me", "home", "1"), (1000, "you", "home", "1")) == [900, 1000]
 
 
+def test_a_busy_day_of_a_small_circle_is_not_capped() -> None:
+    calm = [(10, "me", "home", f"day {n}") for n in range(30)]
+    assert sum(weighed((200, "me", "home", "busy"), *calm)) == 500
+    guests = [(1, f"guest {n}", "home", "busy") for n in range(9)]
+    assert weighed((200, "me", "home", "busy"), *guests)[0] == 200
+
+
+def test_who_has_most_of_all_votes_is_capped_by_a_crowd_all_the_same() -> None:
+    assert weighed((900, "s", "x", "1"), *crowd(50, 4))[0] == pytest.approx(20)
+
+
 def test_a_voter_counts_for_no_more_than_the_middle_one() -> None:
     assert weighed((300, "s", "x", "1"), *crowd(50))[0] == pytest.approx(20)
     assert weighed((300, "s", "x", "1"), *crowd(50, 40))[0] == pytest.approx(40)
@@ -55,11 +66,18 @@ def test_who_strays_from_all_others_counts_less_and_only_in_a_crowd() -> None:
     ledger.add([Cell("A", "B", "a", 20, "s", "x")])
     tally = ledger.tally()
     found = weights(tally, Caps())
-    assert found[-1] == pytest.approx((3 / (10 / np.sqrt(5) / 1)) ** 2, rel=0.2)
+    assert found[-1] == pytest.approx((3 / (10 / np.sqrt(5.5))) ** 2, rel=0.1)
     assert found[0] == 1
     two = Ledger()
     two.add([Cell("A", "B", "a", 50, "me"), Cell("A", "B", "b", 50, "you")])
     assert weights(two.tally(), Caps()).tolist() == [1, 1]
+
+
+def test_one_odd_vote_is_held_against_nobody() -> None:
+    ledger = Ledger()
+    ledger.add([Cell("A", "B", "a", 10, f"v{n}", f"a{n}") for n in range(20)])
+    ledger.add([Cell("A", "B", "a", 9, "odd", "x"), Cell("A", "B", "b", 1, "odd", "x")])
+    assert weights(ledger.tally(), Caps()).tolist() == [1] * 22
 
 
 def test_sparse_groups_are_grouped_all_the_same() -> None:
