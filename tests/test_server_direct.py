@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
@@ -92,7 +93,7 @@ class DirectApp(TinyApp):
     @staticmethod
     def rush(sink: Connection, body: bytes) -> None:
         sink.start(200, [])
-        sink.write(b"x" * 4_000_000)
+        sink.write(b"x" * 1_000_000)
 
     def later(self, sink: Connection, *pieces: bytes, end: bool = True, trailers: Headers | None = None) -> None:
         """Answer from the server's own thread."""
@@ -142,6 +143,8 @@ def app() -> DirectApp:
 def served(app: DirectApp, request: pytest.FixtureRequest) -> Iterator[Running]:
     settings = load(port=0, drain_s=2.0, log_level=request.param)
     ready, sockets = threading.Event(), bind(settings)
+    for listener in sockets:  # its connections do the same: left alone, the system may take megabytes at once
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
     server = Server(app, settings, sockets, limits=SHORT, on_ready=lambda url: ready.set())
     with in_thread(server, ready) as thread:
         yield Running(app, server, thread, sockets[0].getsockname()[1])
@@ -241,10 +244,10 @@ def test_a_slow_client_pauses_the_session(app: DirectApp, served: Running) -> No
         wire.ask("/direct/wait")
         assert told(app) == "/direct/wait?"
         sink = app.connections.get(timeout=PATIENCE_S)
-        app.later(sink, b"x" * 4_000_000, end=False)
+        app.later(sink, b"x" * 1_000_000, end=False)
         assert told(app) == "pause"
         wire.until(b"\r\n\r\n")
-        wire.until(b"x" * 3_999_999)
+        wire.until(b"x" * 1_000_000)
         assert told(app) == "resume"
         app.later(sink)
         assert wire.until(b"0\r\n\r\n")
