@@ -321,14 +321,15 @@ class Book:
     def refuse(self, wanted: Wanted, error: ArenaError, queued_s: float = 0.0) -> None:
         """A request got no endpoint at all."""
         at = self._wall()
-        counts = self._counts("", OTHER if error.status == 404 else wanted.model or "", wanted.key)
-        counts.refused += 1
-        counts.last_at = at
-        served = self._served(wanted.route)
-        served.requests += 1
-        served.failures += 1
-        if queued_s:
-            counts.queue.observe(queued_s)
+        with self._counting:
+            counts = self._counts("", OTHER if error.status == 404 else wanted.model or "", wanted.key)
+            counts.refused += 1
+            counts.last_at = at
+            served = self._served(wanted.route)
+            served.requests += 1
+            served.failures += 1
+            if queued_s:
+                counts.queue.observe(queued_s)
         model, code = wanted.model or "", error.code
         self._recent.append(
             Entry(
