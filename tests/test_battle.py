@@ -489,6 +489,19 @@ async def test_a_voter_has_so_many_open_battles_and_all_together_too(
         await battles.create(BEN, contest)
 
 
+async def test_many_browsers_at_one_address_leave_room_for_everybody_else(
+    battles: Battles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arena.battle.battles.MAX_PER_ADDRESS", 2)
+    contest = between("fx-ok", "fx-ok:n-5")
+    for name in ("visitor 1", "visitor 2"):
+        await battles.create(Voter(name, "192.0.2.7"), contest)
+    with pytest.raises(TooManyRequests):
+        await battles.create(Voter("visitor 3", "192.0.2.7"), contest)
+    for voter in (ANN, BEN, BEN, BEN):
+        await battles.create(voter, contest)
+
+
 async def test_a_battle_has_so_many_turns(battles: Battles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("arena.battle.battle.MAX_TURNS", 2)
     view = await battles.create(ANN, between("fx-ok", "fx-ok:n-5"))

@@ -40,6 +40,7 @@ class Battle:
         self,
         battle_id: str,
         owner: str,
+        address: str,
         lineup: Sequence[ModelInstance],
         *,
         mode: Mode,
@@ -49,7 +50,7 @@ class Battle:
         now_s: float,
     ) -> None:
         self.id = battle_id
-        self.owner = owner
+        self.owner, self.address = owner, address
         self.mode = mode
         self.state: BattleState = "open"
         self.at = moment()

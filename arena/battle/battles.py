@@ -29,7 +29,9 @@ IDLE_S = 2 * 3600.0
 
 MAX_BATTLES = 1000
 MAX_PER_VOTER = 20
-"""Battles that wait for their vote: in all, and of one voter, whose oldest one is forgotten for a further one."""
+MAX_PER_ADDRESS = 200
+"""Battles that wait for their vote: in all, of one voter, whose oldest one is forgotten for a further one, and from one
+address, whose browsers may be many."""
 
 TICK_S = 0.1
 
@@ -123,6 +125,7 @@ class Battles:
         battle = Battle(
             secrets.token_hex(16),
             voter.name,
+            voter.address,
             sides,
             mode=mode,
             rated=mode == "installed" or self._rate_chosen,
@@ -264,7 +267,8 @@ class Battles:
         idle = [name for name, each in resting.items() if now_s - each.touched_s > IDLE_S]
         for name in {*idle, *own[: max(0, len(own) - MAX_PER_VOTER + 1)]}:
             del self._battles[name]
-        if len(self._battles) >= MAX_BATTLES:
+        at_address = sum(each.address == voter.address for each in self._battles.values())
+        if len(self._battles) >= MAX_BATTLES or (voter.address and at_address >= MAX_PER_ADDRESS):
             raise TooManyRequests("Too many battles are under way: vote on some, or try again later")
 
 
