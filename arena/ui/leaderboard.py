@@ -30,30 +30,46 @@ _LOOK = "() => ({__type__: 'update', active: true})"
 _AWAY = "() => ({__type__: 'update', active: false})"
 
 BOARD = """
-const busy = () => {
+const form = () => document.querySelector('#board-filters form');
+function ask(data) {
   const body = document.getElementById('board-body');
   body.ariaBusy = 'true';
   setTimeout(() => body.removeAttribute('aria-busy'), 8000);
-};
-element.addEventListener('click', ({ target }) => {
-  const button = target.closest('[data-action]');
-  if (!button) return;
-  if (button.dataset.action === 'battle') {
+  trigger('click', data);
+}
+function filter() { ask({ action: 'filter', value: new URLSearchParams(new FormData(form())).toString() }); }
+const HERE = {
+  battle: () => {
     [...document.querySelectorAll('#tabs [role=tab]')].find((tab) => tab.textContent.trim() === 'Battle')?.click();
-  } else {
-    busy();
-    trigger('click', {...button.dataset});
-  }
+  },
+  gone: () => {
+    form().elements.gone.checked = true;
+    filter();
+  },
+  clear: () => {
+    [...form().elements].filter((field) => !field.closest('.switches')).forEach((field) => {
+      if (field.type === 'checkbox') field.checked = false; else field.value = '';
+    });
+    filter();
+  },
+};
+function close(beside) {
+  element.querySelectorAll('details[open]').forEach((each) => { if (!each.contains(beside)) each.open = false; });
+}
+element.addEventListener('click', ({ target }) => {
+  const data = target.closest('[data-action]')?.dataset;
+  if (data) (HERE[data.action] || ask)({...data});
 });
-element.addEventListener('change', ({ target }) => {
-  if (!target.form) return;
-  busy();
-  trigger('click', { action: 'filter', value: new URLSearchParams(new FormData(target.form)).toString() });
-});
+element.addEventListener('change', ({ target }) => { if (target.form) filter(); });
 element.addEventListener('submit', (event) => event.preventDefault());
-document.addEventListener('click', ({ target }) => {
-  element.querySelectorAll('details[open]').forEach((each) => { if (!each.contains(target)) each.open = false; });
+element.addEventListener('keydown', (event) => {
+  const open = event.key === 'Escape' && event.target.closest('details[open]');
+  if (!open) return;
+  event.preventDefault();
+  close();
+  open.querySelector('summary').focus();
 });
+document.addEventListener('click', ({ target }) => close(target));
 const tell = () => {
   document.getElementById('board-body')?.removeAttribute('aria-busy');
   arena.tellTimes(element);
@@ -61,7 +77,7 @@ const tell = () => {
 watch('value', tell);
 tell();
 """
-"""Buttons and the form speak to the click listener; a popup closes when something else is clicked."""
+"""The form is asked as a whole: the browser alone knows what is picked in it. A popup closes beside itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +158,7 @@ class BoardEvents:
     async def act(self, asked: str | None, marks: str | None, request: gr.Request, event: gr.EventData) -> Updates:
         """Do what a button or the form asks for."""
         value = str(event.value) if "value" in event._data else ""
-        wanted, keeps_form = changed(chosen(asked), str(event.action), value)
-        if not keeps_form:
-            marks = ""  # the form in the browser is to be drawn anew
-        return await self.refresh(wanted.told(), marks, request)
+        return await self.refresh(changed(chosen(asked), str(event.action), value).told(), marks, request)
 
     async def refresh(self, asked: str | None, marks: str | None, request: gr.Request) -> Updates:
         """What has changed since the browser was told what it shows."""
@@ -173,17 +186,13 @@ class BoardEvents:
         return updates | {self.drawn.asked: wanted.told(), self.drawn.marks: " ".join(now)}
 
 
-def changed(wanted: Chosen, action: str, value: str) -> tuple[Chosen, bool]:
-    """What is wanted after an action, and whether the form in the browser says so already."""
+def changed(wanted: Chosen, action: str, value: str) -> Chosen:
+    """What is wanted after an action: another part, or what the form says now."""
     if action == "part":
-        return replace(wanted, part=PARTS.get(value, "ranking")), True
+        return replace(wanted, part=PARTS.get(value, "ranking"))
     if action == "filter":
-        return replace(chosen(value or "gone="), part=wanted.part), True
-    if action == "gone":
-        return replace(wanted, gone=True), False
-    if action == "clear":
-        return Chosen(part=wanted.part, settings=wanted.settings, gone=wanted.gone), False
-    return wanted, True
+        return replace(chosen(value or "part=ranking"), part=wanted.part)  # no field at all: not even "blind only"
+    return wanted
 
 
 def _signs(sight: Sight, pieces: Sequence[str]) -> list[str]:
