@@ -7,16 +7,18 @@ import os
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 
+import psycopg
 import pytest
 from msgspec import Struct
 
 from arena.store import Store
 from arena.store.database import WRITER_LOCK
 from tests.durability.clock import Clock
-from tests.durability.crowd import Crowd
+from tests.durability.crowd import PATIENCE_S, Crowd
 from tests.durability.history import Row, contradictions
 from tests.durability.serving import PATIENCE
 from tests.durability.site import Nursery, Site, running
@@ -91,15 +93,19 @@ def full(scene: Scene) -> None:
         scene.until_more("vote refused")
         limit_files([scene.site.pid], "unlimited")
         return
-    server, writers = scene.server(), backends(scene)
-    limit_files(writers, "4096", server.user)
-    scene.until_more("vote refused")
+    server, writers = scene.server(), set[int]()
+    refused, deadline_s = scene.crowd.outcomes["vote refused"], time.monotonic() + PATIENCE_S
+    while scene.crowd.outcomes["vote refused"] == refused:
+        assert time.monotonic() < deadline_s
+        new = set(backends(scene)) - writers  # a connection may be made at any time
+        limit_files(new, "4096", server.user)
+        writers |= new
     limit_files(writers, "unlimited", server.user)
     with scene.crowd.waiting():  # without room for its log it has begun anew
         server.await_answers()
 
 
-def limit_files(pids: list[int], size: str, user: str | None = None) -> None:
+def limit_files(pids: Iterable[int], size: str, user: str | None = None) -> None:
     """For processes of `user`; one that has ended meanwhile needs no limit."""
     for pid in pids:
         words = ["prlimit", f"--pid={pid}", f"--fsize={size}:unlimited"]
@@ -107,11 +113,13 @@ def limit_files(pids: list[int], size: str, user: str | None = None) -> None:
 
 
 def backends(scene: Scene) -> list[int]:
-    with scene.server().connection() as connection:
+    """The processes of PostgreSQL that work for the arena; none while it recovers."""
+    with suppress(psycopg.OperationalError), scene.server().connection() as connection:
         found = connection.execute(
             "SELECT pid FROM pg_stat_activity WHERE datname = %s", (database_of(scene.url),)
         ).fetchall()
-    return [int(str(pid)) for (pid,) in found]
+        return [int(str(pid)) for (pid,) in found]
+    return []
 
 
 def database_of(url: str) -> str:

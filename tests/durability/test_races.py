@@ -14,12 +14,19 @@ from http.client import HTTPResponse
 import pytest
 
 from arena.store import Store
+from tests.durability.serving import PATIENCE
 from tests.durability.site import Person, Reply, Site
 
 RACES = int(os.environ.get("ARENA_TEST_RACES", "1"))
 AT_ONCE = 50
 VERDICTS = ("a", "b", "tie", "both_bad")
 ADDRESS = "127.0.1.1"
+
+
+@pytest.fixture
+def settings(settings: dict[str, str]) -> dict[str, str]:
+    """A slow machine is no reason to refuse any of so many writers."""
+    return {**settings, PATIENCE: "60"}
 
 
 @pytest.fixture
