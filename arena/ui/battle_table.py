@@ -71,8 +71,9 @@ class Table:
 
     def settle(self) -> None:
         """The turn is over; only when all sides have ended well there is something to judge."""
-        self.phase = "ready" if self._whole == set(self.sides) else "failed"
         self.reading = None
+        if self.phase == "answering":
+            self.phase = "ready" if self._whole == set(self.sides) else "failed"
 
     def fail(self, why: str) -> None:
         """The battle is over without a vote."""
@@ -128,6 +129,8 @@ class Tables:
             if battle_id and table.battle_id == battle_id and table.owner == owner and table.left:
                 del self._tables[name]
                 self._tables[session or ""] = table
+                if table.phase == "answering":  # it is being stopped
+                    table.fail(LEFT)
                 break
         return self.of(session)
 

@@ -240,3 +240,14 @@ def test_only_the_same_person_gets_a_left_battle_back() -> None:
     assert tables.of("new") is table
     assert not table.left
     assert tables.of("old") is not table
+
+
+def test_a_battle_that_was_left_in_the_middle_is_over_at_once() -> None:
+    tables = Tables()
+    table = tables.of("old")
+    table.begin("battle", ("a", "b"), "ann")
+    table.ask("Why?", 0.0)
+    table.left = True  # and its answers are about to be stopped
+    assert tables.resume("new", "battle", "ann").phase == "failed"
+    table.settle()
+    assert (table.phase, table.told) == ("failed", LEFT)
