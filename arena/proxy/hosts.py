@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -16,11 +17,34 @@ from arena.proxy.reply import Surroundings
 
 NATIVE = frozenset({"ollama", "engine"})
 """The kinds of endpoints that speak Ollama's own API."""
+ALL = "all"
+MISSING = "missing"
+"""What may stand for the names of endpoints: all of them; those that lack a model."""
 
 
 def of_kind(proxy: Surroundings, kinds: frozenset[str] | None) -> tuple[Endpoint, ...]:
     """All endpoints of `kinds` (None: any), in the order of the settings."""
     return tuple(one for one in proxy.fleet.endpoints if kinds is None or one.kind in kinds)
+
+
+def said(inbound: Inbound) -> list[str]:
+    """The endpoints that a request names: the query's word (`endpoint`), else the header's (X-Olla-Endpoint)."""
+    values = parse_qs(inbound.query.decode("latin-1")).get("endpoint") or [
+        value.decode("latin-1") for name, value in inbound.headers if name == b"x-olla-endpoint"
+    ]
+    return [name for value in values for part in value.split(",") if (name := part.strip())]
+
+
+def addressed(proxy: Surroundings, inbound: Inbound, kinds: frozenset[str] | None) -> tuple[Endpoint, ...]:
+    """The endpoints of `kinds` that a request is about: all, unless it names some. Raises BadRequest."""
+    able, names = of_kind(proxy, kinds), said(inbound)
+    if not names or names in ([ALL], [MISSING]):
+        return able
+    by_name = {one.name: one for one in able}
+    if unknown := [name for name in names if name not in by_name]:
+        text = f"No endpoint here is called {', '.join(unknown)}; there are {', '.join(by_name) or 'none'}"
+        raise BadRequest(text, code="unknown_endpoint")
+    return tuple(by_name[name] for name in dict.fromkeys(names))
 
 
 def kinds_of(inbound: Inbound) -> frozenset[str] | None:
@@ -48,10 +72,11 @@ async def holders(
 ) -> list[tuple[Endpoint, str]]:
     """The hosts of `kinds` that have `model`, each with its own spelling, those that answer first.
 
-    An alias tries its models; a name that nobody knows has the hosts asked once more. Raises ModelNotFound.
+    An alias tries its models; a name that nobody knows has the hosts asked once more. Raises ModelNotFound, and
+    BadRequest for the name of a host that is none.
     """
     if allowed(inbound, model):
-        able = of_kind(proxy, kinds)
+        able = addressed(proxy, inbound, kinds)
         chain = proxy.fleet.catalogue.chain(model)
         for miss in (False, True):
             if miss:

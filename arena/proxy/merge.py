@@ -13,7 +13,7 @@ from arena.exchange import Headers, Inbound
 from arena.fleet import Endpoint
 from arena.names import canonical
 from arena.proxy.ask import Told, fetch, header_value, some
-from arena.proxy.hosts import NATIVE, allowed, asked, holders, kinds_of, model_in, object_in, of_kind, seen
+from arena.proxy.hosts import NATIVE, addressed, allowed, asked, holders, kinds_of, model_in, object_in, seen
 from arena.proxy.paths import shortened
 from arena.proxy.reply import TEXT, Reply, Surroundings, json_reply
 
@@ -41,7 +41,7 @@ class Version(Struct, frozen=True):
 
 async def alive(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     """GET /: Ollama's own word while any host can be used, 503 when none can; the headers sum the fleet up."""
-    endpoints = of_kind(proxy, kinds_of(inbound))
+    endpoints = addressed(proxy, inbound, kinds_of(inbound))
     up = sum(one.health.up for one in endpoints)
     headers: Headers = [
         (b"x-olla-endpoint", header_value(",".join(one.name for one in endpoints if one.health.up) or "none")),
@@ -58,7 +58,7 @@ async def tags(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
 
     `olla` names the hosts that have it; `drift` means that what the hosts call so is not the same everywhere.
     """
-    answers, headers = await _native(proxy, "/api/tags", Tags)
+    answers, headers = await _native(proxy, inbound, "/api/tags", Tags)
     union = Union(proxy, inbound, "name")
     for endpoint, told in answers:
         for entry in told.models or ():
@@ -68,7 +68,7 @@ async def tags(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
 
 async def ps(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     """GET /api/ps: everything in memory anywhere, each entry with its `host`."""
-    answers, headers = await _native(proxy, "/api/ps", Tags)
+    answers, headers = await _native(proxy, inbound, "/api/ps", Tags)
     models = [
         {**shortened(entry), "host": endpoint.name}
         for endpoint, told in answers
@@ -80,7 +80,7 @@ async def ps(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
 
 async def version(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     """GET /api/version: the oldest of the fleet, which is what a client can rely on, and each host's own."""
-    answers, headers = await _native(proxy, "/api/version", Version)
+    answers, headers = await _native(proxy, inbound, "/api/version", Version)
     versions = {endpoint.name: told.version for endpoint, told in answers}
     oldest = min(versions.values(), key=_age, default="0.0.0")
     return json_reply({"version": oldest, "hosts": versions}, headers=headers)
@@ -185,15 +185,16 @@ class Union:
         return {"hosts": self._hosts[key], "drift": len(self._digests[key[0]]) > 1}
 
 
-async def _native(proxy: Surroundings, path: str, kind: type[T]) -> tuple[Told[T], Headers]:
-    """What every host with Ollama's API says at `path`."""
-    answers, headers = await some(asked(of_kind(proxy, NATIVE)), lambda endpoint: fetch(endpoint, path, kind))
+async def _native(proxy: Surroundings, inbound: Inbound, path: str, kind: type[T]) -> tuple[Told[T], Headers]:
+    """What every host with Ollama's API says at `path`, or those that the request names."""
+    hosts = asked(addressed(proxy, inbound, NATIVE))
+    answers, headers = await some(hosts, lambda endpoint: fetch(endpoint, path, kind))
     return answers, [(b"x-olla-backend-type", b"ollama"), *headers]
 
 
 async def _v1(proxy: Surroundings, inbound: Inbound) -> tuple[list[Entry], Headers]:
     """Every host's `/v1/models` as one list."""
-    endpoints = asked(of_kind(proxy, kinds_of(inbound)))
+    endpoints = asked(addressed(proxy, inbound, kinds_of(inbound)))
     answers, headers = await some(endpoints, lambda endpoint: fetch(endpoint, "/v1/models", Data))
     union = Union(proxy, inbound, "id")
     for endpoint, told in answers:

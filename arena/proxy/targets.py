@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs
-
 from arena import names
 from arena.errors import BadRequest, Forbidden, NoEndpoint
 from arena.exchange import Inbound
 from arena.fleet import Endpoint
 from arena.fleet.catalogue import ask
 from arena.names import canonical
-from arena.proxy.hosts import NATIVE, allowed, of_kind
+from arena.proxy.hosts import ALL, MISSING, NATIVE, allowed, of_kind, said
 from arena.proxy.reply import Surroundings
-
-ALL = "all"
-MISSING = "missing"
 
 
 def check_open(proxy: Surroundings) -> None:
@@ -52,30 +47,22 @@ async def targets(
     native = of_kind(proxy, NATIVE)
     if not native:
         raise NoEndpoint("There is no host whose models could be changed")
-    said = _said(inbound)
-    if not said:
+    called = said(inbound)
+    if not called:
         return (await _default(proxy, native, with_model),)
-    if said == [ALL]:
+    if called == [ALL]:
         return native
-    if said == [MISSING]:
+    if called == [MISSING]:
         if without_model is None:
             raise BadRequest("endpoint=missing has a meaning only where a model is made: pull, create and copy")
         await ask(native)
         return tuple(one for one in native if canonical(without_model) not in one.holds)
     by_name = {one.name: one for one in native}
-    if unknown := [name for name in said if name not in by_name]:
+    if unknown := [name for name in called if name not in by_name]:
         raise BadRequest(
             f"endpoint names {', '.join(unknown)}, but the hosts are {', '.join(by_name)} (or: {ALL}, {MISSING})"
         )
-    return tuple(by_name[name] for name in dict.fromkeys(said))
-
-
-def _said(inbound: Inbound) -> list[str]:
-    """The query's word, else the header's."""
-    values = parse_qs(inbound.query.decode("latin-1")).get("endpoint") or [
-        value.decode("latin-1") for name, value in inbound.headers if name == b"x-olla-endpoint"
-    ]
-    return [name for value in values for part in value.split(",") if (name := part.strip())]
+    return tuple(by_name[name] for name in dict.fromkeys(called))
 
 
 async def _default(proxy: Surroundings, native: tuple[Endpoint, ...], model: str | None) -> Endpoint:

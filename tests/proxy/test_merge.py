@@ -9,6 +9,7 @@ import pytest
 
 from arena.errors import BadRequest, ModelNotFound, NoEndpoint, Unreachable
 from arena.proxy import merge
+from arena.proxy.reply import Action
 from arena.types import EndpointKind
 from tests.fake_ollama import catalogue
 from tests.proxy.ground import Ground, asked, grounds
@@ -278,6 +279,30 @@ async def test_alive_while_any_host_is() -> None:
         answer = await ground.ask(merge.alive, "GET", "/")
         assert answer.status == 503
         assert answer.json == {"error": "No host can be used now", "code": "no_endpoint"}
+
+
+@pytest.mark.parametrize(
+    ("action", "method", "path", "body"),
+    [
+        (merge.alive, "GET", "/", None),
+        (merge.tags, "GET", "/api/tags", None),
+        (merge.ps, "GET", "/api/ps", None),
+        (merge.version, "GET", "/api/version", None),
+        (merge.show, "POST", "/api/show", {"model": "tiny"}),
+        (merge.v1_models, "GET", "/v1/models", None),
+        (merge.v1_model, "GET", "/v1/models/tiny", None),
+    ],
+)
+async def test_a_request_may_be_about_one_host(action: Action, method: str, path: str, body: Any) -> None:
+    async with grounds({"a": ["tiny"], "b": ["tiny"], "v": ["tiny"]}, kinds={"v": "openai"}) as ground:
+        for ways in ({"headers": [("X-Olla-Endpoint", "b")]}, {"query": "endpoint=b"}):
+            answer = await ground.ask(action, method, path, body, **ways)
+            assert (answer.status, answer.headers["x-olla-endpoint"]) == (200, "b")
+        everybody = await ground.ask(action, method, path, body, headers=[("X-Olla-Endpoint", "all")])
+        assert everybody.headers["x-olla-endpoint"].startswith("a")
+        for name in ("nobody", "v"):
+            with pytest.raises(BadRequest, match=f"called {name}; there are a, b$"):
+                await ground.ask(action, method, path, body, headers=[("X-Olla-Endpoint", name)])
 
 
 async def test_hosts_without_ollamas_api_do_not_make_it_alive() -> None:
