@@ -66,7 +66,8 @@ def tally(models: int, a: Array, b: Array, verdict: Array, voter: Array | None =
     names = tuple(f"model-{number:02}" for number in range(models))
     who = np.zeros_like(a) if voter is None else voter
     size = (models, models, len(VERDICTS))
-    whats = np.vstack([np.indices(size).reshape(3, -1), np.full(np.prod(size), sides)])
+    every = np.indices(size).reshape(3, -1)
+    whats = np.vstack([every, np.full_like(every[0], sides), np.zeros_like(every[0])])
     voters = np.arange(int(who.max(initial=0)) + 1)
     what = np.ravel_multi_index((a, b, verdict), size)
     return Tally(names, ("2026-01-01",), whats, np.array([voters, voters, 0 * voters]), what, who, np.ones_like(a))

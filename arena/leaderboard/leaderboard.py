@@ -206,7 +206,8 @@ class _StyledVotes(_Votes):
             one, other = vote.style_a, vote.style_b
             if one is not None and other is not None and a != b and _belongs(vote, self.view):
                 self.styles.append((one, other))
-                yield Cell(a, b, vote.verdict, 1, vote.voter, vote.address, vote.at[:10], sides=vote.sides)
+                who = {"voter": vote.voter, "address": vote.address, "day": vote.at[:10]}
+                yield Cell(a, b, vote.verdict, 1, **who, sides=vote.sides, repeats=vote.repeats)
 
     def fit(self, tally: Tally, weight: Floats, families: Mapping[str, str] | None) -> tuple[Fit, tuple[Effect, ...]]:
         """The strengths with style held equal."""

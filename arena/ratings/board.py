@@ -122,7 +122,7 @@ def _by_contestant(tally: Tally, amount: Floats) -> Floats:
 def _outcomes(tally: Tally) -> Codes:
     """Wins, losses, ties and both bad of each contestant."""
     size, kinds, amount = len(tally.names), len(VERDICTS), tally.by_what()
-    a, b, verdict, _ = tally.whats
+    a, b, verdict, *_ = tally.whats
     of_a, of_b = (sums(each * kinds + verdict, amount, size * kinds).reshape(size, kinds) for each in (a, b))
     drawn = (of_a + of_b)[:, [TIE, BOTH_BAD]]
     found = np.column_stack([of_a[:, 0] + of_b[:, 1], of_a[:, 1] + of_b[:, 0], drawn])

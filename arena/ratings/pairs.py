@@ -129,7 +129,7 @@ def _duel(fit: Fit, raw: Floats, weighted: Floats, i: int, j: int) -> Duel:
 def _matrix(tally: Tally, amount: Floats) -> Floats:
     """How often each verdict fell between each a and b."""
     size, kinds = len(tally.names), len(VERDICTS)
-    a, b, verdict, _ = tally.whats
+    a, b, verdict, *_ = tally.whats
     key = (a * size + b) * kinds + verdict
     return sums(key, amount, size * size * kinds).reshape(size, size, kinds)
 

@@ -63,7 +63,7 @@ class Fit(Struct, frozen=True):
 def cells(tally: Tally, weight: Floats) -> Cells:
     """The votes of `tally`, each counted by its weight, grouped by pair and outcome."""
     size = max(1, len(tally.names))
-    a, b, verdict, _ = tally.whats
+    a, b, verdict, *_ = tally.whats
     swapped = a > b
     outcome = np.where(verdict >= TIE, 2, (verdict == B) ^ swapped)
     key = np.where(swapped, b * size + a, a * size + b) * 3 + outcome

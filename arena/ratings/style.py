@@ -96,7 +96,7 @@ def _derivatives(rows: _Rows, virtual: Floats, ridge: float, at: Floats) -> tupl
 
     The contestants' columns are 1 and -1 in two places of a row: sums by contestant do for a product of matrices.
     """
-    a, b, verdict, _ = rows.tally.whats[:, rows.tally.what]
+    a, b, verdict, *_ = rows.tally.whats[:, rows.tally.what]
     size = len(rows.tally.names)
     chance = 1 / (1 + np.exp(at[b] - at[a] - rows.features @ at[size:]))
     residual = rows.weight * (SCORES[verdict] - chance)

@@ -22,7 +22,8 @@ VERDICTS: Final[tuple[Verdict, ...]] = ("a", "b", "tie", "both_bad")
 A, B, TIE, BOTH_BAD = range(4)
 SCORES: Final = np.array([1.0, 0.0, 0.5, 0.5])
 """What each verdict gives to a. "Both bad" says that neither was better, as a tie does."""
-_WHAT_BITS: Final = (24, 24, 4, 8)  # of a, b, verdict, sides: more contestants, voters or days do not fit in memory
+_WHAT_BITS: Final = (24, 24, 4, 8, 3)  # of a, b, verdict, sides, repeats: more contestants or voters fit in no memory
+MOST_REPEATS: Final = 7  # told apart; it costs a ballot seven eighths of its weight
 _WHO_BITS: Final = (24, 24, 15)  # of voter, address, day
 
 
@@ -38,6 +39,8 @@ class Counted(Protocol):
     @property
     def sides(self) -> int: ...
     @property
+    def repeats(self) -> int: ...
+    @property
     def count(self) -> int: ...
     @property
     def voter(self) -> str: ...
@@ -50,9 +53,9 @@ class Counted(Protocol):
 class Tally(Struct, frozen=True):
     """Rows of equal votes, each of which says by number what was voted, by whom, and how often.
 
-    The columns of `whats` are what can be voted: a, b (both number the `names`), verdict (numbers VERDICTS) and the
-    sides of the ballot. Those of `whos` are who votes when: voter, address, and day (numbers the `days`). There are
-    far fewer of them than votes, so most sums need not touch every vote.
+    The columns of `whats` are what can be voted: a, b (both number the `names`), verdict (numbers VERDICTS), the sides
+    of the ballot, and repeats. Those of `whos` are who votes when: voter, address, and day (numbers the `days`). There
+    are far fewer of them than votes, so most sums need not touch every vote.
     """
 
     names: tuple[str, ...]
@@ -75,8 +78,11 @@ class Tally(Struct, frozen=True):
 
     @property
     def share(self) -> Floats:
-        """How much one pair of a ballot counts, by `whats`: a ranking of k sides has k(k-1)/2 pairs, and counts k-1."""
-        return np.asarray(2.0 / self.whats[3])
+        """How much one pair of a ballot counts, by `whats`: a ranking of k sides has k(k-1)/2 pairs, and counts k-1.
+
+        The second time that somebody compares two models on the same prompt counts a half, the third time a third.
+        """
+        return np.asarray(2.0 / self.whats[3] / (1.0 + self.whats[4]))
 
     @property
     def spread(self) -> Floats:
@@ -107,12 +113,12 @@ class Ledger:
         self._names, self._voters, self._addresses, self._days = (_Numbers() for _ in range(4))
         self._verdicts = _Numbers(VERDICTS)
         self._what, self._who = _Numbers(), _Numbers()
-        self._whats, self._whos, self._rows = _Columns(4), _Columns(3), _Columns(3)
+        self._whats, self._whos, self._rows = _Columns(5), _Columns(3), _Columns(3)
 
     def add(self, cells: Iterable[Counted]) -> None:
         """Append counted votes. A contestant against itself says nothing and is left out."""
         kept = [cell for cell in cells if cell.a != cell.b]
-        ballots = [(c.a, c.b, c.verdict, c.sides, c.voter, c.address, c.day) for c in kept]
+        ballots = [(c.a, c.b, c.verdict, c.sides, c.repeats, c.voter, c.address, c.day) for c in kept]
         self._append(list(zip(*ballots, strict=True)), [cell.count for cell in kept])
 
     def add_ballots(self, pages: Iterable[Sequence[Ballot]]) -> None:
@@ -138,9 +144,10 @@ class Ledger:
     def _append(self, columns: Sequence[Sequence[Any]], count: Sequence[int] | int) -> None:
         if not columns or not columns[0]:
             return
-        a, b, verdict, sides, voter, address, day = columns
+        a, b, verdict, sides, repeats, voter, address, day = columns
         names = self._names
-        what = _packed((names.of(a), names.of(b), self._verdicts.of(verdict), np.array(sides)), _WHAT_BITS)
+        again = np.minimum(np.array(repeats), MOST_REPEATS)
+        what = _packed((names.of(a), names.of(b), self._verdicts.of(verdict), np.array(sides), again), _WHAT_BITS)
         who = _packed((self._voters.of(voter), self._addresses.of(address), self._days.of(day)), _WHO_BITS)
         rows = np.empty((3, len(a)), np.int64)
         rows[0], rows[1], rows[2] = self._what.of(what.tolist()), self._who.of(who.tolist()), count

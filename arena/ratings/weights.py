@@ -83,7 +83,7 @@ class _Slots:
     def deviations(self, strengths: Floats) -> Floats:
         """By how many standard errors each voter deviates at most, over all contestants."""
         tally = self._tally
-        a, b, verdict, _ = tally.whats
+        a, b, verdict, *_ = tally.whats
         chance = 1 / (1 + np.exp(strengths[b] - strengths[a]))
         surprise = (tally.share * (SCORES[verdict] - chance))[tally.what] * tally.count
         variance = (tally.share**2 * tally.spread * chance * (1 - chance))[tally.what] * tally.count

@@ -14,8 +14,8 @@ from arena.types import Verdict
 
 Detail = Literal["voter", "address", "day", "category"]
 DETAILS: Final[tuple[Detail, ...]] = ("voter", "address", "day", "category")
-Ballot = tuple[str, str, str, int, str, str, str]
-"""One vote: a, b, verdict, how many sides the ballot was about, voter, address, day."""
+Ballot = tuple[str, str, str, int, int, str, str, str]
+"""One vote: a, b, verdict, how many sides the ballot was about, repeats, voter, address, day."""
 PAGE: Final = 5000  # votes in memory at once as the database tells them
 
 
@@ -46,7 +46,8 @@ RATED: Final = CellFilter()
 class Cell(Struct, frozen=True):
     """`count` equal votes: a, b and verdict as they stood; the details that were not asked for are "".
 
-    `sides` is how many the ballots were about: one on k sides is k(k-1)/2 votes.
+    `sides` is how many the ballots were about: one on k sides is k(k-1)/2 votes. `repeats` is how often their voter had
+    compared the two models on the same prompt before.
     """
 
     a: str
@@ -58,6 +59,7 @@ class Cell(Struct, frozen=True):
     day: str = ""
     category: str = ""
     sides: int = 2
+    repeats: int = 0
 
 
 def conditions(wanted: CellFilter) -> list[ColumnElement[bool]]:
@@ -84,11 +86,11 @@ def conditions(wanted: CellFilter) -> list[ColumnElement[bool]]:
 
 
 def counting(wanted: CellFilter) -> Select[Any]:
-    """The query that counts: a, b, verdict, count, sides, and the details as far as they are asked for."""
+    """The query that counts: a, b, verdict, count, sides, repeats, and the details as far as they are asked for."""
     contestants = (votes.c[f"{wanted.per}_a"], votes.c[f"{wanted.per}_b"])
     details = {"voter": votes.c.voter, "address": votes.c.address, "category": votes.c.category}
     more = [_day() if name == "day" else details[name] for name in asked(wanted)]
-    by = (*contestants, votes.c.verdict, votes.c.sides, *more)
+    by = (*contestants, votes.c.verdict, votes.c.sides, votes.c.repeats, *more)
     return select(*by[:3], func.count(), *by[3:]).where(*conditions(wanted)).group_by(*by)
 
 
@@ -98,7 +100,8 @@ def ballots(connection: Connection, wanted: CellFilter) -> Iterator[Sequence[Bal
     Where hardly any two votes are equal, counting them costs the database more than telling them.
     """
     contestants = (votes.c[f"{wanted.per}_a"], votes.c[f"{wanted.per}_b"])
-    columns = (*contestants, votes.c.verdict, votes.c.sides, votes.c.voter, votes.c.address, _day())
+    ballot = (votes.c.verdict, votes.c.sides, votes.c.repeats)
+    columns = (*contestants, *ballot, votes.c.voter, votes.c.address, _day())
     # plain tuples from the driver, since a row object for each of a million votes would take longer than the ratings
     with connection.execute(select(*columns).where(*conditions(wanted))) as result:
         while page := result.cursor.fetchmany(PAGE):
@@ -112,8 +115,8 @@ def asked(wanted: CellFilter) -> tuple[Detail, ...]:
 
 def cell(row: Sequence[Any], details: tuple[Detail, ...]) -> Cell:
     """One row of what was counted."""
-    a, b, verdict, count, sides, *more = row
-    return Cell(a, b, verdict, count, sides=sides, **dict(zip(details, more, strict=True)))
+    a, b, verdict, count, sides, repeats, *more = row
+    return Cell(a, b, verdict, count, sides=sides, repeats=repeats, **dict(zip(details, more, strict=True)))
 
 
 def _day() -> ColumnElement[str]:

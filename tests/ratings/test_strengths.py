@@ -125,7 +125,7 @@ def test_the_worked_example_that_arena_rank_publishes(monkeypatch: pytest.Monkey
 
 def test_the_same_as_an_independent_fit_of_50_000_votes() -> None:
     seen = published()
-    a, b, verdict, _ = seen.whats[:, seen.what]
+    a, b, verdict, *_ = seen.whats[:, seen.what]
     score = SCORES[verdict]
 
     def likelihood(at: Floats) -> tuple[float, Floats]:

@@ -8,11 +8,11 @@ import pytest
 from arena.ratings import Caps, Ledger, Tally, board, cells, duels, fit, weights
 from bench import simulate
 
-Row = tuple[str, str, str, int, str, str, str]
+Row = tuple[str, str, str, int, int, str, str, str]
 
 
-def row(a: str, b: str, verdict: str = "a", sides: int = 2, voter: str = "v", day: str = "1") -> Row:
-    return a, b, verdict, sides, voter, f"at {voter}", day
+def row(a: str, b: str, verdict: str = "a", sides: int = 2, voter: str = "v", day: str = "1", repeats: int = 0) -> Row:
+    return a, b, verdict, sides, repeats, voter, f"at {voter}", day
 
 
 def told(*pages: list[Row]) -> Tally:
@@ -50,6 +50,13 @@ def test_the_order_of_the_votes_does_not_matter() -> None:
 def test_a_contestant_against_itself_is_left_out() -> None:
     tally = told([row("x", "x"), row("x", "y")], [row("z", "z")])
     assert (tally.names, tally.votes) == (("x", "y"), 1)
+
+
+def test_the_same_comparison_again_counts_less_and_less() -> None:
+    tally = told(
+        [row("a", "b", repeats=repeats) for repeats in (0, 1, 2, 7, 10**6)], [row("b", "c", sides=4, repeats=1)]
+    )
+    assert weights(tally, None).tolist() == pytest.approx([1, 1 / 2, 1 / 3, 1 / 8, 1 / 8, 1 / 4])
 
 
 def test_a_ballot_on_four_sides_counts_three_votes() -> None:
