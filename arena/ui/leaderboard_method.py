@@ -37,7 +37,8 @@ _HOW: Final = (
         "For each pair, the evidence is what somebody would own who began with 1 and bet, vote after vote, that the "
         "two do not win equally often. If they do, it ever reaches "
         f"{DECIDED:.0f} with a chance of at most {100 / DECIDED:.0f} %, however often one looks. &ldquo;More "
-        "votes&rdquo; is how many would decide it if they fall as before.",
+        "votes&rdquo; is how many would decide it if they fall as before. It holds for each pair by itself: of a "
+        "hundred pairs of equals up to five may be called decided.",
     ),
     (
         "Votes to flip",
@@ -47,14 +48,25 @@ _HOW: Final = (
     (
         "Whose votes",
         f"A voter counts for at most {_CAPS.voter:.0f} votes and an address for {_CAPS.address:.0f}, unless most "
-        "people here vote more than that: an arena of one person has no caps. Whose votes stray far from what all "
-        "others let expect counts less. Votes are stored as they are; the weights are computed anew for every board.",
+        "others here vote more than that; a small circle has no caps, since it knows what it does. Whose votes stray "
+        "far from what all others let expect counts less. Votes are stored as they are; the weights are computed anew "
+        "for every board.",
+    ),
+    (
+        "More than two answers",
+        "Whoever ranks k answers says who is better in each of their pairs, but does not say so many things "
+        "independently. So each of these pairs counts 2/k, and the whole ballot k&minus;1 votes.",
     ),
     (
         "Style held equal",
         "People like long and decorated answers. With this switch the ratings also account for how much longer each "
         "answer was and how many more headings, lists and bold passages it had: what remains is how the models would "
         "do with answers alike in style. Votes whose answers were not counted are left out.",
+    ),
+    (
+        "The next battle",
+        "A battle teaches most where its outcome is open and the models are known least. So the pair is drawn that is "
+        "expected to shrink the widest intervals most; one in ten is drawn at random, so that no pair is never seen.",
     ),
     (
         "Speed and memory",

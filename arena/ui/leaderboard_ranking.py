@@ -213,7 +213,7 @@ def style_change(plain: Board, held: Board, show: Callable[[Rating], bool]) -> s
         for text, kind in (
             ("Model", ""),
             ("Plain", _NUMBER),
-            ("Style held equal", _NUMBER),
+            ("Held equal", _NUMBER),
             ("Change", _NUMBER),
             ("Rank", _NUMBER),
         )

@@ -18,7 +18,7 @@ HUES: Final = "abcdefgh"
 LINE_HEIGHT: Final = 16
 """Pixels that the label of a point needs, from one to the next."""
 
-_EDGE, _NAME = 72.0, 30.0
+_EDGE, _NAME = 62.0, 30.0
 """Percent of a plot: from where a name has no room to the right, and how wide a name is, roughly."""
 _STEPS: Final = (1, 2, 2.5, 5, 10)
 
