@@ -25,7 +25,7 @@ NANOSECONDS: Final = 1e9
 
 _COUNT: Final = re.compile(
     rb'"(prompt_eval_count|eval_count|load_duration|prompt_eval_duration|eval_duration|prompt_n|predicted_n'
-    rb'|prompt_tokens|completion_tokens|input_tokens|output_tokens)"\s*:\s*(\d{1,18})'
+    rb'|prompt_tokens|completion_tokens|input_tokens|output_tokens|cache_read_input_tokens)"\s*:\s*(\d{1,18})'
 )
 _DONE: Final = re.compile(rb'"done"\s*:\s*true')
 
@@ -165,8 +165,9 @@ def _usage_in(text: bytes) -> Usage:
     A quotation mark inside of a string is escaped there, so no text of a model can look like one of these.
     """
     found = dict(_counts(text))
+    cached = found.get(b"cache_read_input_tokens", 0)  # which Anthropic counts beside the others
     return Usage(
-        _first(found, b"prompt_eval_count", b"prompt_tokens", b"input_tokens", b"prompt_n"),
+        _first(found, b"prompt_eval_count", b"prompt_tokens", b"input_tokens", b"prompt_n") + cached,
         _first(found, b"eval_count", b"completion_tokens", b"output_tokens", b"predicted_n"),
         _seconds(found.get(b"load_duration", 0)),
         _seconds(found.get(b"prompt_eval_duration", 0)),

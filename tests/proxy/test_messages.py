@@ -114,6 +114,15 @@ async def test_a_whole_answer() -> None:
         assert [entry.completion_tokens for entry in it.fleet.book.recent] == [5, 5]
 
 
+async def test_prompt_tokens_of_a_cache_are_counted_too() -> None:
+    usage = {"prompt_tokens": 37, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 36}}
+    script = scripted(UNKNOWN, (CHAT, completion(usage=usage)), (CHAT, completion(usage=usage)))
+    async with Peer(script) as peer, front(urls={"p": peer.url}) as it:
+        for stream in (False, True):
+            assert b'"cache_read_input_tokens":36' in (await ask(it, "m", stream=stream)).body
+            assert it.fleet.book.recent[0].prompt_tokens == 37
+
+
 async def test_tools_and_thoughts() -> None:
     async with chats("fx-tools", "fx-think:think-2_n-3") as (it, _):
         tool = {"name": "get_weather", "input_schema": {"type": "object"}}
