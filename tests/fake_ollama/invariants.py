@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.fake_ollama.stopwatch import Stopwatch
+
 TICK_S = 0.005
 HEALTH_EVERY_S = 0.05
 HEALTH_WITHIN_S = 1.0
-"""Longest time a health check may take meanwhile, on a machine that others use too."""
+"""Longest time a health check may take meanwhile."""
 FAKES_OWN = "socket.send() raised exception."
 """What the fake's loop logs when a client has left it in mid-answer."""
 FDS = next((path for path in (Path("/proc/self/fd"), Path("/dev/fd")) if path.is_dir()), None)
@@ -93,10 +94,9 @@ async def settled(left_over: Callable[[], str], within_s: float) -> None:
 
     Descriptors and tasks tell nobody when they go, so this asks again each few milliseconds.
     """
-    deadline = time.monotonic() + within_s
-    never = asyncio.get_running_loop().create_future()
+    watch, never = Stopwatch(), asyncio.get_running_loop().create_future()
     while what := left_over():
-        assert time.monotonic() < deadline, f"left over after {within_s} s: {what}"
+        assert watch.own_s() < within_s, f"left over after {within_s} s: {what}"
         await asyncio.wait({never}, timeout=TICK_S)
 
 
@@ -145,11 +145,11 @@ def seven_nevers(server: Serving, *, within_s: float, settle_s: float = 1) -> It
     before, lines, outside = server.level(), len(server.log), server.outside()
     case, over = Case(), threading.Event()
     prober = threading.Thread(target=_probe, args=(server, case, over), name="health probe")
-    began_s = time.monotonic()
+    watch = Stopwatch()
     prober.start()
     try:
         yield case
-        took_s = time.monotonic() - began_s
+        took_s = watch.own_s()
     finally:
         over.set()
         prober.join()
@@ -163,21 +163,21 @@ def seven_nevers(server: Serving, *, within_s: float, settle_s: float = 1) -> It
 
 def _probe(server: Serving, case: Case, over: threading.Event) -> None:
     while True:
-        began_s = time.monotonic()
+        watch = Stopwatch()
         try:
             status = server.health()
         except OSError:
             status = 0
-        case.health.append((status, time.monotonic() - began_s))
+        case.health.append((status, watch.own_s()))
         if over.wait(HEALTH_EVERY_S):
             return
 
 
 def _settle(left_over: Callable[[], str], within_s: float) -> None:
     """Wait until `left_over()` is empty, asking across the threads' border."""
-    deadline, never = time.monotonic() + within_s, threading.Event()
+    watch, never = Stopwatch(), threading.Event()
     while what := left_over():
-        assert time.monotonic() < deadline, f"left over after {within_s} s: {what}"
+        assert watch.own_s() < within_s, f"left over after {within_s} s: {what}"
         never.wait(TICK_S)
 
 

@@ -33,15 +33,19 @@ class Child(Struct, frozen=True):
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def ended(self) -> None:
+        """Wait for its end, but let it be asked still how long it waited for a core."""
+        os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+
     def descriptors(self) -> int:
         """How many files and sockets it has open."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def warnings(self) -> list[dict[str, str]]:
-        """The serious lines of its log; only after its end."""
+        """The serious lines of its log, but those about endpoints that are slow to answer; only after its end."""
         assert self.process.stderr is not None
         lines = [json.loads(line) for line in self.process.stderr]
-        return [line for line in lines if line["level"] not in ("info", "debug")]
+        return [line for line in lines if line["level"] not in ("info", "debug") and line["logger"] != "arena.fleet"]
 
 
 @contextmanager

@@ -1,0 +1,37 @@
+"""Times that are the code's own: what a busy machine keeps from it does not count."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+
+class Stopwatch:
+    """Measures from now, without the time in which this process, or the others named, waited for a core.
+
+    Linux counts that for each thread; elsewhere nothing is taken off. On an idle machine it is next to nothing.
+    """
+
+    def __init__(self, *processes: int) -> None:
+        self._processes = (os.getpid(), *processes)
+        self._kept_s = self._waited_s()
+        self.began_s = time.monotonic()
+
+    def own_s(self, until_s: float | None = None) -> float:
+        """The seconds up to now, or up to `until_s` of the monotonic clock. Never less than 0."""
+        took_s = (time.monotonic() if until_s is None else until_s) - self.began_s
+        return max(0.0, took_s - max(0.0, self._waited_s() - self._kept_s))
+
+    def _waited_s(self) -> float:
+        return sum(map(_waited_ns, self._processes)) / 1e9
+
+
+def _waited_ns(process: int) -> int:
+    total = 0
+    with suppress(OSError):  # it has ended, or this is no Linux
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            with suppress(OSError):
+                total += int((thread / "schedstat").read_bytes().split()[1])
+    return total
