@@ -49,8 +49,8 @@ _HOW: Final = (
         "Whose votes",
         f"A voter counts for at most {_CAPS.voter:.0f} votes and an address for {_CAPS.address:.0f}, unless most "
         "others here vote more than that; a small circle has no caps, since it knows what it does. Whose votes stray "
-        "far from what all others let expect counts less. Votes are stored as they are; the weights are computed anew "
-        "for every board.",
+        "far from what all others let expect counts less, and so does the same comparison on the same prompt, made "
+        "again. Votes are stored as they are; the weights are computed anew for every board.",
     ),
     (
         "More than two answers",
