@@ -130,7 +130,7 @@ def test_a_wrong_row_is_named_and_nothing_is_kept(store: Store, change: dict[str
     for content, place in ((lines(*rows), "line 2: "), (rows, r"\[1\]: ")):
         with pytest.raises(BadRequest, match=place + said):
             taken(store, content)
-    assert store.last_number() == 0
+    assert not store.exists, "nothing was begun"
 
 
 def test_what_is_no_json_is_refused(store: Store) -> None:
@@ -228,7 +228,7 @@ def test_pieces_of_a_prompt_are_put_together(store: Store) -> None:
 def test_what_is_wrong_in_a_comparison_is_named(store: Store, file: Any, said: str) -> None:
     with pytest.raises(BadRequest, match=said):
         taken(store, file)
-    assert store.last_number() == 0
+    assert not store.exists, "nothing was begun"
 
 
 # ---- Local LLM Arena
@@ -373,7 +373,7 @@ def test_a_judged_benchmark_is_one_judge(store: Store) -> None:
 def test_what_is_wrong_in_an_export_is_named(store: Store, file: Any, said: str) -> None:
     with pytest.raises(BadRequest, match=said):
         taken(store, file)
-    assert store.last_number() == 0
+    assert not store.exists, "nothing was begun"
 
 
 def test_a_session_with_too_many_models_is_refused(store: Store) -> None:
