@@ -181,7 +181,7 @@ def test_no_history_contradicts_itself(
 ) -> None:
     impatient = {**settings, PATIENCE: "0.3"} if fault is locked else settings
     with running(nursery, impatient) as site:
-        crowd = Crowd(site, url, seed=seed, timeout_s=1.0 if fault is halted else 60.0)
+        crowd = Crowd(site, url, seed=seed, timeout_s=3.0 if fault is halted else 60.0)
         scene = Scene(site, crowd, url, clock, lambda: request.getfixturevalue("postgres"))
         with closing(crowd), crowd.acting():
             for _ in range(ROUNDS):
