@@ -22,6 +22,7 @@ from arena.errors import SettingsError
 from arena.server import Limits, Server, bind, serve
 from arena.server.serve import address_of, descriptors, raise_descriptor_limit, tell
 from arena.settings import load
+from tests.fake_ollama.stopwatch import Stopwatch
 from tests.served import PATIENCE_S, SHORT, STOPPING, TinyApp, Wire, running
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +35,15 @@ class Child:
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.process = process
         self.port = port
+
+    def terminate(self) -> float:
+        """Ask it to end and wait for that, with status 0; the seconds it took, but for those without a core."""
+        watch = Stopwatch(self.process.pid)
+        self.process.terminate()
+        os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)  # it can be asked still what it waited
+        took_s = watch.own_s()
+        assert self.process.wait() == 0
+        return took_s
 
     def ends(self, within_s: float) -> int:
         """Its exit status, which must come in time."""
@@ -81,16 +91,15 @@ def test_a_signal_lets_every_stream_end_well(number: signal.Signals) -> None:
         server.process.send_signal(number)
         for wire in wires:
             assert STOPPING in wire.rest()
-        assert server.ends(2) == 0
+        assert server.ends(PATIENCE_S) == 0
 
 
 def test_streams_that_do_not_listen_are_cut_when_time_is_up() -> None:
     with child(ARENA_DRAIN="0.5") as server, ExitStack() as stack:
         streams(stack, server.port, "/stubborn", 1)
         started = time.monotonic()
-        server.process.terminate()
-        assert server.ends(PATIENCE_S) == 0
-        assert 0.5 <= time.monotonic() - started < 1.5
+        assert server.terminate() < 1.5
+        assert time.monotonic() - started >= 0.5
 
 
 def test_a_second_signal_ends_at_once() -> None:
@@ -99,19 +108,13 @@ def test_a_second_signal_ends_at_once() -> None:
         streams(stack, server.port, "/stubborn", 1)
         server.process.terminate()
         assert STOPPING in listening.until(STOPPING)
-        started = time.monotonic()
-        server.process.terminate()
-        assert server.ends(PATIENCE_S) == 0
-        assert time.monotonic() - started < 1
+        assert server.terminate() < 1
 
 
 def test_an_idle_server_ends_at_once() -> None:
     with child(ARENA_DRAIN="60") as server, Wire(server.port) as idle, Wire(server.port) as silent:
         idle.ask(body=b"x").reply()
-        started = time.monotonic()
-        server.process.terminate()
-        assert server.ends(PATIENCE_S) == 0
-        assert time.monotonic() - started < 1
+        assert server.terminate() < 1
         assert idle.rest() == silent.rest() == b""
 
 
@@ -170,10 +173,10 @@ def test_a_head_on_its_way_is_answered_when_draining() -> None:
         served.server.handle_exit(signal.SIGTERM, None)
         assert served.app.draining.wait(PATIENCE_S)
         assert late.send(b"Host: h\r\n\r\n").reply().status == 200
-        started = time.monotonic()
+        watch = Stopwatch()
         served.server.handle_exit(signal.SIGTERM, None)
         served.stop()
-        assert time.monotonic() - started < 1
+        assert watch.own_s() < 1
 
 
 def test_serve_returns_after_a_signal_and_a_late_one_does_not_kill(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,9 +196,9 @@ def test_endless_streams_of_the_page_do_not_hold_up_the_end() -> None:
     with running(SHORT, drain_s=30) as served, Wire(served.port) as page, Wire(served.port) as stream:
         page.ask("/gradio_api/heartbeat/1").until(FIRST)
         stream.ask("/stream").until(FIRST)
-        started = time.monotonic()
+        watch = Stopwatch()
         served.stop()
-        assert time.monotonic() - started < 2
+        assert watch.own_s() < 2
         assert STOPPING in stream.rest()
         assert served.app.gone.get(timeout=PATIENCE_S) == "/gradio_api/heartbeat/1"
 
@@ -356,8 +359,10 @@ def test_a_crowd_is_told_that_there_is_no_room() -> None:
 
 def test_one_that_has_no_room_and_says_nothing_is_closed_soon() -> None:
     with running(Limits(sweep_s=0.1, linger_s=0.3, descriptor_share=0)) as served, Wire(served.port) as wire:
+        watch = Stopwatch()
         assert wire.rest() == b""
-        assert 0.3 <= time.monotonic() - wire.opened_at < 1.3
+        assert watch.own_s() < 1.3
+        assert time.monotonic() - wire.opened_at >= 0.3
 
 
 def test_more_clients_than_descriptors() -> None:
@@ -371,7 +376,7 @@ def test_more_clients_than_descriptors() -> None:
                 refused += b"503" in first
             assert served_count >= 150
             assert served_count + refused == 400
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             with Wire(server.port) as wire:
                 if wire.ask(body=b"x").reply().status == 200:
