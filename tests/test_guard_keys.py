@@ -367,7 +367,7 @@ async def test_a_head_that_was_judged_before_permits_nothing(tmp_path: Path) -> 
 
     def carried(headers: dict[str, str], peer: str = "127.0.0.1") -> Wire:
         wire = Wire()
-        scope = house.scope("POST", CHAT_PATH, headers, peer=peer) | {SHARED: shared}
+        scope = {**house.scope("POST", CHAT_PATH, headers, peer=peer), SHARED: shared}
         house.guard.carry(house._begin, scope, b"{}", wire)
         return wire
 
