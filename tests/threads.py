@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import CoroutineType
 from typing import Any
@@ -17,8 +17,6 @@ from arena.server import Server
 PATIENCE_S = 30.0
 """How long a server may take to start and to end, on a machine that is busy with other things."""
 SHOWN = 20
-POOLS = ("AnyIO worker", "asyncio_", "ThreadPoolExecutor")
-"""Threads that stay for more work; their pools end them."""
 
 
 @contextmanager
@@ -46,15 +44,6 @@ def end(server: Server, thread: threading.Thread) -> None:
     server.should_exit = True
     thread.join(PATIENCE_S)
     assert not thread.is_alive(), f"not ended after {PATIENCE_S} s{_clients(server)}{_tasks(server)}{_stack(thread)}"
-
-
-def left_over(before: Iterable[threading.Thread], within_s: float) -> list[str]:
-    """The threads that were not there before and do not end in time, each with what it does."""
-    new = set(threading.enumerate()) - set(before)
-    new = {thread for thread in new if not thread.name.startswith(POOLS)}
-    for thread in new:
-        thread.join(within_s)
-    return [f"{thread.name}{_stack(thread)}" for thread in new if thread.is_alive()]
 
 
 def _clients(server: Server) -> str:
