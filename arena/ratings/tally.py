@@ -16,15 +16,14 @@ from arena.types import Verdict
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Ballot = Sequence[Any]
-"""One vote: contestants a and b, verdict, sides of the ballot, voter, address, day; the last three "" if unknown."""
+"""One vote: contestants a and b, verdict, sides, repeats, voter, address, day; the last three are "" if unknown."""
 
 VERDICTS: Final[tuple[Verdict, ...]] = ("a", "b", "tie", "both_bad")
 A, B, TIE, BOTH_BAD = range(4)
 SCORES: Final = np.array([1.0, 0.0, 0.5, 0.5])
 """What each verdict gives to a. "Both bad" says that neither was better, as a tie does."""
-_WHAT_BITS: Final = (24, 24, 4, 8, 3)  # of a, b, verdict, sides, repeats: more contestants or voters fit in no memory
 MOST_REPEATS: Final = 7  # told apart; it costs a ballot seven eighths of its weight
-_WHO_BITS: Final = (24, 24, 15)  # of voter, address, day
+_WHO_BITS: Final = (24, 24, 15)  # of voter, address, day: more of them do not fit in memory
 
 
 class Counted(Protocol):
@@ -124,7 +123,7 @@ class Ledger:
     def add_ballots(self, pages: Iterable[Sequence[Ballot]]) -> None:
         """Append votes one by one. A contestant against itself says nothing and is left out."""
         for page in filter(None, pages):
-            columns: list[Sequence[Any]] = list(zip(*page, strict=True))
+            columns: list[Sequence[Any]] = list(zip(*page, strict=False))
             if not all(kept := list(map(ne, *columns[:2]))):
                 columns = [list(compress(column, kept)) for column in columns]
             self._append(columns, 1)
@@ -144,14 +143,16 @@ class Ledger:
     def _append(self, columns: Sequence[Sequence[Any]], count: Sequence[int] | int) -> None:
         if not columns or not columns[0]:
             return
-        a, b, verdict, sides, repeats, voter, address, day = columns
-        names = self._names
-        again = np.minimum(np.array(repeats), MOST_REPEATS)
-        what = _packed((names.of(a), names.of(b), self._verdicts.of(verdict), np.array(sides), again), _WHAT_BITS)
+        *what, voter, address, day = columns
         who = _packed((self._voters.of(voter), self._addresses.of(address), self._days.of(day)), _WHO_BITS)
-        rows = np.empty((3, len(a)), np.int64)
-        rows[0], rows[1], rows[2] = self._what.of(what.tolist()), self._who.of(who.tolist()), count
-        self._whats.extend(_unpacked(self._what.fresh(), _WHAT_BITS))
+        rows = np.empty((3, len(voter)), np.int64)
+        rows[0] = self._what.of(list(zip(*what, strict=False)))  # strict is slow on so many
+        rows[1], rows[2] = self._who.of(who.tolist()), count
+        if fresh := self._what.fresh():
+            a, b, verdict, sides, repeats = zip(*fresh, strict=False)
+            again = np.minimum(repeats, MOST_REPEATS)
+            numbers = self._names.of(a), self._names.of(b), self._verdicts.of(verdict), np.array(sides), again
+            self._whats.extend(np.array(numbers, np.int64))
         self._whos.extend(_unpacked(self._who.fresh(), _WHO_BITS))
         self._rows.extend(rows)
 

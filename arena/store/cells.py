@@ -16,7 +16,7 @@ Detail = Literal["voter", "address", "day", "category"]
 DETAILS: Final[tuple[Detail, ...]] = ("voter", "address", "day", "category")
 Ballot = tuple[str, str, str, int, int, str, str, str]
 """One vote: a, b, verdict, how many sides the ballot was about, repeats, voter, address, day."""
-PAGE: Final = 5000  # votes in memory at once as the database tells them
+PAGE: Final = 500  # votes turned into columns at once: more of them fall out of the processor's cache
 
 
 class CellFilter(Struct, frozen=True):
