@@ -59,11 +59,13 @@ def _tasks(server: Server) -> str:
 
 
 def _waits(task: asyncio.Task[Any]) -> str:
+    """The task's name, and the lines that it waits in, the outermost first."""
     coroutine: Any = task.get_coro()
-    while isinstance(inner := getattr(coroutine, "cr_await", None), CoroutineType):
-        coroutine = inner
-    frame = getattr(coroutine, "cr_frame", None)
-    return f"{task.get_name()}: {frame.f_code.co_filename}:{frame.f_lineno}" if frame else task.get_name()
+    places = []
+    while isinstance(coroutine, CoroutineType) and coroutine.cr_frame is not None:
+        places.append(f"{coroutine.cr_code.co_qualname}:{coroutine.cr_frame.f_lineno}")
+        coroutine = coroutine.cr_await
+    return f"{task.get_name()}: {' > '.join(places)}"
 
 
 def _stack(thread: threading.Thread) -> str:

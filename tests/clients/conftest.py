@@ -43,9 +43,13 @@ def arena_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ) as process:
         assert process.stdout is not None
         try:
-            lines = iter(process.stdout.readline, "")
-            url = next(line for line in lines if READY in line).partition(READY)[2].split()[0].rstrip("/")
-            rest = threading.Thread(target=deque, args=(lines, 0))  # a log that nobody reads would stop the server
+            log: list[str] = []
+            while READY not in (line := process.stdout.readline()):
+                assert line, f"the arena ended before it listened:\n{''.join(log)}"
+                log.append(line)
+            url = line.partition(READY)[2].split()[0].rstrip("/")
+            # a log that nobody reads would stop the server
+            rest = threading.Thread(target=deque, args=(process.stdout, 0))
             rest.start()
             yield url
         finally:
