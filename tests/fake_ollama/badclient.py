@@ -38,7 +38,7 @@ class Stage(StrEnum):
 class BadClient:
     """One connection to `url`. All sizes are bytes, all times seconds; a late answer raises TimeoutError."""
 
-    def __init__(self, url: str, *, timeout_s: float = 5, receive_buffer: int | None = None) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 20, receive_buffer: int | None = None) -> None:
         parts = urlsplit(url)
         self.host = parts.netloc
         family = socket.AF_INET6 if ":" in (parts.hostname or "") else socket.AF_INET

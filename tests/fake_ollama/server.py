@@ -198,7 +198,7 @@ class FakeOllama:
         """Wait until no request is being served; one that has not arrived yet does not count (see `arrived`)."""
         await self.until(lambda: self.open == 0, within_s, "no request being served")
 
-    async def arrived(self, n: int = 1, within_s: float = 5, path: str | None = None) -> None:
+    async def arrived(self, n: int = 1, within_s: float = 20, path: str | None = None) -> None:
         """Wait until `n` requests (to `path`, if given) have arrived in all."""
         what = f"{n} requests to {path or 'any path'}"
         await self.until(lambda: sum(path in (None, record.path) for record in self.log) >= n, within_s, what)

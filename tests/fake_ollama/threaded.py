@@ -72,7 +72,7 @@ class RunningFake:
         """Wait until no request is being served."""
         self._run(self.fake.idle(within_s))
 
-    def arrived(self, n: int = 1, within_s: float = 5, path: str | None = None) -> None:
+    def arrived(self, n: int = 1, within_s: float = 20, path: str | None = None) -> None:
         """Wait until `n` requests (to `path`, if given) have arrived in all."""
         self._run(self.fake.arrived(n, within_s, path))
 

@@ -15,7 +15,7 @@ from arena.ui.frames import HEARTBEAT_S, MOST_TICK_S, frames, pause, tick_s
 from arena.ui.sessions import Turn
 from tests.ui.pieces import turn
 
-PATIENCE_S = 5.0
+PATIENCE_S = 20.0
 
 
 class ScriptedRun:
