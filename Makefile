@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TEST_DATA ?= $(CURDIR)/.cache/arena
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fmt docs bench models system npm clean
+.PHONY: help install run test check fmt docs bench models system npm bytecode clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,7 +18,7 @@ run: $(VENV)/.run ## serve the arena on http://127.0.0.1:7860 (ARGS="--port 8000
 	$(BIN)/python arena_app.py $(ARGS)
 
 test: ## lint, types, and all tests with branch coverage (ARGS="-k chat" passes options to pytest)
-	@$(MAKE) --no-print-directory -j3 $(WHOLE_OUTPUT) system check models npm
+	@$(MAKE) --no-print-directory -j4 $(WHOLE_OUTPUT) system check models npm bytecode
 	ARENA_TEST_DATA=$(TEST_DATA) $(BIN)/python -m pytest $(PYTEST_OPTIONS) $(ARGS)
 
 check: $(VENV)/.dev ## format, lint and types only
@@ -56,8 +56,12 @@ $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: -r requirements-dev.txt
 	@touch $@ $(VENV)/.run
+
+# what pip would do before anything else can begin; templates among the packages' files are no Python
+bytecode: $(VENV)/.dev
+	@$(BIN)/python -m compileall -qq $(VENV)/lib || true
 
 models: $(VENV)/.dev
 	ARENA_DATA=$(TEST_DATA) $(BIN)/python -m arena setup
