@@ -20,6 +20,7 @@ from arena.battle.battles import IDLE_S, MAX_PER_VOTER
 from arena.battle.draw import can_chat, lineup
 from arena.battle.leaks import identity_words, names_itself
 from arena.battle.pace import SIDES, Pace, SideName
+from arena.battle.resting import REST_S, Resting
 from arena.battle.reveal import configuration_of
 from arena.errors import BadRequest, Conflict, NotFound, TooManyRequests
 from arena.leaderboard import View
@@ -234,6 +235,33 @@ async def test_after_votes_the_pair_that_teaches_most_is_drawn(fake: FakeOllama,
     known = frozenset(("m1", "m2"))
     assert met["127.0.0.1"][known] < 8, "these two are known well; they meet only when exploring"
     assert met["0.0.0.0"][known] >= 1, "where others vote the pair cannot be foreseen"
+
+
+async def test_a_model_that_has_just_failed_is_left_out_while_others_remain(battles: Battles, clock: Clock) -> None:
+    contest = between("fx-status", "fx-ok", "fx-unicode")
+
+    async def failed() -> bool:
+        begun = await battles.create(ANN, contest)
+        await shown_of(battles, begun.id)
+        return (await battles.view(begun.id, ANN)).state == "failed"
+
+    battles._choose = lambda contestants, _: (0, 1)
+    assert await failed()
+    assert not any([await failed() for _ in range(3)]), "the others fight meanwhile"
+    clock.now_s += REST_S
+    assert await failed(), "it is tried again"
+
+
+def test_who_rests_after_a_failure() -> None:
+    clock = Clock()
+    resting = Resting(clock)
+    hot = ModelInstance("x", "m2", Options(temperature=9.0))
+    resting.heard(ModelInstance("a", "M1"), well=False)
+    resting.heard(hot, well=False)
+    assert resting.fit(CONTESTANTS[:3], 2) == [*CONTESTANTS[1:3]], "settings that fail are not the model's fault"
+    assert resting.fit(CONTESTANTS[:2], 2) == CONTESTANTS[:2], "two have to fight if there are no others"
+    resting.heard(ModelInstance("b", "m1:latest"), well=True)
+    assert resting.fit(CONTESTANTS[:3], 2) == [*CONTESTANTS[:3]]
 
 
 async def test_a_store_that_fails_does_not_stop_battles(fake: FakeOllama, tmp_path: Path) -> None:

@@ -98,6 +98,11 @@ class Battle:
             self._leaked = self._leaked or any(names_itself(answer.text, name) for name in names)
         self.state, self._ready_s = "ready", now_s
 
+    def ended(self, replies: dict[str, Reply]) -> list[tuple[ModelInstance, bool]]:
+        """Who has come to an end by itself, and whether well."""
+        ends = [(self._instances[side], replies[side]) for side in self.sides]
+        return [(instance, reply.error is None) for instance, reply in ends if reply.ended]
+
     def votes(
         self, ballot: Ballot, pseudonym: Callable[[str], str], address: str, now_s: float
     ) -> tuple[list[Vote], StoredBattle]:

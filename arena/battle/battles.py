@@ -15,6 +15,7 @@ from arena.battle.battle import Battle, Mode, moment
 from arena.battle.direct import Column, preferred
 from arena.battle.draw import Drawing, can_chat, drawn, lineup
 from arena.battle.pace import SIDES, Pace, Shown, SideName
+from arena.battle.resting import Resting
 from arena.battle.reveal import BattleView, revealed
 from arena.compare import Compare, Run
 from arena.errors import BadRequest, Conflict, NotFound, TooManyRequests
@@ -105,6 +106,7 @@ class Battles:
         self._clock = clock
         self._tick = tick or _next_tick
         self._battles: dict[str, Battle] = {}
+        self._resting = Resting(clock)
 
     async def create(
         self,
@@ -120,7 +122,8 @@ class Battles:
         if contestants is None:
             contestants = await self._installed(models)
         choose = self._newcomers if mode == "newcomers" else self._choose
-        sides = await asyncio.to_thread(lineup, contestants, contest.sides, choose)
+        fit = self._resting.fit(contestants, contest.sides)
+        sides = await asyncio.to_thread(lineup, fit, contest.sides, choose)
         self._make_room(voter)
         battle = Battle(
             secrets.token_hex(16),
@@ -202,6 +205,8 @@ class Battles:
                 shown = pace.take()
                 if pace.over:
                     battle.settle(transcript.replies, self._clock())
+                    for instance, well in battle.ended(transcript.replies):
+                        self._resting.heard(instance, well=well)
                 if shown:
                     yield shown
                 if not pace.over:
