@@ -232,8 +232,8 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "Two sides take a `verdict`; more take `ranks`, the place of each side from 1 on, equal places being ties, "
             "or the verdict `both_bad`, which then means all. The answer comes once the vote is on the disk. The same "
             "vote again gives the same answer; another one is 409. With 503 `store_unavailable` the vote is not "
-            "kept, or nobody knows: send it again later, it counts once. `rated` is false where an answer named its own model, where all "
-            "sides were the same, or where a public server was told whom to draw from.",
+            "kept, or nobody knows: send it again later, it counts once. `rated` is false where an answer named its "
+            "own model, where all sides were the same, or where a public server was told whom to draw from.",
             "BattleView",
             "VoteRequest",
             errors=(400, 404, 409, 413, 415),
