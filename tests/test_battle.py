@@ -552,6 +552,16 @@ async def test_no_turn_while_the_vote_is_being_kept(battles: Battles, arena: Are
     assert (await voting).verdict == "a"
 
 
+async def test_no_turn_beside_a_vote_that_comes_too_early(battles: Battles) -> None:
+    view = await battles.create(ANN, between("fx-ok", "fx-ok:n-5"))
+    voting = asyncio.ensure_future(battles.vote(view.id, ANN, "a"))
+    await asyncio.sleep(0)
+    with pytest.raises(Conflict, match="being voted on"):
+        battles.turn(view.id, ANN, "Hello!")
+    with pytest.raises(Conflict, match="nothing to vote on yet"):
+        await voting
+
+
 async def test_options_and_system_prompt_are_part_of_who_fought(battles: Battles) -> None:
     contest = Contest(
         (ModelInstance("1", "fx-ok", Options(temperature=0.2)), ModelInstance("2", "fx-ok", system="Be brief.")),

@@ -142,6 +142,7 @@ class Battle:
 
 
 _NO_TURN: dict[BattleState, str] = {
+    "open": "This battle is being voted on",
     "ready": "This battle is being voted on",
     "answering": "The answers to the last message are still under way",
     "failed": "This battle has ended without a result: begin another one",
