@@ -51,6 +51,7 @@ class Pace(Struct, frozen=True):
 class FairRuns:
     """The figures of battles' sides that can be defended: measured by the server's counters, with nothing beside them.
 
+    What anybody may send a public server, votes with the names in sight and figures with them, is left out.
     Only battles that came since are read when it is asked again. It blocks, for threads.
     """
 
@@ -65,7 +66,8 @@ class FairRuns:
         with self._lock:
             last = self._store.last_number()
             since = max(0, last - MOST_VOTES) if self._read < 0 else self._read
-            named = dict.fromkeys(vote.battle_id for _, vote in self._store.votes(since))
+            votes = self._store.votes(since)
+            named = dict.fromkeys(vote.battle_id for _, vote in votes if vote.blind or vote.rated)
             fought = [battle_id for battle_id in named if ":" not in battle_id]  # what was imported has no battle here
             for battle_id in fought[-MOST_BATTLES:]:
                 self._add(self._store.battle(battle_id))

@@ -224,6 +224,7 @@ class Kept:
     def __init__(self) -> None:
         self.battles: list[tuple[str, Any]] = []
         self.asked: list[str] = []
+        self.seen: set[str] = set()
 
     def add(self, battle_id: str, *sides: tuple[str, dict[str, Any], dict[str, Any]]) -> None:
         told = {
@@ -239,7 +240,8 @@ class Kept:
 
     def votes(self, since: int = 0) -> Iterator[tuple[int, Vote]]:
         for number, (battle_id, _) in enumerate(self.battles[since:], since + 1):
-            yield number, Vote(battle_id, AT, "1", "2", "x", "y", "a")
+            hidden = battle_id not in self.seen
+            yield number, Vote(battle_id, AT, "1", "2", "x", "y", "a", blind=hidden, rated=hidden)
 
     def battle(self, battle_id: str) -> Any:
         self.asked.append(battle_id)
@@ -273,6 +275,14 @@ def test_fair_runs_are_read_once_and_counted_once() -> None:
     store.add("3", ("x", {"tokens_per_sec": 60.0, "rate_reliable": True}, {"started_at": "2"}))
     assert runs.paces()["x:latest"] == Pace(2, 50, 45, 55, 0.2)
     assert store.asked == ["1.0.1", "1.0.2", "2", "3"], "nothing twice, and nothing that was imported"
+
+
+def test_figures_that_anybody_may_send_are_left_out() -> None:
+    store = Kept()
+    store.seen.add("sent")
+    store.add("sent", ("x", FAIR | {"tokens_per_sec": 9e9}, {}))
+    store.add("fought", ("x", FAIR, {}))
+    assert FairRuns(store).paces() == {"x:latest": Pace(1, 40, 40, 40, 0.2)}
 
 
 def test_the_latest_runs_are_remembered_and_no_more() -> None:
