@@ -60,9 +60,10 @@ def take(
     rated: Annotated[bool, typer.Option("--rated/--unrated", help="May they count for the ratings?")] = True,
     data: Data = None,
 ) -> None:
-    """Bring votes in, all or none, and each only once however often it is tried; also while the server runs.
+    """Bring votes in, each only once however often it is tried; also while the server runs.
 
-    They are marked with their source, and count as blind only where the format says so.
+    Of a file with a mistake in it nothing is kept. Votes are marked with their source, and count as blind only where
+    the format says so.
     """
     from arena.leaderboard import import_votes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -12,6 +12,7 @@ from arena.errors import ArenaError, NoEndpoint, UpstreamBroken
 from arena.exchange import Headers
 from arena.fleet import Endpoint
 from arena.ollama.failures import refusal
+from arena.proxy.headers import header_value
 from arena.wire import Fetched, Timeouts
 
 ASK_S = 5.0
@@ -90,8 +91,3 @@ def quick(endpoint: Endpoint) -> Timeouts:
     """The limits for a question that is answered from memory."""
     connect_s = min(endpoint.spec.timeouts.connect_s, ASK_S)
     return Timeouts(connect_s=connect_s, first_byte_s=ASK_S, idle_s=ASK_S, total_s=ASK_S)
-
-
-def header_value(text: Any) -> bytes:
-    """`text` as a header can carry it."""
-    return str(text).encode("ascii", "replace")

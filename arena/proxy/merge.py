@@ -12,7 +12,8 @@ from arena.errors import ArenaError, ModelNotFound
 from arena.exchange import Headers, Inbound
 from arena.fleet import Endpoint
 from arena.names import canonical
-from arena.proxy.ask import Told, fetch, header_value, some
+from arena.proxy.ask import Told, fetch, some
+from arena.proxy.headers import header_value
 from arena.proxy.hosts import NATIVE, addressed, allowed, asked, holders, kinds_of, model_in, object_in, seen
 from arena.proxy.paths import shortened
 from arena.proxy.reply import TEXT, Reply, Surroundings, json_reply

@@ -11,7 +11,7 @@ import msgspec
 from arena.exchange import Headers, Inbound
 from arena.fleet import Endpoint
 from arena.ollama.failures import refusal
-from arena.proxy.ask import header_value
+from arena.proxy.headers import header_value
 from arena.proxy.progress import beginning, changed
 from arena.proxy.reply import Reply
 from arena.wire import Headers as WireHeaders
