@@ -37,6 +37,8 @@ class Mailbox(Struct, eq=False):
     The consumer either awaits `get`, or is called (`listen`): at once, but when much comes, once a turn of the loop.
     """
 
+    __repr__ = object.__repr__  # what a request holds is not for the log
+
     _open: int
     """Producers that have not ended."""
     _batch: Batch = []
@@ -128,6 +130,8 @@ class Outlet(Struct, eq=False):
     lane has ended, even one that was stopped before its first step: whatever the lane has taken hold of before that is
     given back there.
     """
+
+    __repr__ = object.__repr__  # what a request holds is not for the log
 
     instance_id: str
     _mailbox: Mailbox

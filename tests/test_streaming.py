@@ -286,3 +286,11 @@ def test_fan_out_loses_nothing_and_keeps_each_lanes_order(texts: list[list[str]]
     assert {name: reply.text for name, reply in transcript.replies.items()} == {
         str(i): "".join(lane) for i, lane in enumerate(texts)
     }
+
+
+def test_what_waits_for_the_client_is_in_no_repr() -> None:
+    """The loop logs the repr of a callback that fails."""
+    mailbox = Mailbox(1)
+    outlet = Outlet("a", mailbox)
+    outlet.put([Delta("a", "a secret")])
+    assert "secret" not in f"{mailbox!r} {outlet!r} {outlet.put!r}"

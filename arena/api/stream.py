@@ -30,6 +30,8 @@ class LineStream(Struct, eq=False):
     The status goes out with the first line, not before: until then the endpoints are being asked.
     """
 
+    __repr__ = object.__repr__  # what a request holds is not for the log
+
     _run: Run
     _lines: Lines
     _sink: Sink

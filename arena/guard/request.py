@@ -41,6 +41,8 @@ class Request(Struct, eq=False):
     them in as it finds out.
     """
 
+    __repr__ = object.__repr__  # what a request holds is not for the log
+
     id: str
     path: str
     method: str

@@ -45,6 +45,8 @@ _decode_lines = msgspec.json.Decoder(_Line).decode_lines
 class Stopwatch(Struct, eq=False):
     """Our own clock's part of the metrics, in seconds since the request was sent."""
 
+    __repr__ = object.__repr__  # what a request holds is not for the log
+
     _clock: Callable[[], float]
     _start_s: float
     first_s: float | None = None
@@ -70,6 +72,8 @@ class ChatAnswer(Struct, eq=False):
 
     Reads with the answer's end, an error, or anything unusual are read again line by line, with care.
     """
+
+    __repr__ = object.__repr__  # what a request holds is not for the log
 
     _lines: Lines
     _outlet: Outlet

@@ -17,6 +17,8 @@ NOT_OLLAMA = "is not an Ollama server: it answered with a web page"
 class Lines(Struct, eq=False):
     """Hands on whole lines and keeps the half one. U+0085 and U+2028 are text, not line ends."""
 
+    __repr__ = object.__repr__  # what a request holds is not for the log
+
     endpoint: str
     _tail: list[bytes] = []
     _size: int = 0
