@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from arena.errors import BadRequest
-from arena.leaderboard import Format, Imported, Leaderboard, View, import_votes, votes_jsonl
-from arena.store import Store
-from arena.types import Style, Vote
+from arena.leaderboard import Format, Imported, Leaderboard, View, import_votes, preferences, votes_jsonl
+from arena.store import Side, Store, StoredBattle
+from arena.types import Configuration, Style, Vote
 
 AT = "2026-03-01T12:00:00.000+00:00"
 
@@ -44,6 +44,16 @@ def kept(store: Store) -> list[Vote]:
 
 
 # ---- our own exports
+
+
+def test_an_imported_vote_about_a_side_that_the_battle_did_not_have_spoils_no_export(store: Store) -> None:
+    sides = {letter: Side(Configuration(f"{letter}-1", letter), (letter,), ({},), ({},)) for letter in "ab"}
+    store.add_vote(vote(1), StoredBattle("b1", AT, "installed", ("Hello!",), sides))
+    other = json.loads(next(votes_jsonl(store))) | {"pair": "cd", "sides": 4, "judge": "eve", "tags": ""}
+    assert taken(store, lines(other)) == Imported("arena", 1, 0)
+    exported = [json.loads(line) for line in b"".join(votes_jsonl(store)).splitlines()]
+    assert ["conversation_a" in each for each in exported] == [True, False]
+    assert len(b"".join(preferences(store)).splitlines()) == 1
 
 
 def test_what_is_exported_can_be_imported(store: Store, tmp_path: Path) -> None:
@@ -119,6 +129,13 @@ def test_both_published_forms_are_read(store: Store, as_lines: bool) -> None:
         ({"turn": 10**12}, "turn must be a whole number"),
         ({"turn": True}, "turn must be"),
         ({"pair": "abc", "configuration_a": "c"}, "pair must be the letters"),
+        ({"pair": "ba", "sides": 2, "configuration_a": "c"}, "pair must be the letters"),
+        ({"pair": "aa", "sides": 2, "configuration_a": "c"}, "pair must be the letters"),
+        ({"pair": ["a", "b"], "sides": 2, "configuration_a": "c"}, "pair must be the letters"),
+        ({"pair": "ab", "sides": 2, "configuration_a": "c", "dwell_s": 10**400}, "dwell_s must be a number"),
+        ({"sum_assistant_a_tokens": 1e300}, "sum_assistant_a_tokens must be a count from 0 to"),
+        ({"sum_assistant_a_tokens": 1, "bold_count_a": {"**": 10**30}}, "bold_count_a must be a count"),
+        ({"conv_metadata": {"sum_assistant_b_tokens": -1}}, "sum_assistant_b_tokens must be a count"),
         ({"pair": "ab", "sides": 1, "configuration_a": "c"}, "sides must be a whole number from 2"),
         ({"pair": "ab", "sides": 2, "configuration_a": "c", "dwell_s": "x"}, "dwell_s must be a number"),
         ({"pair": "ab", "sides": 2, "configuration_a": ""}, "configuration_a must be"),
@@ -362,6 +379,9 @@ def test_a_judged_benchmark_is_one_judge(store: Store) -> None:
         (session_4(turns=[{"prompt": "", "responses": [{"vote": "up"}]}]), r"turns\[0\].responses\[0\].vote must be"),
         (session_4(turns=[{"prompt": "", "responses": [{"vote": 1}]}]), r"turns\[0\].responses\[0\].model must be"),
         (session_4(models=[{"model": "m"}]), r"models\[0\].id must be"),
+        (session_4(models=[{"id": "m", "model": "m", "hyperparameters": [1]}]), r"models\[0\].hyperparameters must be"),
+        (session_3({"k": {"vote": ["up"], "blindLabel": "Model A"}}), "blindMode.votes.k.vote must be up or down"),
+        (session_3({}, blindMode={"revealed": True, "mapping": {"m": ["A"]}}), "blindMode.mapping.m must be a text"),
         (session_3({"k": thumb("Model A", "left")}), "blindMode.votes.k.vote must be up or down"),
         (session_3({"k": thumb("Model X", "up")}), "mapping tells nobody who is called 'Model X'"),
         (session_3({"k": {"vote": "up"}}), "blindMode.votes.k.blindLabel must be"),

@@ -46,7 +46,7 @@ def votes_jsonl(store: Store) -> Iterator[bytes]:
     for batch in _batches(store):
         rows = []
         for vote in batch:
-            battle = store.battle(vote.battle_id)
+            battle = _battle(store, vote)
             rows.append(_row(vote) | ({} if battle is None else _conversations(vote, battle)))
         yield _encoder.encode_lines(rows)
 
@@ -88,11 +88,17 @@ def preferences(store: Store, blind: bool = True) -> Iterator[bytes]:
         rows = []
         for vote in batch:
             if vote.verdict in ("a", "b") and vote.rated and (vote.blind or not blind):
-                battle = store.battle(vote.battle_id)
+                battle = _battle(store, vote)
                 if battle is not None:
                     rows.append(_preference(vote, battle))
         if rows:
             yield _encoder.encode_lines(rows)
+
+
+def _battle(store: Store, vote: Vote) -> StoredBattle | None:
+    """The battle that was kept with a vote; a vote from elsewhere may be on sides that it does not have."""
+    battle = store.battle(vote.battle_id)
+    return battle if battle is not None and battle.sides.keys() >= set(vote.pair) else None
 
 
 def _batches(store: Store) -> Iterator[list[Vote]]:

@@ -18,6 +18,7 @@ from arena.types import Configuration, Verdict, Vote
 
 MOST_NAME: Final = 200  # characters
 MOST_SIDES: Final = len(ascii_lowercase)
+MOST_NUMBER: Final = 1e15
 
 
 class Judged(Struct, frozen=True):
@@ -117,7 +118,7 @@ def text(value: Any, key: str) -> str:
 
 def number(value: Any, key: str) -> float:
     """A number. Raises BadRequest."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > MOST_NUMBER:
         raise BadRequest(f"{key} must be a number")
     return float(value)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from itertools import combinations
+from string import ascii_lowercase
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +17,7 @@ from arena.types import Style, Vote
 SOURCE: Final = "lmarena"
 MOST_TURNS: Final = 10_000
 MOST_REPEATS: Final = 1_000_000
+MOST_COUNTED: Final = 1_000_000_000
 OWN: Final = "arena"
 """The source of votes that an arena of ours has exported; they keep their ids, so that at home they are known."""
 
@@ -59,8 +62,8 @@ def vote_of(row: dict[str, Any], rated: bool) -> Vote:
 def _own(row: dict[str, Any]) -> dict[str, Any]:
     """What only our own exports tell."""
     pair, dwell_s = row["pair"], row.get("dwell_s")
-    if not isinstance(pair, str) or len(pair) != 2 or not pair.isalpha():
-        raise BadRequest("pair must be the letters of two sides, such as ab")
+    if pair not in map("".join, combinations(ascii_lowercase, 2)):
+        raise BadRequest("pair must be the letters of two sides in their order, such as ab")
     return {
         "pair": pair,
         "sides": incoming.whole(row.get("sides"), "sides", 2, incoming.MOST_SIDES),
@@ -87,13 +90,18 @@ def _contestant(row: dict[str, Any], key: str, model: str) -> str:
 
 def _style(counted: dict[str, Any], side: str) -> Style | None:
     """What was counted; a count may be split by level, and is then the sum. None where tokens were not counted."""
-    keys = _COUNTS[side]
-    if _figure(counted.get(keys["tokens"])) is None:
+    figures = {field: _figure(counted.get(key), key) for field, key in _COUNTS[side].items()}
+    if figures["tokens"] is None:
         return None
-    return Style(**{field: _figure(counted.get(key)) or 0 for field, key in keys.items()})
+    return Style(**{field: figure or 0 for field, figure in figures.items()})
 
 
-def _figure(counted: Any) -> int | None:
+def _figure(counted: Any, key: str) -> int | None:
+    """A count; one that could not be kept or exported again is refused."""
     if isinstance(counted, dict):
-        return sum(each for each in counted.values() if isinstance(each, int))
-    return int(counted) if isinstance(counted, int | float) else None
+        counted = sum(each for each in counted.values() if isinstance(each, int))
+    if not isinstance(counted, int | float):
+        return None
+    if not 0 <= counted <= MOST_COUNTED:
+        raise BadRequest(f"{key} must be a count from 0 to {MOST_COUNTED:,}")
+    return int(counted)

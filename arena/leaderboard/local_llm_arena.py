@@ -60,7 +60,8 @@ def _session_3(document: dict[str, Any], now: str) -> Iterator[Comparison]:
     if blind and not blind.get("revealed"):
         raise BadRequest(MASKED)
     known = _instances(document.get("modelInstances"), "modelInstances")
-    labels = {label: who for who, label in incoming.row(blind.get("mapping", {}), "blindMode.mapping").items()}
+    mapping = incoming.row(blind.get("mapping", {}), "blindMode.mapping")
+    labels = {incoming.text(label, f"blindMode.mapping.{who[:80]}"): who for who, label in mapping.items()}
     scores, last_ms = _thumbs(incoming.row(blind.get("votes", {}), "blindMode.votes"))
     prompts, answers = _told(document)
     sides = []
@@ -84,7 +85,7 @@ def _thumbs(votes: Mapping[str, Any]) -> tuple[dict[str, float], float]:
         vote = incoming.row(value, key)
         if vote.get("vote") is None:  # taken back
             continue
-        if vote["vote"] not in _THUMBS:
+        if vote["vote"] not in tuple(_THUMBS):
             raise BadRequest(f"{key}.vote must be up or down")
         scores[incoming.text(vote.get("blindLabel"), f"{key}.blindLabel")] += _THUMBS[vote["vote"]]
         last_ms = max(last_ms, incoming.number(vote.get("timestamp", 0), f"{key}.timestamp"))
@@ -129,7 +130,7 @@ def _instances(given: Any, key: str) -> dict[str, Configuration]:
     """Contestants by the ids under which the rest speaks of them."""
     found = {}
     for place, each in enumerate(incoming.rows(given, key)):
-        settings = each.get("hyperparameters", each)
+        settings = incoming.row(each.get("hyperparameters", each), f"{key}[{place}].hyperparameters")
         sent = {name: settings[name] for name in _OPTIONS if isinstance(settings.get(name), int | float)}
         model = incoming.name(each.get("model"), f"{key}[{place}].model")
         found[incoming.name(each.get("id"), f"{key}[{place}].id")] = incoming.configuration(model, sent)
