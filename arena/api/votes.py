@@ -41,7 +41,8 @@ class Votes:
     """The routes over one arena."""
 
     def __init__(self, arena: Arena) -> None:
-        self._battles, self._store, self._settings = arena.battles, arena.store, arena.settings
+        self._battles, self._fleet = arena.battles, arena.fleet
+        self._store, self._settings = arena.store, arena.settings
 
     async def prefer(self, request: Request) -> Response:
         """Keep which answer was the best."""
@@ -49,7 +50,7 @@ class Votes:
         prompt = fields.text(body.get("prompt"), "prompt")
         if not prompt.strip():
             raise BadRequest("prompt must not be empty")
-        columns = _columns(body.get("answers"))
+        columns = self._columns(body.get("answers"))
         best = fields.text(body.get("best"), "best")
         places = [place for place, column in enumerate(columns) if column.instance.id == best]
         if len(places) != 1:
@@ -68,32 +69,38 @@ class Votes:
         form = None if wanted == ANY else cast(Format, wanted)
         return json_response(await asyncio.to_thread(import_votes, self._store, file, wanted=form, rated=rated))
 
+    def _columns(self, given: object) -> list[Column]:
+        if not isinstance(given, list) or not 2 <= len(given) <= MOST_ANSWERS:
+            raise BadRequest(f"answers must be a list of 2 to {MOST_ANSWERS} answers, as /api/chat gives them")
+        return [self._column(each, f"answers[{place}]") for place, each in enumerate(given)]
+
+    def _column(self, given: Any, field: str) -> Column:
+        if not isinstance(given, dict):
+            raise BadRequest(f"{field} must be an object, as /api/chat gives it")
+        model = fields.model_name(given.get("model"), f"{field}.model")
+        identity = given.get("instance_id")
+        name = model if identity is None else fields.instance_id(identity)
+        system = None if given.get("system") is None else fields.text(given["system"], f"{field}.system")
+        manifest = _value(given.get("manifest"), Manifest, f"{field}.manifest") or Manifest(model, "")
+        fields.model_name(manifest.model, f"{field}.manifest.model")
+        metrics = _value(given.get("metrics"), Metrics, f"{field}.metrics") or Metrics()
+        reply = Reply(name, fields.text(given.get("response"), f"{field}.response"), manifest=self._checked(manifest))
+        reply.metrics = metrics if given.get("error") is None else None
+        return Column(ModelInstance(name, model, system=system), (reply,))
+
+    def _checked(self, manifest: Manifest) -> Manifest:
+        """Only hosts tell which weights a model has: else anybody could give those of a contestant another name."""
+        found = (endpoint.known(manifest.model) for endpoint in self._fleet.endpoints)
+        if manifest.digest in {info.digest for info in found if info is not None}:
+            return manifest
+        return msgspec.structs.replace(manifest, digest=None)
+
     def _check_allowed(self, request: Request) -> None:
         """Whoever may import can write any leaderboard: on a server for others nobody who is not known."""
         settings = self._settings
         nobody = settings.public and settings.token is None and not inbound_of(request.scope).caller.key
         if nobody or not settings.management_allowed:
             raise Forbidden("Votes cannot be imported over the network here; use `python -m arena votes import`")
-
-
-def _columns(given: object) -> list[Column]:
-    if not isinstance(given, list) or not 2 <= len(given) <= MOST_ANSWERS:
-        raise BadRequest(f"answers must be a list of 2 to {MOST_ANSWERS} answers, as /api/chat gives them")
-    return [_column(each, f"answers[{place}]") for place, each in enumerate(given)]
-
-
-def _column(given: Any, field: str) -> Column:
-    if not isinstance(given, dict):
-        raise BadRequest(f"{field} must be an object, as /api/chat gives it")
-    model = fields.model_name(given.get("model"), f"{field}.model")
-    identity = given.get("instance_id")
-    name = model if identity is None else fields.instance_id(identity)
-    system = None if given.get("system") is None else fields.text(given["system"], f"{field}.system")
-    manifest = _value(given.get("manifest"), Manifest, f"{field}.manifest") or Manifest(model, "")
-    metrics = _value(given.get("metrics"), Metrics, f"{field}.metrics") or Metrics()
-    reply = Reply(name, fields.text(given.get("response"), f"{field}.response"), manifest=manifest)
-    reply.metrics = metrics if given.get("error") is None else None
-    return Column(ModelInstance(name, model, system=system), (reply,))
 
 
 def _value(given: object, kind: type[Told], field: str) -> Told | None:

@@ -72,6 +72,16 @@ async def test_answers_from_elsewhere_need_little(api: Client, store: Store) -> 
     assert vote.configuration_a != vote.configuration_b
 
 
+async def test_nobody_gives_the_weights_of_a_model_another_name(api: Client, store: Store) -> None:
+    given = await answers(api)
+    digest = given[0]["manifest"]["digest"]
+    forged = {"model": "evil", "response": "1", "manifest": given[0]["manifest"] | {"model": "evil"}}
+    assert (await judged(api, [forged, given[1]], "evil")).json() == {"votes": 1}
+    assert {each.model: each.digest for each in store.configurations().values()}["evil"] is None
+    assert (await judged(api, given, given[0]["instance_id"])).json() == {"votes": 1}
+    assert {each.model: each.digest for each in store.configurations().values()}["llama3.2:3b"] == digest
+
+
 GOOD = [{"model": "m1", "response": "1"}, {"model": "m2", "response": "2"}]
 
 
@@ -91,6 +101,12 @@ GOOD = [{"model": "m1", "response": "1"}, {"model": "m2", "response": "2"}]
         ([*GOOD, {"model": "m", "response": "", "system": 3}], "m1", "Hi", "answers[2].system"),
         ([*GOOD, {"model": "m", "response": "", "metrics": {"tokens": "x"}}], "m1", "Hi", "answers[2].metrics"),
         ([*GOOD, {"model": "m", "response": "", "manifest": {}}], "m1", "Hi", "answers[2].manifest"),
+        (
+            [*GOOD, {"model": "m", "response": "", "manifest": {"model": "\n", "endpoint": ""}}],
+            "m1",
+            "Hi",
+            "answers[2].manifest.model",
+        ),
     ],
 )
 async def test_what_cannot_be_judged(api: Client, answers: Any, best: Any, prompt: Any, named: str) -> None:
