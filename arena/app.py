@@ -45,9 +45,8 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
         proxy.drain()
 
     # whoever uses a server for others from one network is told apart by browser, lest they vote as one
-    shared = settings.public or bool(settings.trusted_proxies)
     framed = settings.space_id is not None
-    visitors = Visitors(lambda: arena.store.signing_key, arena.begin_store, framed=framed) if shared else None
+    visitors = Visitors(lambda: arena.store.signing_key, arena.begin_store, framed=framed) if settings.shared else None
     return Guard(
         app,
         settings,

@@ -50,9 +50,9 @@ class Arena:
             self.compare,
             self.fleet,
             self.store,
-            choose=drawn if settings.public else self._suggested,
+            choose=drawn if settings.shared else self._suggested,
             newcomers=self._newcomer,
-            rate_chosen=not settings.public,
+            rate_chosen=not settings.shared,
         )
         self.engine_error: str | None = None
         self._engine = engine or EngineProcess(settings, child_environment())

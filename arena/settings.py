@@ -289,6 +289,11 @@ class Settings(BaseSettings):
             return self.host != "localhost"
 
     @property
+    def shared(self) -> bool:
+        """Is the server for others: reached from other machines, by itself or through a reverse proxy?"""
+        return self.public or bool(self.trusted_proxies)
+
+    @property
     def management_allowed(self) -> bool:
         """May models be pulled, deleted and unloaded?"""
         return self.management if self.management is not None else self.space_id is None

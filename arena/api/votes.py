@@ -98,7 +98,7 @@ class Votes:
     def _check_allowed(self, request: Request) -> None:
         """Whoever may import can write any leaderboard: on a server for others nobody who is not known."""
         settings = self._settings
-        nobody = settings.public and settings.token is None and not inbound_of(request.scope).caller.key
+        nobody = settings.shared and settings.token is None and not inbound_of(request.scope).caller.key
         if nobody or not settings.management_allowed:
             raise Forbidden("Votes cannot be imported over the network here; use `python -m arena votes import`")
 

@@ -105,7 +105,7 @@ class Guard:
         self._refusals = refusals or Refusals()
         self._refusals.held = self._credentials.held
         self._visitors = visitors
-        self._rated = settings.public or bool(settings.trusted_proxies)
+        self._rated = settings.shared
         self._rate = Rate(120, 30, clock)
         # opening the page alone takes a dozen of these
         self._page_rate = Rate(600, 150, clock)

@@ -377,11 +377,18 @@ async def test_without_names_all_installed_models_are_drawn_from(api: Client) ->
     assert drawn <= set(DEFAULT_MODELS)
 
 
-@pytest.mark.parametrize(("host", "rated"), [("127.0.0.1", True), ("0.0.0.0", False)])
+@pytest.mark.parametrize(
+    ("listening", "rated"),
+    [
+        ({"host": "127.0.0.1"}, True),
+        ({"host": "0.0.0.0", "allow_open": True}, False),
+        ({"host": "127.0.0.1", "trusted_proxies": "192.0.2.7"}, False),
+    ],
+)
 async def test_who_names_the_pair_on_a_public_server_is_not_rated(
-    fake: FakeOllama, tmp_path: Path, host: str, rated: bool
+    fake: FakeOllama, tmp_path: Path, listening: dict[str, Any], rated: bool
 ) -> None:
-    settings = settings_for(fake.url, data=tmp_path, host=host, allow_open=True)
+    settings = settings_for(fake.url, data=tmp_path, **listening)
     async with started(create_api(settings)) as api:
         battle_id = await begun(api, models=PAIR)
         await told(api, battle_id)

@@ -171,7 +171,9 @@ async def test_only_an_administrator_imports(fake: FakeOllama, tmp_path: Path) -
             assert (await api.call("POST", "/api/votes/import", body, headers)).status == status
 
 
-@pytest.mark.parametrize("settings", [{"host": "0.0.0.0", "allow_open": True}, {"management": False}])
+@pytest.mark.parametrize(
+    "settings", [{"host": "0.0.0.0", "allow_open": True}, {"management": False}, {"trusted_proxies": "192.0.2.7"}]
+)
 async def test_where_nobody_is_known_nobody_imports(fake: FakeOllama, tmp_path: Path, settings: dict[str, Any]) -> None:
     async with started(create_api(settings_for(fake.url, data=tmp_path, **settings))) as api:
         refused = await sent(api, json.dumps(LMARENA).encode())
