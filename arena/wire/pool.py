@@ -319,6 +319,7 @@ class Pool:
 
     async def _open(self, call: Call, address: str) -> None:
         connection = Connection(self, call)
+        opened = False
         try:
             await asyncio.get_running_loop().create_connection(
                 lambda: connection,
@@ -327,9 +328,10 @@ class Pool:
                 ssl=self._tls,
                 server_hostname=self._host if self._tls else None,
             )
-        except BaseException:
-            connection.abandoned()
-            raise
+            opened = True
+        finally:
+            if not opened:
+                connection.abandoned()
 
     def _dialed(self, task: asyncio.Task[None]) -> None:
         call = self._dials.pop(task)
