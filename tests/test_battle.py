@@ -252,6 +252,22 @@ async def test_a_model_that_has_just_failed_is_left_out_while_others_remain(batt
     assert await failed(), "it is tried again"
 
 
+async def test_where_others_vote_nobody_keeps_a_model_out_by_choosing_it(arena: Arena, clock: Clock) -> None:
+    battles = Battles(
+        arena.compare,
+        arena.fleet,
+        arena.store,
+        choose=lambda contestants, sides: (0, 1),
+        rate_chosen=False,
+        clock=clock,
+        tick=lambda: asyncio.sleep(0),
+    )
+    for _ in range(2):
+        begun = await battles.create(ANN, between("fx-status", "fx-ok", "fx-unicode"))
+        await shown_of(battles, begun.id)
+        assert (await battles.view(begun.id, ANN)).state == "failed", "the one that has failed is drawn again"
+
+
 def test_who_rests_after_a_failure() -> None:
     clock = Clock()
     resting = Resting(clock)

@@ -99,7 +99,9 @@ class Battle:
         self.state, self._ready_s = "ready", now_s
 
     def ended(self, replies: dict[str, Reply]) -> list[tuple[ModelInstance, bool]]:
-        """Who has come to an end by itself, and whether well."""
+        """Who has come to an end by itself, and whether well; nobody where the voter, a stranger, chose who fights."""
+        if not self._rated:
+            return []
         ends = [(self._instances[side], replies[side]) for side in self.sides]
         return [(instance, reply.error is None) for instance, reply in ends if reply.ended]
 

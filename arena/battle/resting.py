@@ -16,7 +16,7 @@ class Resting:
     """Knows who has failed lately, on a monotonic clock in seconds.
 
     Only failures with a model's own defaults count, since settings may be what fails, and whoever chose them must not
-    keep a model out of the battles of others.
+    keep a model out of the battles of others; nor may strangers who choose the model, of whom it does not hear.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
