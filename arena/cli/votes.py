@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -88,14 +88,19 @@ def export(
     with opened(data) as store:
         if not store.exists:
             raise NotFound("There is no store yet: nothing has been voted on or kept.")
+        if store.database.file is not None and file.resolve() == store.database.file.resolve():
+            raise BadRequest(f"{file} holds the votes themselves: give another file")
         pieces = _pieces(store, wanted)
-        if str(file) == "-":
-            sys.stdout.flush()
-            sys.stdout.buffer.writelines(pieces)
-            return
         try:
+            if str(file) == "-":
+                sys.stdout.flush()
+                sys.stdout.buffer.writelines(pieces)
+                sys.stdout.buffer.flush()
+                return
             with file.open("wb") as target:
                 target.writelines(pieces)
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise BadRequest(f"{file} cannot be written: {error.strerror}") from None
     print(f"Written to {file}.")
@@ -115,15 +120,14 @@ def _pieces(store: Store, wanted: Outgoing) -> Iterator[bytes]:
 
 @contextmanager
 def _readable(file: Path) -> Iterator[BinaryIO]:
-    """The file, or a copy of the standard input, which cannot be read twice."""
-    if str(file) == "-":
-        with TemporaryFile() as copy:
-            shutil.copyfileobj(sys.stdin.buffer, copy)
-            yield copy
-        return
+    """The file, or a copy of what cannot be read twice: the standard input, or a pipe."""
     try:
-        content = file.open("rb")
+        content = nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb")
     except OSError as error:
         raise BadRequest(f"{file} cannot be read: {error.strerror}") from None
-    with content:
-        yield content
+    with content as given, TemporaryFile() as copy:
+        if str(file) != "-" and given.seekable():
+            yield given
+            return
+        shutil.copyfileobj(given, copy)
+        yield copy

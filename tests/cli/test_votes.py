@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,23 @@ def test_from_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         cli.main(["votes", "import", "-", "--format", "lmarena"])
     assert end.value.code == 0
     assert "1 votes" in capsys.readouterr().out
+
+
+def test_from_a_named_pipe(run: Run, tmp_path: Path) -> None:
+    """What a shell gives for `<(zcat votes.gz)` cannot be read twice."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(json.dumps(ROW),), daemon=True)
+    writer.start()
+    assert "1 votes of the format lmarena are new" in run("votes", "import", str(pipe)).out
+    writer.join()
+
+
+def test_an_export_never_writes_over_the_votes(run: Run, file: Path, data: Path) -> None:
+    run("votes", "import", str(file))
+    told = run("votes", "export", str(data / "arena.sqlite3"))
+    assert (told.status, "holds the votes themselves" in told.err) == (1, True)
+    assert "0 votes of the format lmarena are new, 1 were" in run("votes", "import", str(file)).out
 
 
 def test_mistakes_are_told(run: Run, file: Path, tmp_path: Path) -> None:
