@@ -84,6 +84,13 @@ class RunningFake:
         """Change the server-wide state."""
         self.call(lambda: self.fake.state(models=models, **changes))
 
+    def fall(self, accept: str) -> None:
+        """Accept like this from now on, and keep no connection from before: one would still be served as ever."""
+        for _ in range(2):  # what is asked just now, a probe, gets its answer, and then its connection goes too
+            self.state(accept="refuse")
+            self.idle(within_s=20)
+        self.state(accept=accept)
+
     def reset(self) -> None:
         """Back to the state after the start."""
         self.call(self.fake.reset)

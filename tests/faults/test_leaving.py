@@ -132,8 +132,7 @@ def test_leaving_frees_upstream(
 ) -> None:
     asks = MOMENTS[name].asks
     if name == "connecting":
-        arena.other.state(accept="refuse")  # drops kept-alive connections, which would still be served
-        arena.other.state(accept="blackhole")
+        arena.other.fall("blackhole")
     with seven_nevers(arena, within_s=HANGS_S):
         for number in range(TIMES):
             with BadClient(arena.url, receive_buffer=4096 if name == "paused" else None) as client:
