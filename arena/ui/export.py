@@ -92,7 +92,7 @@ def as_html(session: Session, *, masked: bool = False, now: datetime | None = No
     `masked` leaves out which models they are, what they cost, and where an answer names one of them.
     """
     turns = {letter: session.columns[letter].turns for letter in session.visible}
-    models = sorted({turn.instance.model for told in turns.values() for turn in told}) if masked else []
+    models = sorted({name for told in turns.values() for turn in told for name in _names(turn)}) if masked else []
     rounds = []
     for index in range(max(map(len, turns.values()), default=0)):
         asked: dict[str, list[Answer]] = {}
@@ -102,6 +102,13 @@ def as_html(session: Session, *, masked: bool = False, now: datetime | None = No
         rounds += [Round(prompt, tuple(answers)) for prompt, answers in asked.items()]
     lines = ["The models are not named here"] if masked else []
     return answers_page("Comparison", lines, rounds, now)
+
+
+def _names(turn: Turn) -> Iterable[str]:
+    """What the model is called: an alias, and what it stood for."""
+    yield turn.instance.model
+    if turn.reply.manifest is not None:
+        yield turn.reply.manifest.model
 
 
 def _shared(letter: str, turn: Turn, hidden: list[str]) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+from arena.types import Manifest
 from arena.ui.attachments import Attachment
 from arena.ui.export import FORMAT, as_html, as_json, as_markdown
 from tests.test_share import harmless
@@ -112,3 +113,11 @@ def test_masked_html_tells_no_model_and_no_figure() -> None:
     assert not [word for word in ("llama", "qwen", "alibaba", "tokens", "temperature") if word in body.lower()]
     assert "Not ████" in body
     assert "Comparison" in as_html(session_with(A=[]), masked=True, now=NOW)
+
+
+def test_masked_html_tells_nothing_of_what_an_alias_stands_for() -> None:
+    told = turn(text="I am Qwen", metrics=FULL, model="fast")
+    told.reply.manifest = Manifest("qwen2.5:3b", "host")
+    body = as_html(session_with(A=[told]), masked=True, now=NOW)
+    assert "I am ████" in body
+    assert "qwen" not in body.lower()
