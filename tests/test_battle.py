@@ -355,6 +355,7 @@ def test_one_failure_ends_both_alike() -> None:
         ("llama3.2:3b", "Collamation and llamas", False),
         ("llama3.2:3b", "I am Qwen", False),
         ("qwen2.5:7b", "made by Alibaba Cloud", True),
+        ("qwen2.5:7b", "I am &#81;w&#x65;n2.5", True),
         ("qwen2.5:7b", "我是通义千问", True),
         ("qwen2.5-coder:7b", "as qwen2.5-coder I", True),
         ("hf.co/bartowski/gemma-2-9b-it-GGUF:Q4_K_M", "trained by Google DeepMind", True),

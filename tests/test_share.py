@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from arena.battle import without_names
 from arena.leaderboard import Leaderboard, View
 from arena.share import Answer, Round, answers_page, battle_page, board_page
 from arena.share.page import POLICY
@@ -109,6 +110,18 @@ def test_masked_it_tells_nothing_of_them() -> None:
     )
     assert "not named here" in found.said
     assert "I am ████" in found.said
+
+
+@pytest.mark.parametrize(
+    ("answer", "masked"),
+    [
+        ("I am &#76;lama 3.2, and &lt;b&gt;", "I am ████, and &lt;b&gt;"),
+        ("**Llama** 3.2-3B-Instruct, not `llama3.2:1b`.", "**████** 3.2-3B-Instruct, not `████`."),
+        ("Llama 3.2 3B by Meta AI. 3 words.", "████ by ████. 3 words."),
+    ],
+)
+def test_a_name_is_masked_with_its_version_however_it_is_spelled(answer: str, masked: str) -> None:
+    assert without_names(answer, ["llama3.2:3b"]) == masked
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from html import unescape
 from typing import Final
 
 _MAKERS: Final = {
@@ -55,12 +56,15 @@ _ORDINARY: Final = frozenset({"command", "dolphin", "falcon", "hermes", "orca", 
 """Families whose name is an ordinary word: only the makers are looked for, and the name with its number."""
 
 _WORD = re.compile(r"[a-z]{2,}")
+_ENTITY = re.compile(r"&#?\w{1,8};")
+_VERSION = r"(?:[ :_-]?v?\d+(?:\.\d+)*(?:[bm](?![a-z]))?)*"
+"""What may follow a family's name, and tells its models apart: 3.2, 2.5-3B, :7b."""
 
 
 def names_itself(answer: str, model: str) -> bool:
     """Does `answer` name the family or the maker of `model`, in any case, as a word of its own?"""
     words = identity_words(model)
-    return bool(words) and re.search(_any_of(words), answer, re.IGNORECASE) is not None
+    return bool(words) and re.search(_any_of(words), _spelled(answer), re.IGNORECASE) is not None
 
 
 def identity_words(model: str) -> tuple[str, ...]:
@@ -77,9 +81,16 @@ def identity_words(model: str) -> tuple[str, ...]:
 
 
 def without_names(answer: str, models: Iterable[str]) -> str:
-    """`answer` with everything blacked out that gives one of the `models` away."""
+    """`answer` with everything blacked out that gives one of the `models` away, and the version behind a name."""
     words = sorted({word for model in models for word in identity_words(model)}, key=len, reverse=True)
-    return re.sub(_any_of(tuple(words)), "\N{FULL BLOCK}" * 4, answer, flags=re.IGNORECASE) if words else answer
+    if not words:
+        return answer
+    return re.sub(_any_of(tuple(words)) + _VERSION, "\N{FULL BLOCK}" * 4, _spelled(answer), flags=re.IGNORECASE)
+
+
+def _spelled(answer: str) -> str:
+    """`answer` as it is read: letters that are written as HTML entities are letters on the page."""
+    return _ENTITY.sub(lambda found: char if (char := unescape(found[0])).isalnum() else found[0], answer)
 
 
 def _any_of(words: tuple[str, ...]) -> str:
