@@ -33,6 +33,7 @@ from tests.store.votes import vote
 ANN, BEN = Voter("ann", "192.0.2.1"), Voter("ben")
 NAMES = ("m1", "m2", "m3", "m4", "m5")
 TWO, THREE = SIDES[:2], SIDES[:3]
+LONG = "x" * 2000
 CONTESTANTS = tuple(ModelInstance(name, name) for name in NAMES)
 
 
@@ -333,6 +334,30 @@ def test_the_last_piece_and_the_ends_come_together() -> None:
     pace.end("a")
     pace.end("b")
     assert pace.take() == [Shown("b", "word"), Shown("a", done=True), Shown("b", done=True)]
+
+
+def test_pieces_of_any_size_come_out_as_they_went_in() -> None:
+    pieces = ["", "ab", "c" * 95, "é", "", "d" * 40, "ef"]
+    pace = Pace(TWO)
+    for piece in pieces:
+        pace.put("a", piece)
+    for side in TWO:
+        pace.end(side)
+    told = []
+    while not pace.over:
+        told += [shown.text for shown in pace.take() if shown.text]
+    assert "".join(told) == "".join(pieces)
+    assert [len(text) for text in told] == [40, 40, 40, 20]
+
+
+def test_a_side_far_ahead_costs_no_more_for_it() -> None:
+    """Two sides, one of which has said 60 MB: copying it for every piece and step would take an hour."""
+    pace = Pace(TWO)
+    for _ in range(30_000):
+        pace.put("a", LONG)
+    for _ in range(30_000):
+        pace.put("b", "y")
+        assert len(pace.take()) == 2
 
 
 def test_one_failure_ends_both_alike() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -24,6 +25,33 @@ class Shown(Struct, frozen=True):
     failed: bool = False
 
 
+class _Waiting:
+    """What a side has said that was not shown yet; kept as it came, so that much of it costs no more than little."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._pieces: deque[str] = deque()
+        self._taken = 0  # characters of the first piece
+
+    def put(self, text: str) -> None:
+        if text:
+            self._pieces.append(text)
+            self.size += len(text)
+
+    def take(self, size: int) -> str:
+        left, found = min(size, self.size), []
+        self.size -= left
+        while left:
+            piece = self._pieces[0][self._taken : self._taken + left]
+            left -= len(piece)
+            self._taken += len(piece)
+            if self._taken == len(self._pieces[0]):
+                self._pieces.popleft()
+                self._taken = 0
+            found.append(piece)
+        return "".join(found)
+
+
 class Pace:
     """Takes what comes, gives what may be shown: as much of each side as the slowest one has said.
 
@@ -32,14 +60,14 @@ class Pace:
 
     def __init__(self, sides: Sequence[SideName], step: int = STEP_CHARACTERS) -> None:
         self._step = step
-        self._waiting: dict[SideName, str] = dict.fromkeys(sides, "")
+        self._waiting = {side: _Waiting() for side in sides}
         self._open = set(sides)
         self.failed = False
         self.over = False
 
     def put(self, side: SideName, text: str) -> None:
         """A side has said something."""
-        self._waiting[side] += text
+        self._waiting[side].put(text)
 
     def end(self, side: SideName, *, failed: bool = False) -> None:
         """A side says no more."""
@@ -51,13 +79,12 @@ class Pace:
         if self.failed:
             self.over = True
             return [Shown(side, done=True, failed=True) for side in self._waiting]
-        size = min([self._step, *(len(self._waiting[side]) for side in self._open)])
+        size = min([self._step, *(self._waiting[side].size for side in self._open)])
         shown = []
-        for side in self._waiting:
-            text, self._waiting[side] = self._waiting[side][:size], self._waiting[side][size:]
-            if text:
+        for side, waiting in self._waiting.items():
+            if text := waiting.take(size):
                 shown.append(Shown(side, text))
-        if not self._open and not any(self._waiting.values()):
+        if not self._open and not any(waiting.size for waiting in self._waiting.values()):
             self.over = True
             shown += [Shown(side, done=True) for side in self._waiting]
         return shown
