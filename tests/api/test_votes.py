@@ -73,6 +73,7 @@ async def test_answers_from_elsewhere_need_little(api: Client, store: Store) -> 
 
 
 async def test_nobody_gives_the_weights_of_a_model_another_name(api: Client, store: Store) -> None:
+    await api.get("/api/models")  # from now on the weights are known
     given = await answers(api)
     digest = given[0]["manifest"]["digest"]
     forged = {"model": "evil", "response": "1", "manifest": given[0]["manifest"] | {"model": "evil"}}
