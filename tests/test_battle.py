@@ -530,6 +530,14 @@ async def test_a_battle_is_its_owners(battles: Battles) -> None:
         await battles.view(view.id, BEN)
 
 
+async def test_no_battle_has_an_id_that_databases_refuse(
+    battles: Battles, arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arena.store, "ballot", None)
+    with pytest.raises(NotFound):
+        await battles.view("\0", ANN)
+
+
 async def test_idle_battles_are_forgotten_but_not_running_ones(
     battles: Battles, clock: Clock, fake: FakeOllama
 ) -> None:

@@ -149,6 +149,8 @@ def known(request: Request, *keys: str) -> None:
             raise BadRequest(f"there is no parameter {key[:40]!r} here, only {', '.join(keys)}")
         if len(value) > MOST_CHARACTERS:
             raise BadRequest(f"{key} is longer than {MOST_CHARACTERS} characters")
+        if "\0" in value:  # PostgreSQL knows no such text
+            raise BadRequest(f"{key} must not hold the character NUL")
 
 
 def one_of(request: Request, key: str, values: tuple[str, ...]) -> str:

@@ -127,6 +127,7 @@ async def test_a_kept_battle_becomes_a_preference_pair(voted: Client) -> None:
         ("leaderboard?since=yesterday", "since must be a day"),
         ("leaderboard?format=xml", "format must be one of json, csv, md"),
         ("leaderboard?tag=" + "x" * 201, "tag is longer than 200"),
+        ("leaderboard?category=%00", "category must not hold the character NUL"),
         ("leaderboard/timeline?points=0", "points must be a whole number from 1 to 100"),
         ("votes?format=xls", "format must be one of jsonl, csv, parquet"),
     ],
