@@ -16,6 +16,7 @@ import pytest
 from arena.arena import Arena
 from arena.battle import Battles, Column, Contest, Mode, Shown, Standing, Voter, drawn, joined, newcomer
 from arena.battle.ballot import ranks, verdicts
+from arena.battle.battle import Battle
 from arena.battle.battles import IDLE_S, MAX_PER_VOTER
 from arena.battle.draw import can_chat, lineup
 from arena.battle.leaks import identity_words, names_itself
@@ -25,7 +26,7 @@ from arena.battle.reveal import configuration_of
 from arena.errors import BadRequest, Conflict, NotFound, TooManyRequests
 from arena.leaderboard import View
 from arena.streaming import Reply
-from arena.types import Manifest, Metrics, ModelInfo, ModelInstance, Options, Style
+from arena.types import Failed, Manifest, Metrics, ModelInfo, ModelInstance, Options, Style
 from tests.api.conftest import settings_for
 from tests.fake_ollama import FakeOllama, text_said_by
 from tests.store.votes import vote
@@ -279,6 +280,18 @@ def test_who_rests_after_a_failure() -> None:
     assert resting.fit(CONTESTANTS[:2], 2) == CONTESTANTS[:2], "two have to fight if there are no others"
     resting.heard(ModelInstance("b", "m1:latest"), well=True)
     assert resting.fit(CONTESTANTS[:3], 2) == [*CONTESTANTS[:3]]
+
+
+def test_a_busy_server_is_not_held_against_a_model() -> None:
+    one, other = (ModelInstance(model, model) for model in ("m1", "m2"))
+    battle = Battle("id", "ann", "", (one, other), mode="installed", rated=True, category="", tags=(), now_s=0.0)
+    ended = battle.ended(
+        {
+            "a": Reply("a", error=Failed("a", "busy", "The queue is full", Metrics())),
+            "b": Reply("b", error=Failed("b", "upstream_error", "It broke", Metrics())),
+        }
+    )
+    assert [(instance.model, well) for instance, well in ended] == [("m2", False)]
 
 
 async def test_a_store_that_fails_does_not_stop_battles(fake: FakeOllama, tmp_path: Path) -> None:

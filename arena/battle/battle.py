@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct, to_builtins
@@ -23,6 +23,11 @@ Mode = Literal["installed", "chosen", "newcomers"]
 """Who could be drawn: all installed models, instances that the caller named, or one with few votes and the best."""
 
 MAX_TURNS = 20
+
+NOT_ITS_FAULT: Final = frozenset(
+    {"busy", "rate_limited", "queue_full", "queue_timeout", "resting", "stopped", "bad_request"}
+)
+"""Codes of failures that say nothing of the model: it would do well another time, or with another prompt."""
 
 
 class Answered(Struct, frozen=True):
@@ -103,7 +108,11 @@ class Battle:
         if not self._rated:
             return []
         ends = [(self._instances[side], replies[side]) for side in self.sides]
-        return [(instance, reply.error is None) for instance, reply in ends if reply.ended]
+        return [
+            (instance, reply.error is None)
+            for instance, reply in ends
+            if reply.ended and (reply.error is None or reply.error.code not in NOT_ITS_FAULT)
+        ]
 
     def votes(
         self, ballot: Ballot, pseudonym: Callable[[str], str], address: str, now_s: float

@@ -52,8 +52,8 @@ def now() -> str:
 class Store:
     """Votes, battles, configurations, documents and snapshots over one database URL.
 
-    It opens itself at the first use. Every method may raise StoreUnavailable: then nothing was saved, and the same
-    call may be made again.
+    It opens itself at the first use. Every method may raise StoreUnavailable: then nothing was saved, or, where the
+    database went away at the commit, nobody knows; the same call may be made again, and saves once.
     """
 
     def __init__(self, url: str, *, daily: caps.Caps = UNCAPPED) -> None:
