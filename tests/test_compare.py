@@ -301,7 +301,7 @@ async def test_a_pinned_column_goes_nowhere_else() -> None:
         unknown = ModelInstance(id="x", model="m:1b", endpoint="nowhere")
         reply = (await Compare(fleet).start([ChatRequest(unknown, HELLO)]).transcript()).replies["x"]
         assert reply.error is not None
-        assert reply.error.code == "no_endpoint"
+        assert reply.error.code == "unknown_endpoint"
 
 
 async def test_an_alias_is_sent_as_the_model_it_stands_for() -> None:

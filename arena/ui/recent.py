@@ -35,6 +35,7 @@ WHY = {
     "queue_full": "the queue is full",
     "queue_timeout": "waited too long for a place",
     "no_endpoint": "no host can serve it",
+    "unknown_endpoint": "no such host",
     "model_not_found": "no such model",
     "bad_request": "not a valid request",
     "server_shutting_down": "the arena was stopping",

@@ -35,6 +35,9 @@ REMEDIES: dict[str, Remedy] = {
         "Start Ollama with `ollama serve`, or set ARENA_ENGINE=on and restart to use the embedded engine.",
         "retry",
     ),
+    "unknown_endpoint": Remedy(
+        "That server is gone", "Open the column's settings and choose one that is there, or any."
+    ),
     "timeout": Remedy("No answer in time", "The model may be too large for this machine, or busy. Try again.", "retry"),
     "upstream_broken": Remedy(
         "The answer broke off", "The model server ended it early; the text so far is kept.", "retry"

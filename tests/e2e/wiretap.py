@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from contextlib import suppress
 from typing import Self
 
@@ -19,6 +20,7 @@ class Wiretap:
         self._ends: list[socket.socket] = []
         self._lock = threading.Lock()
         self._heard = bytearray()
+        self._news = threading.Event()
 
     @property
     def port(self) -> int:
@@ -31,6 +33,14 @@ class Wiretap:
         """What the server has said."""
         with self._lock:
             return bytes(self._heard)
+
+    def wait_for_silence(self, seconds: float, patience_s: float) -> None:
+        """Return once the server has said nothing for so many seconds. Raises TimeoutError if it never falls silent."""
+        end = time.monotonic() + patience_s
+        while self._news.wait(seconds):
+            self._news.clear()
+            if time.monotonic() > end:
+                raise TimeoutError(f"the server talked on for {patience_s:g} s")
 
     def forget(self) -> None:
         """Begin anew."""
@@ -62,6 +72,7 @@ class Wiretap:
                 if listens:
                     with self._lock:
                         self._heard += piece
+                    self._news.set()
                 sink.sendall(piece)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
