@@ -41,8 +41,8 @@ clean: ## remove the virtual environment and every cache
 
 # ---- below: what the targets above rest on
 
-# Four processes keep two cores busy, since most tests wait for others. tests/order.py says what stays together.
-PYTEST_OPTIONS ?= -n 4 --dist loadfile --cov --cov-report=term
+# Two processes: with more, a machine of two cores is late for the browser. tests/order.py says what stays together.
+PYTEST_OPTIONS ?= -n 2 --dist loadfile --cov --cov-report=term
 # what is made at the same time speaks one after another, where make can
 WHOLE_OUTPUT := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -70,3 +71,14 @@ def fake_session() -> Iterator[RunningFake]:
     """One fake Ollama in a thread for servers that are started once; whoever uses it resets it."""
     with running_fake() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    """Logging is the process's, and the command line sets it up: leave it as it was."""
+    names = (None, "arena", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+    before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in map(logging.getLogger, names)]
+    yield
+    for logger, handlers, propagate, level in before:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)

@@ -7,7 +7,6 @@ import contextvars
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Literal
 
 import pytest
@@ -19,23 +18,6 @@ from arena.settings import load
 TOKEN = 'canary-"token"-of\\the-arena'
 FORGED = "x\n2026-01-01T00:00:00Z [info] all is well\r\x1b[2J\x85\u2028\u202e\x7f"
 Format = Literal["console", "json"]
-
-
-@pytest.fixture(autouse=True)
-def loggers_as_before() -> Iterator[None]:
-    """Logging is the process's: leave it as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    named = [
-        logging.getLogger(name) for name in ("arena", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
-    ]
-    before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in named]
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    for logger, its_handlers, propagate, its_level in before:
-        logger.handlers, logger.propagate = its_handlers, propagate
-        logger.setLevel(its_level)
 
 
 def logged(log_format: Format, level: Literal["debug", "info", "warning", "error"] = "info") -> io.StringIO:
