@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from arena.server import Limits, Server, bind, serve
 from arena.settings import Settings, load
+from tests.sockets import readable
 from tests.threads import end, in_thread
 
 # what would hang without the server's limits must fail here, not at the time limit of the whole test
@@ -284,7 +285,7 @@ class Wire:
 
     def quiet(self, seconds: float) -> bool:
         """Does nothing come, not even the end, for so long?"""
-        return not select.select([self.socket], [], [], seconds)[0]
+        return not readable(self.socket, within_s=seconds)
 
     def reset(self) -> float:
         """Wait for the server to cut the connection, reading nothing; the seconds since the connect."""

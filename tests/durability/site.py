@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -15,6 +14,8 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+
+from tests.sockets import readable
 
 ROOT = Path(__file__).resolve().parents[2]
 END_S = 120.0
@@ -203,4 +204,4 @@ class Person:
 
 def _ended(sock: socket.socket | None) -> bool:
     """Has the other side hung up? Nothing else can have come."""
-    return sock is None or bool(select.select([sock], [], [], 0)[0])
+    return sock is None or bool(readable(sock, within_s=0))

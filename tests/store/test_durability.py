@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import select
 import signal
 import socket
 import threading
@@ -19,6 +18,7 @@ import sqlalchemy
 
 from arena.errors import StoreUnavailable
 from arena.store import Store, backup, restore
+from tests.sockets import readable
 from tests.store.casting import cast
 from tests.store.postgres import Postgres
 from tests.store.votes import battle, vote
@@ -181,7 +181,7 @@ def _cut_at_commit(listener: socket.socket, server: Path) -> None:
     with client, socket.socket(socket.AF_UNIX) as upstream:
         upstream.connect(str(server))
         while True:
-            for side in select.select([client, upstream], [], [], 60)[0]:
+            for side in readable(client, upstream, within_s=60):
                 data = side.recv(65536)
                 (upstream if side is client else client).sendall(data)
                 commits += side is client and b"COMMIT\0" in data

@@ -1,0 +1,14 @@
+"""Which sockets have something to read; `select.select` fails on a descriptor above 1,023."""
+
+from __future__ import annotations
+
+import socket
+from selectors import EVENT_READ, DefaultSelector
+
+
+def readable(*sockets: socket.socket, within_s: float) -> list[socket.socket]:
+    """Those that bytes, or an end, have come for, as soon as there is one; none when the time is over."""
+    with DefaultSelector() as selector:
+        for each in sockets:
+            selector.register(each, EVENT_READ)
+        return [sock for key, _ in selector.select(within_s) if isinstance(sock := key.fileobj, socket.socket)]
