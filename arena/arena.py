@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, ParamSpec, TypeVar
 
 from arena.battle import Battles, Standing, drawn, joined, newcomer
 from arena.catalog import Catalog
@@ -28,6 +30,11 @@ log = logging.getLogger(__name__)
 
 EngineState = Literal["off", "starting", "running", "failed"]
 FIRST_MODEL = "smollm2:135m"
+RATERS = 2
+"""Threads that fit ratings."""
+
+Asked = ParamSpec("Asked")
+Told = TypeVar("Told")
 
 
 class Arena:
@@ -45,6 +52,7 @@ class Arena:
         self.fleet.book.spent = self.keys.spent
         self.store = Store(url_of(settings), daily=Caps(settings.votes_per_voter, settings.votes_per_address))
         self.leaderboard = Leaderboard(self.store)
+        self._raters = ThreadPoolExecutor(RATERS, thread_name_prefix="ratings")
         # on a server for others nobody may choose, or foresee, the pair whose votes count
         self.battles = Battles(
             self.compare,
@@ -52,6 +60,7 @@ class Arena:
             self.store,
             choose=drawn if settings.shared else self._suggested,
             newcomers=self._newcomer,
+            drawers=self._raters,
             rate_chosen=not settings.shared,
         )
         self.engine_error: str | None = None
@@ -82,8 +91,13 @@ class Arena:
             await self.catalog.aclose()
             await self.fleet.aclose()
             self.keys.flush()
+            await asyncio.to_thread(self._raters.shutdown, cancel_futures=True)
             await asyncio.to_thread(self.store.close)
             await self._engine.stop()
+
+    async def rated(self, ask: Callable[Asked, Told], *args: Asked.args, **named: Asked.kwargs) -> Told:
+        """What `ask` gives, which may fit ratings for seconds: in threads of its own, so that no vote waits for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._raters, partial(ask, *args, **named))
 
     def _suggested(self, contestants: Sequence[ModelInstance], sides: int) -> tuple[int, ...]:
         """The two whose battle teaches most, and others; any while there are no ratings. Blocks; for a thread."""

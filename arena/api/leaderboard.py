@@ -54,6 +54,7 @@ class Ratings:
 
     def __init__(self, arena: Arena) -> None:
         self._leaderboard, self._store = arena.leaderboard, arena.store
+        self._rated = arena.rated
 
     async def board(self, request: Request) -> Response:
         """The leaderboard as JSON, CSV, Markdown or HTML."""
@@ -61,7 +62,7 @@ class Ratings:
         wanted, masked = one_of(request, "format", ("json", "csv", "md", "html")), flag(request, "masked", False)
         if masked and wanted != "html":
             raise BadRequest("masked is for the format html only")
-        found = await asyncio.to_thread(self._leaderboard.board, view)
+        found = await self._rated(self._leaderboard.board, view)
         if wanted == "json":
             return json_response(found)
         text, kind = _written(found, wanted, masked)
@@ -70,20 +71,20 @@ class Ratings:
     async def settings(self, request: Request) -> Response:
         """Models with their settings."""
         view = _view(request)
-        found = await asyncio.to_thread(self._leaderboard.ladder, view)
+        found = await self._rated(self._leaderboard.ladder, view)
         configurations = await asyncio.to_thread(self._store.configurations)
         return json_response(Ladders(found, {key: each.label or each.model for key, each in configurations.items()}))
 
     async def matrix(self, request: Request) -> Response:
         """Everybody against everybody."""
-        return json_response(await asyncio.to_thread(self._leaderboard.matrix, _view(request)))
+        return json_response(await self._rated(self._leaderboard.matrix, _view(request)))
 
     async def timeline(self, request: Request) -> Response:
         """The ratings over time."""
         view, points = _view(request, "points"), request.query_params.get("points", "30")
         if not points.isascii() or not points.isdecimal() or not 0 < int(points) <= MOST_POINTS:
             raise BadRequest(f"points must be a whole number from 1 to {MOST_POINTS}")
-        return json_response(Timeline(await asyncio.to_thread(self._leaderboard.timeline, view, int(points))))
+        return json_response(Timeline(await self._rated(self._leaderboard.timeline, view, int(points))))
 
     async def votes(self, request: Request) -> Response:
         """All votes as a file."""

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from concurrent.futures import Executor
 from typing import Final
 
 from msgspec import Struct
@@ -82,8 +83,8 @@ class Turn:
 class Battles:
     """Starts battles, runs their turns, takes the votes. What is not voted on is kept in memory only.
 
-    `choose` picks who fights, and `newcomers` in battles of that mode, in a thread. `rate_chosen`: do battles count for
-    the ratings for which the caller chose whom to draw from, or saw who fought?
+    `choose` picks who fights, and `newcomers` in battles of that mode, in a thread of `drawers` (by default any).
+    `rate_chosen`: do battles count for the ratings for which the caller chose whom to draw from, or saw who fought?
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Battles:
         *,
         choose: Drawing = drawn,
         newcomers: Drawing = drawn,
+        drawers: Executor | None = None,
         rate_chosen: bool = True,
         clock: Callable[[], float] = time.monotonic,
         tick: Callable[[], Awaitable[None]] | None = None,
@@ -101,7 +103,7 @@ class Battles:
         self._compare = compare
         self._fleet = fleet
         self._store = store
-        self._choose, self._newcomers = choose, newcomers
+        self._choose, self._newcomers, self._drawers = choose, newcomers, drawers
         self._rate_chosen = rate_chosen
         self._clock = clock
         self._tick = tick or _next_tick
@@ -123,7 +125,8 @@ class Battles:
             contestants = await self._installed(models)
         choose = self._newcomers if mode == "newcomers" else self._choose
         fit = self._resting.fit(contestants, contest.sides)
-        sides = await asyncio.to_thread(lineup, fit, contest.sides, choose)
+        loop = asyncio.get_running_loop()
+        sides = await loop.run_in_executor(self._drawers, lineup, fit, contest.sides, choose)
         self._make_room(voter)
         battle = Battle(
             secrets.token_hex(16),

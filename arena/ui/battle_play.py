@@ -103,7 +103,7 @@ class Playing:
         if table.outcome is None or table.outcome.revealed is None:
             return
         try:
-            board = await asyncio.to_thread(self._arena.leaderboard.board)
+            board = await self._arena.rated(self._arena.leaderboard.board)
         except StoreUnavailable as error:
             log.warning("no ratings beside the reveal: %s", error.message)
             return

@@ -169,8 +169,8 @@ class BoardEvents:
             state = _mark(f"{wanted.told()} {last_vote} {sorted(known) if known is not None else ''}")
             if (marks or "").split()[:1] == [state]:
                 return {self.drawn.marks: gr.skip()}
-            sight = await asyncio.to_thread(self.view.sight, wanted, last_vote, known, voter)
-            pieces = await asyncio.to_thread(self.view.pieces, sight)
+            sight = await self.arena.rated(self.view.sight, wanted, last_vote, known, voter)
+            pieces = await self.arena.rated(self.view.pieces, sight)
         except ArenaError as error:
             return {self.drawn.body: unavailable(error), self.drawn.marks: ""}
         return self._news(wanted, pieces, [state, *_signs(sight, pieces)], (marks or "").split())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from arena.app import create_app
 from arena.arena import Arena
+from arena.leaderboard import Board, Leaderboard, View
 from arena.store import Store
 from tests.api.asgi import JSON_TYPE, Answer, Client, started
 from tests.api.conftest import create_api, settings_for
@@ -417,3 +420,29 @@ async def test_a_damaged_store_is_left_as_it_is_and_all_else_works(fake: FakeOll
         await arena.started()
         assert await arena.fleet.models()
     assert file.read_bytes() == b"not a database at all" * 100
+
+
+async def test_a_vote_does_not_wait_for_ratings_that_are_fitted(api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where more people look at the leaderboard than there are threads for all else."""
+    go, fitting = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(2))
+
+    def fit(self: Leaderboard, view: View | None = None) -> Board:
+        loop.call_soon_threadsafe(fitting.set)
+        assert go.wait(30)
+        return Board(view or View(), 0, 0, 0, 0.0, (), {})
+
+    monkeypatch.setattr(Leaderboard, "board", fit)
+    battle_id = await begun(api, models=PAIR)
+    await told(api, battle_id)
+    async with asyncio.TaskGroup() as looking:
+        looks = [looking.create_task(api.get("/api/leaderboard")) for _ in range(4)]
+        try:
+            async with asyncio.timeout(20):
+                await fitting.wait()
+                assert (await voted(api, battle_id)).status == 200
+            assert not any(look.done() for look in looks)
+        finally:
+            go.set()
+    assert {look.result().status for look in looks} == {200}
