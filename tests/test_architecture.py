@@ -43,7 +43,7 @@ FLOORS: dict[str, set[str]] = {
     "ratings": {"types", "errors"},
     "store": CORE,
     "compare": {"fleet", "ollama", "openai", "streaming", "log", "names", "types", "errors"},
-    "battle": {"compare", "fleet", "log", "names", "ratings", "store", "streaming", "style", "types", "errors"},
+    "battle": {"compare", "fleet", "keys", "log", "names", "ratings", "store", "streaming", "style", "types", "errors"},
     "catalog": {"fleet", "streaming", "log", *CORE},
     "leaderboard": {"ratings", "store", "style", "types", "errors"},
     "share": {"battle", "leaderboard", "ratings", "store", "types"},

@@ -23,7 +23,6 @@ from arena.arena import Arena
 from arena.battle import Ballot, Contest, Mode, Shown, Turn, Voter
 from arena.errors import BadRequest
 from arena.exchange import Caller
-from arena.keys import check_model
 from arena.share import battle_page
 from arena.types import ModelInstance, Verdict
 
@@ -59,7 +58,7 @@ class Battling:
         if not self._arena.fleet.endpoints:
             await while_client_stays(request.receive, self._arena.started())
         contest = Contest(
-            self._named(body, caller),
+            self._named(body),
             _label(body.get("category") or "", "category"),
             _tags(body.get("tags")),
             _sides(body.get("sides")),
@@ -99,16 +98,13 @@ class Battling:
         text = battle_page(ballot, battle, masked=flag(request, "masked", False))
         return Response(text, media_type="text/html", headers=saved_as("battle.html"))
 
-    def _named(self, body: dict[str, Any], caller: Caller) -> tuple[ModelInstance, ...] | None:
+    def _named(self, body: dict[str, Any]) -> tuple[ModelInstance, ...] | None:
         """The instances to draw from, if the request names any."""
         if not body.get("models") and not body.get("model_instances"):
             return None
         settings = self._arena.settings
         endpoints = [endpoint.name for endpoint in self._arena.fleet.endpoints]
-        named = contestants(body, settings.max_instances, endpoints)
-        for instance in named:
-            check_model(caller.models, instance.model)
-        return named
+        return contestants(body, settings.max_instances, endpoints)
 
     async def _send(self, shown: Turn, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": NDJSON_HEADERS})

@@ -21,6 +21,7 @@ from arena.battle.reveal import BattleView, revealed
 from arena.compare import Compare, Run
 from arena.errors import BadRequest, Conflict, NotFound, TooManyRequests
 from arena.fleet import Fleet
+from arena.keys import check_model
 from arena.names import matches
 from arena.store import Store, StoredBattle
 from arena.streaming import Transcript
@@ -118,11 +119,14 @@ class Battles:
     ) -> BattleView:
         """Draw who fights and seal it. `models`: what the voter may use (globs; None: all).
 
-        Raises BadRequest for fewer contestants than sides, TooManyRequests while too many battles are under way.
+        Raises BadRequest for fewer contestants than sides, Forbidden for one that the voter may not use, and
+        TooManyRequests while too many battles are under way.
         """
         mode, contestants = _mode(contest), contest.contestants
         if contestants is None:
             contestants = await self._installed(models)
+        for contestant in contestants:
+            check_model(models, contestant.model)
         choose = self._newcomers if mode == "newcomers" else self._choose
         fit = self._resting.fit(contestants, contest.sides)
         loop = asyncio.get_running_loop()

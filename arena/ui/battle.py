@@ -12,6 +12,7 @@ import gradio as gr
 
 from arena.battle import Ballot, Contest
 from arena.battle.draw import can_chat
+from arena.names import matches
 from arena.types import ModelInstance, Verdict
 from arena.ui import battle_parts as parts
 from arena.ui.battle_draw import ASK, ASK_AGAIN, HINTS, SIDES, BattleParts, draw_battle
@@ -136,12 +137,13 @@ class BattleEvents:
         """Put an example prompt into the box."""
         return {"text": str(event.prompt), "files": []}
 
-    async def choose(self, mode: str) -> Updates:
+    async def choose(self, mode: str, request: gr.Request) -> Updates:
         """Tell what a mode means, and offer the models where they are to be named."""
         drawn = self.drawn
         if mode != "chosen":
             return {drawn.hint: HINTS[mode], drawn.chosen: gr.Dropdown(visible=False)}
-        return {drawn.hint: HINTS[mode], drawn.chosen: gr.Dropdown(choices=await self._names(), visible=True)}
+        names = await self._names(request)
+        return {drawn.hint: HINTS[mode], drawn.chosen: gr.Dropdown(choices=names, visible=True)}
 
     def arrange(self, count: int, request: gr.Request) -> Updates:
         """Show as many sides as the next battle has, unless one is under way."""
@@ -154,9 +156,10 @@ class BattleEvents:
 
     async def look(self, mode: str, request: gr.Request) -> Updates:
         """See who could fight; say so where nobody can."""
-        drawn, table, names = self.drawn, self._table(request), await self._names()
+        drawn, table, names = self.drawn, self._table(request), await self._names(request)
         if table.phase == "idle":
-            table.told = parts.too_few(names, starting=self.panel.arena.engine_state == "starting")
+            starting, limited = self.panel.arena.engine_state == "starting", caller_of(request).models is not None
+            table.told = parts.too_few(names, starting=starting, limited=limited)
         return {
             drawn.chosen: gr.Dropdown(choices=names) if mode == "chosen" else gr.skip(),
             drawn.ballot: parts.ballot(table) if table.phase == "idle" else gr.skip(),
@@ -227,8 +230,10 @@ class BattleEvents:
     def _table(self, request: gr.Request) -> Table:
         return self.panel.tables.of(request.session_hash)
 
-    async def _names(self) -> list[str]:
-        return [model.name for model in await self.panel.conversations.models() if can_chat(model)]
+    async def _names(self, request: gr.Request) -> list[str]:
+        """The models that can fight, and that whoever asks may use."""
+        may, found = caller_of(request).models, await self.panel.conversations.models()
+        return [model.name for model in found if can_chat(model) and (may is None or matches(model.name, may))]
 
 
 def label_of(text: str) -> str:

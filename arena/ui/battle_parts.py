@@ -270,12 +270,15 @@ def not_kept(why: str, tries: int) -> str:
     return f"Your vote could not be kept, and is not lost: press it again in a moment. {why}{again}"
 
 
-def too_few(models: Sequence[str], *, starting: bool = False) -> str:
-    """What is missing for a battle; empty where nothing is. `starting`: the embedded engine is."""
+def too_few(models: Sequence[str], *, starting: bool = False, limited: bool = False) -> str:
+    """What is missing for a battle; empty where nothing is. `starting`: the engine is; `limited`: by a key's list."""
     if len(models) > 1:
         return ""
     if starting:
         return "The embedded engine is starting; its models can fight in a moment."
+    if limited:
+        have = f"only {models[0]}" if models else "none"
+        return f"Of the models here your key may use {have}, and a battle needs two. Ask the operator for more."
     have = f"Only {models[0]} is installed" if models else "No model is installed"
     return (
         f"{have}, and a battle needs two. Pull another one in the Models tab, or let columns of the Compare tab fight: "

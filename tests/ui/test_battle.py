@@ -161,10 +161,10 @@ async def test_more_sides_are_ranked(player: Player, fake: FakeOllama) -> None:
 
 async def test_who_may_fight_is_chosen(player: Player) -> None:
     drawn, session = player.drawn, player.sessions.of("s")
-    hint = await player.events.choose("chosen")
+    hint = await player.events.choose("chosen", request())
     assert hint[drawn.hint] == HINTS["chosen"]
     assert hint[drawn.chosen].visible
-    assert not (await player.events.choose("newcomers"))[drawn.chosen].visible
+    assert not (await player.events.choose("newcomers", request()))[drawn.chosen].visible
     player.set_up |= {
         drawn.mode: "chosen", drawn.chosen: ["tiny", "tiny", "gone:1b"], drawn.category: "coding!",
         drawn.tags: ["a", "?"],
@@ -184,6 +184,21 @@ async def test_who_may_fight_is_chosen(player: Player) -> None:
     assert outcome is not None
     assert {side.model for side in (outcome.revealed or {}).values()} == {"tiny"}
     assert outcome.rated, "one model with two system prompts is two contestants"
+
+
+@pytest.mark.parametrize("mode", ["installed", "chosen", "columns", "newcomers"])
+async def test_a_key_fights_with_its_own_models_only(player: Player, mode: str) -> None:
+    limited = request(caller=msgspec.structs.replace(ANN, key="ann", models=("tiny*",)))
+    drawn, session = player.drawn, player.sessions.of("s")
+    session.set_columns([ColumnChoice("tiny"), ColumnChoice("mistral:7b")])
+    looked = await player.events.look("chosen", limited)
+    assert looked[drawn.chosen].choices == [("tiny:latest", "tiny:latest")]
+    assert "your key may use only tiny:latest" in player.table.told
+    await player.events.choose("chosen", request())
+    player.set_up |= {drawn.mode: mode, drawn.chosen: ["tiny", "mistral:7b"]}
+    await player.events.ask(player.set_up, limited)
+    assert player.phase == "idle"
+    assert ("may not use that model" if mode in ("chosen", "columns") else "at least two") in player.table.told
 
 
 async def test_a_prompt_that_cannot_be_sent_stays_in_the_box(player: Player, monkeypatch: pytest.MonkeyPatch) -> None:

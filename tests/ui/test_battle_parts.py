@@ -194,6 +194,7 @@ def test_too_few_models_are_told_with_the_remedy() -> None:
     assert "No model is installed" in parts.too_few([])
     assert "Only tiny:latest is installed" in parts.too_few(["tiny:latest"])
     assert "engine is starting" in parts.too_few([], starting=True)
+    assert "your key may use none, and" in parts.too_few([], limited=True)
     assert parts.too_few(["a", "b"], starting=True) == ""
 
 
