@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import io
 import json
 from collections.abc import Iterator
@@ -54,6 +56,16 @@ def test_an_imported_vote_about_a_side_that_the_battle_did_not_have_spoils_no_ex
     exported = [json.loads(line) for line in b"".join(votes_jsonl(store)).splitlines()]
     assert ["conversation_a" in each for each in exported] == [True, False]
     assert len(b"".join(preferences(store)).splitlines()) == 1
+
+
+def test_who_came_by_name_alone_is_completed_by_a_battle_here(store: Store) -> None:
+    fought = [Configuration(f"{name}-1", name, "d1gest", {"seed": 1}, "gpu", f"{name}, seed 1") for name in "xy"]
+    sides = {letter: Side(each, ("Hi",), ({},), ({},)) for letter, each in zip("ab", fought, strict=True)}
+    store.add_votes([vote(1)], [Configuration("x-1", "x"), Configuration("y-1", "y")])
+    store.add_vote(vote(2), StoredBattle("b2", AT, "installed", ("Hello!",), sides))
+    assert list(store.configurations().values()) == fought
+    store.add_votes([vote(3)], [Configuration("x-1", "x"), Configuration("y-1", "y", "other")])
+    assert list(store.configurations().values()) == fought
 
 
 def test_what_is_exported_can_be_imported(store: Store, tmp_path: Path) -> None:
@@ -161,6 +173,30 @@ def test_what_is_no_json_is_refused(store: Store) -> None:
         taken(store, [OLDER, 7])
     with pytest.raises(BadRequest, match="none of the formats arena, lmarena, local-llm-arena, llm-comparator"):
         taken(store, {"history": []})
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (gzip.compress(b"{}"), "compressed with gzip: unpack it"),
+        (b"PK\x03\x04", "ZIP"),
+        (b"PAR1", "Parquet"),
+        ("{}".encode("utf-16"), "UTF-16, not JSON in UTF-8"),
+        (b"SQLite format 3\0", "binary, not JSON"),
+    ],
+)
+def test_what_is_no_text_is_told_what_it_is(store: Store, start: bytes, said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
+        taken(store, start)
+    assert not store.exists
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_file(store: Store) -> None:
+    for content in (lines(OLDER), json.dumps([OLDER]).encode(), json.dumps(compared({})).encode()):
+        marked = taken(store, codecs.BOM_UTF8 + content)
+        plain = taken(store, content)
+        assert (plain.new, plain.format) == (0, marked.format)
+        assert plain.known == marked.new + marked.known > 0
 
 
 def test_what_is_too_much_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

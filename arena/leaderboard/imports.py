@@ -26,6 +26,18 @@ MOST_DOCUMENT_BYTES: Final = 256 * 1024 * 1024
 """A file that is one JSON value is read whole; one of JSON lines may be as long as it likes."""
 
 _BATCH: Final = 5000
+_BOM: Final = b"\xef\xbb\xbf"
+_BINARY: Final = {
+    b"\x1f\x8b": "compressed with gzip: unpack it first",
+    b"PK\x03\x04": "a ZIP archive: unpack it first",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard: unpack it first",
+    b"BZh": "compressed with bzip2: unpack it first",
+    b"\xfd7zXZ": "compressed with xz: unpack it first",
+    b"PAR1": "Parquet, not JSON: convert it to JSON lines",
+    b"\xff\xfe": "UTF-16, not JSON in UTF-8: convert it",
+    b"\xfe\xff": "UTF-16, not JSON in UTF-8: convert it",
+}
+"""By how a file begins, what it is."""
 _COMPARISONS: Final[dict[Format, Callable[[dict[str, Any], str], Iterator[Comparison]]]] = {
     "local-llm-arena": local_llm_arena.comparisons,
     "llm-comparator": llm_comparator.comparisons,
@@ -62,16 +74,18 @@ def import_votes(store: Store, file: BinaryIO, *, wanted: Format | None = None, 
 
 
 def _contestants(batch: Iterable[Found]) -> Iterable[Configuration]:
-    known: dict[str, Configuration] = {}
-    for vote, told in batch:
-        sides = ((vote.configuration_a, vote.model_a), (vote.configuration_b, vote.model_b))
-        for each in (*told, *(Configuration(identity, model) for identity, model in sides)):
-            known.setdefault(each.id, each)
+    """Everybody on whom there are votes; those whose settings no vote tells are known by name alone."""
+    batch = tuple(batch)
+    known = {each.id: each for _, told in batch for each in told}
+    for vote, _ in batch:
+        for identity, model in ((vote.configuration_a, vote.model_a), (vote.configuration_b, vote.model_b)):
+            known.setdefault(identity, Configuration(identity, model))
     return known.values()
 
 
 def _reader(file: BinaryIO, wanted: Format | None, rated: bool) -> tuple[Format, Callable[[], Iterator[Found]]]:
     """The format, and what reads the votes from the start each time it is called."""
+    _check_text(file)
     first = _first_line(file)
     if first is not None and "winner" in first:
         return _expected("arena" if lmarena.is_own(first) else "lmarena", wanted), partial(_of_lines, file, rated)
@@ -96,9 +110,26 @@ def _expected(form: Format, wanted: Format | None) -> Format:
     return form
 
 
+def _check_text(file: BinaryIO) -> None:
+    """Raises BadRequest for what is no text in UTF-8, with what it is."""
+    file.seek(0)
+    start = file.read(1024)
+    for magic, what in _BINARY.items():
+        if start.startswith(magic):
+            raise BadRequest(f"the file is {what}")
+    if b"\0" in start:
+        raise BadRequest("the file is binary, not JSON")
+
+
+def _begin(file: BinaryIO) -> None:
+    """Go to the first character, behind the mark that some editors begin a file with."""
+    file.seek(0)
+    file.seek(len(_BOM) if file.read(len(_BOM)) == _BOM else 0)
+
+
 def _first_line(file: BinaryIO) -> dict[str, Any] | None:
     """The object in the first line, if there is one."""
-    file.seek(0)
+    _begin(file)
     line = b"\n"
     while line.isspace():
         line = file.readline(MOST_LINE_BYTES)
@@ -109,7 +140,7 @@ def _first_line(file: BinaryIO) -> dict[str, Any] | None:
 
 
 def _document(file: BinaryIO) -> dict[str, Any] | list[Any]:
-    file.seek(0)
+    _begin(file)
     text = file.read(MOST_DOCUMENT_BYTES + 1)
     if len(text) > MOST_DOCUMENT_BYTES:
         raise BadRequest(f"the file is larger than {MOST_DOCUMENT_BYTES:,} bytes: convert it to JSON lines")
@@ -120,7 +151,7 @@ def _document(file: BinaryIO) -> dict[str, Any] | list[Any]:
 
 
 def _of_lines(file: BinaryIO, rated: bool) -> Iterator[Found]:
-    file.seek(0)
+    _begin(file)
     number = 0
     while line := file.readline(MOST_LINE_BYTES + 1):
         number += 1

@@ -117,7 +117,7 @@ class Store:
             new = tuple(msgspec.structs.replace(vote, repeats=_repeats(connection, vote)) for vote in ballot)
             fought = [side.configuration for side in battle.sides.values()] if battle else []
             for each in (*contestants, *fought):
-                _keep_once(connection, configurations, {"id": each.id}, msgspec.structs.asdict(each))
+                _keep_contestant(connection, each)
             if battle is not None:
                 _keep_battle(connection, battle)
             connection.execute(votes.insert(), [_row_of(vote) for vote in new])
@@ -128,7 +128,7 @@ class Store:
         self.open()
         with self.database.writing() as connection:
             for each in contestants:
-                _keep_once(connection, configurations, {"id": each.id}, msgspec.structs.asdict(each))
+                _keep_contestant(connection, each)
             kept = 0
             coming = iter(many)
             while part := list(islice(coming, PART_ROWS)):
@@ -272,6 +272,16 @@ def _keep_once(connection: Connection, table: Table, key: dict[str, str], row: d
     found = select(1).where(*(table.c[name] == value for name, value in key.items())).select_from(table)
     if connection.execute(found).first() is None:
         connection.execute(table.insert().values(**row))
+
+
+def _keep_contestant(connection: Connection, new: Configuration) -> None:
+    """Insert a configuration; one that came with its name alone is completed by the first who knows more."""
+    row = connection.execute(select(configurations).where(configurations.c.id == new.id)).one_or_none()
+    if row is None:
+        connection.execute(configurations.insert().values(**msgspec.structs.asdict(new)))
+    elif Configuration(*row) == Configuration(row.id, row.model) and new != Configuration(new.id, new.model):
+        known = configurations.update().where(configurations.c.id == new.id)
+        connection.execute(known.values(**msgspec.structs.asdict(new)))
 
 
 def _keep_battle(connection: Connection, battle: StoredBattle) -> None:
