@@ -73,6 +73,6 @@ tests/clients/node_modules/ollama: tests/clients/package.json
 	  || echo "note: the ollama package of npm cannot be installed: its test is skipped"
 
 system:
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
 	  || { echo "note: no Chromium here: the browser tests cannot run (Debian: apt-get install chromium)"; test -z "$$CI"; }
 	@command -v node >/dev/null || { echo "note: no node here: the JavaScript samples cannot run"; test -z "$$CI"; }

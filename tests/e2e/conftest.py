@@ -21,7 +21,7 @@ from arena.server import Server, bind
 from arena.settings import Settings, load
 from tests.e2e.arena_page import ArenaPage
 from tests.fake_ollama import DEFAULT_MODELS, RunningFake, running_fake
-from tests.threads import end
+from tests.threads import end, untraced
 
 PATIENCE_S = 60.0
 FLAGS = [
@@ -39,8 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def chromium() -> str | None:
-    """The system's Chromium; ARENA_TEST_CHROMIUM names another."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    """The system's Chromium, rather the one without a window's frame; ARENA_TEST_CHROMIUM names another."""
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return os.environ.get("ARENA_TEST_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
@@ -57,7 +57,7 @@ def served(*endpoints: str, **changes: Any) -> Iterator[str]:
 
     def serve() -> None:
         server = Server(asyncio.run(_app(settings)), settings, sockets, on_ready=lambda url: ready.set_result(server))
-        server.run()
+        untraced(server)
 
     thread = threading.Thread(target=serve, name="arena", daemon=True)
     thread.start()
