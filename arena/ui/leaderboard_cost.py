@@ -18,7 +18,7 @@ from arena.ui.parts import DASH, seconds, size
 from arena.ui.plots import words
 
 MOST_VOTES, MOST_BATTLES = 20_000, 1000
-"""The latest votes that are looked through when the figures are first wanted, and their latest battles."""
+"""The latest votes that are looked through when the figures are wanted again, and their latest battles."""
 MOST_RUNS = 500
 """Runs of a model that are remembered: the latest ones."""
 
@@ -52,21 +52,20 @@ class FairRuns:
     """The figures of battles' sides that can be defended: measured by the server's counters, with nothing beside them.
 
     What anybody may send a public server, votes with the names in sight and figures with them, is left out.
-    Only battles that came since are read when it is asked again. It blocks, for threads.
+    Only battles that came since are read when it is asked again, and no more than the latest. It blocks, for threads.
     """
 
     def __init__(self, store: Battles) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._read = -1
+        self._read = 0
         self._runs: dict[str, dict[tuple[str, ...], Run]] = {}
 
     def paces(self) -> dict[str, Pace]:
         """What is known of each model, by canonical name."""
         with self._lock:
             last = self._store.last_number()
-            since = max(0, last - MOST_VOTES) if self._read < 0 else self._read
-            votes = self._store.votes(since)
+            votes = self._store.votes(max(self._read, last - MOST_VOTES))
             named = dict.fromkeys(vote.battle_id for _, vote in votes if vote.blind or vote.rated)
             fought = [battle_id for battle_id in named if ":" not in battle_id]  # what was imported has no battle here
             for battle_id in fought[-MOST_BATTLES:]:

@@ -53,12 +53,13 @@ class Choices(Struct, frozen=True):
 
 
 class Heard:
-    """Categories, tags and raters of the latest votes. Only new votes are read again. It blocks, for threads."""
+    """Categories, tags and raters of the latest votes. Of new votes only as many are read, should a file of a million
+    have come in. It blocks, for threads."""
 
     def __init__(self, store: Votes) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._read = -1
+        self._read = 0
         self._latest = ""
         self._categories, self._tags, self._raters = Counter[str](), Counter[str](), Counter[str]()
 
@@ -66,7 +67,7 @@ class Heard:
         """What there is by now, for whoever votes under the name `me`."""
         with self._lock:
             last = self._store.last_number()
-            since = max(0, last - MOST_VOTES) if self._read < 0 else self._read
+            since = max(self._read, last - MOST_VOTES)
             for number, vote in self._store.votes(since) if last != self._read else ():
                 self._categories[vote.category] += 1
                 self._tags.update(vote.tags)

@@ -277,6 +277,18 @@ def test_fair_runs_are_read_once_and_counted_once() -> None:
     assert store.asked == ["1.0.1", "1.0.2", "2", "3"], "nothing twice, and nothing that was imported"
 
 
+def test_of_many_votes_that_came_at_once_the_latest_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arena.ui.leaderboard_cost.MOST_VOTES", 3)
+    store = Kept()
+    store.add("1", ("x", FAIR, {}))
+    runs = FairRuns(store)
+    runs.paces()
+    for name in "23456":
+        store.add(name)
+    runs.paces()
+    assert store.asked == ["1", "4", "5", "6"]
+
+
 def test_figures_that_anybody_may_send_are_left_out() -> None:
     store = Kept()
     store.seen.add("sent")
@@ -387,7 +399,7 @@ def test_the_form_offers_what_there_is_and_shows_what_is_chosen() -> None:
     assert "Raters" not in filters(Chosen(), Choices(raters=(("v1", 3),)))
 
 
-def test_choices_are_read_once_and_the_most_frequent_come_first() -> None:
+def test_choices_are_read_once_and_the_most_frequent_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     class Votes:
         def __init__(self) -> None:
             self.kept: list[Vote] = []
@@ -414,6 +426,11 @@ def test_choices_are_read_once_and_the_most_frequent_come_first() -> None:
     assert store.read == [0, 2]
     store.kept += [vote(5, voter=f"w{at}") for at in range(MOST_CHOICES)]
     assert len(heard.choices().raters) == MOST_CHOICES
+    read = len(store.kept)
+    monkeypatch.setattr("arena.ui.leaderboard_filters.MOST_VOTES", 3)
+    store.kept += [vote(6, category="sums")] * 4
+    heard.choices()
+    assert store.read[-1] == read + 1, "of what has come in at once only the latest"
 
 
 def test_parts_can_be_told_apart() -> None:
