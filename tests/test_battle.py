@@ -415,6 +415,12 @@ def test_who_names_itself(model: str, answer: str, leaks: bool) -> None:
     assert names_itself(answer, model) is leaks, identity_words(model)
 
 
+@pytest.mark.parametrize("answer", ["I am Q**wen**", "*Q*WEN", "Q\u200bwen", "&#81;wen", "\uff31wen", "Q<i>wen</i>"])
+def test_no_dress_hides_a_name(answer: str) -> None:
+    assert names_itself(answer, "qwen2.5:3b")
+    assert not names_itself(answer, "llama3.2:3b")
+
+
 async def test_an_answer_that_names_its_model_is_not_rated(battles: Battles) -> None:
     for models, rated in ((("fx-ident", "fx-ok"), False), (("fx-ok", "fx-ok:n-5"), True)):
         view = await battles.create(ANN, between(*models))

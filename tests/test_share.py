@@ -116,8 +116,13 @@ def test_masked_it_tells_nothing_of_them() -> None:
     ("answer", "masked"),
     [
         ("I am &#76;lama 3.2, and &lt;b&gt;", "I am ████, and &lt;b&gt;"),
-        ("**Llama** 3.2-3B-Instruct, not `llama3.2:1b`.", "**████** 3.2-3B-Instruct, not `████`."),
+        ("**Llama** 3.2-3B-Instruct, not `llama3.2:1b`.", "**██**██-Instruct, not `████`."),
         ("Llama 3.2 3B by Meta AI. 3 words.", "████ by ████. 3 words."),
+        ("**Lla**ma and L*lam*a**3.2**, or __LLAMA__!", "**██**██ and ██*██*██**██**, or __████__!"),
+        ("[L](http://llama.com)lama, l\\lama, L<b>lama", "[████, ████, ████"),
+        ("L\u200blama, lla&#8203;ma, lla&shy;ma, \uff2c\uff4c\uff41\uff4d\uff41", "████, ████, ████, ████"),
+        ("\U0001d40b\U0001d425\U0001d41a\U0001d426\U0001d41a\uff01", "████\uff01"),
+        ("Small amas, all a *m* a", "Small amas, all a *m* a"),
     ],
 )
 def test_a_name_is_masked_with_its_version_however_it_is_spelled(answer: str, masked: str) -> None:

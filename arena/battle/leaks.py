@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from html import unescape
 from typing import Final
+from unicodedata import category, normalize
 
 _MAKERS: Final = {
     "aya": ("cohere",),
@@ -57,12 +58,24 @@ _ORDINARY: Final = frozenset({"command", "dolphin", "falcon", "hermes", "orca", 
 
 _WORD = re.compile(r"[a-z]{2,}")
 _ENTITY = re.compile(r"&#?\w{1,8};")
-_VERSION = r"(?:[ :_-]?v?\d+(?:\.\d+)*(?:[bm](?![a-z]))?)*"
+_UNSEEN: Final = (
+    r"(?:\]\([^()\n]{0,200}\)|[*_~`\\\[\]\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff]|</?[a-z][^<>\n]{0,100}>|<!--[^<>\n]{0,100}-->)*+"
+)
+"""What a page does not show between two letters, as Q**wen** has it: Markdown's and HTML's marks, and the characters
+without a width."""
+
+_DRESSED = re.compile("[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\u24b6-\u24e9\U0001d400-\U0001d7ff]")
+"""Letters that are other characters only for their look: full width, in a circle, bold."""
+
+_VERSION = rf"(?:{_UNSEEN}[ :_-]?{_UNSEEN}v?\d+(?:\.\d+)*(?:[bm](?![a-z]))?)*"
 """What may follow a family's name, and tells its models apart: 3.2, 2.5-3B, :7b."""
+
+_BLOCK: Final = "\N{FULL BLOCK}"
 
 
 def names_itself(answer: str, model: str) -> bool:
-    """Does `answer` name the family or the maker of `model`, in any case, as a word of its own?"""
+    """Does `answer` name the family or the maker of `model`, in any case and dress, as a word of its own?"""
     words = identity_words(model)
     return bool(words) and re.search(_any_of(words), _spelled(answer), re.IGNORECASE) is not None
 
@@ -85,14 +98,27 @@ def without_names(answer: str, models: Iterable[str]) -> str:
     words = sorted({word for model in models for word in identity_words(model)}, key=len, reverse=True)
     if not words:
         return answer
-    return re.sub(_any_of(tuple(words)) + _VERSION, "\N{FULL BLOCK}" * 4, _spelled(answer), flags=re.IGNORECASE)
+    return re.sub(_any_of(tuple(words)) + _VERSION, _blacked, _spelled(answer), flags=re.IGNORECASE)
+
+
+def _blacked(found: re.Match[str]) -> str:
+    """Marks of emphasis within a name stay, so that those around it still come in pairs."""
+    marks = re.findall(r"[*~`]+|_(?=[*~`])", found[0])
+    return 2 * _BLOCK + "".join(mark + 2 * _BLOCK for mark in marks) if marks else 4 * _BLOCK
 
 
 def _spelled(answer: str) -> str:
-    """`answer` as it is read: letters that are written as HTML entities are letters on the page."""
-    return _ENTITY.sub(lambda found: char if (char := unescape(found[0])).isalnum() else found[0], answer)
+    """`answer` as it is read: letters that are written as HTML entities, or dressed up, are plain letters."""
+    plain = _ENTITY.sub(lambda found: char if _is_told(char := unescape(found[0])) else found[0], answer)
+    return _DRESSED.sub(lambda found: normalize("NFKC", found[0]), plain)
+
+
+def _is_told(char: str) -> bool:
+    """Is it a letter, or nothing to be seen, rather than what the page would take for its own?"""
+    return char.isalnum() or category(char[0]) == "Cf"
 
 
 def _any_of(words: tuple[str, ...]) -> str:
     """A family's name may be followed by its version: llama3, Qwen2.5. No letter may touch it."""
-    return rf"(?<![a-z])(?:{'|'.join(map(re.escape, words))})(?![a-z])"
+    spelled = "|".join(_UNSEEN.join(map(re.escape, word)) for word in words)
+    return rf"(?<![a-z])(?:{spelled})(?![a-z])"
