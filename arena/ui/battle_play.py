@@ -30,6 +30,7 @@ Frames = dict[str, Frame]
 """The growing answers, by the name that the page's elements have for a side. An empty one ends them."""
 
 STILL = "The sides still answer. Wait, or stop with Esc."
+VOTING = "Your vote is being kept. A moment, please."
 
 
 class Playing:
@@ -48,16 +49,20 @@ class Playing:
         prompt = prompt.strip()
         if table.phase == "answering":
             return STILL
+        if table.voting:
+            return VOTING
         if not prompt:
             return ""
         if table.phase != "ready":
-            phase, table.phase = table.phase, "answering"  # nobody else begins while the pair is drawn
-            voter = voter_of(caller)
+            phase, drawing, voter = table.phase, table.draw(), voter_of(caller)
             try:
                 await self._arena.started()
                 drawn = await self._arena.battles.create(voter, contest, caller.models)
             except ArenaError as error:
-                table.phase, table.told = phase, error.message
+                if table.drawing is drawing:
+                    table.undraw(phase, error.message)
+                return ""
+            if table.drawing is not drawing:  # stopped meanwhile, or the page was left
                 return ""
             table.begin(drawn.id, drawn.sides, voter.name)
         table.ask(prompt, self._clock())
@@ -84,8 +89,9 @@ class Playing:
 
     async def vote(self, table: Table, caller: Caller, ballot: Ballot) -> None:
         """Cast the vote. A store that cannot keep it leaves the vote open: nothing is lost, press again."""
-        if table.phase != "ready":
+        if table.phase != "ready" or table.voting:
             return
+        table.voting = True
         try:
             outcome = await self._arena.battles.vote(table.battle_id, voter_of(caller), ballot)
         except StoreUnavailable as error:
@@ -97,18 +103,22 @@ class Playing:
             table.told = error.message
         else:
             table.phase, table.outcome, table.told = "voted", outcome, ""
+        finally:
+            table.voting = False
 
     async def rate(self, table: Table) -> None:
         """Look up how the ratings of those who fought stand now; without a store they stay unknown."""
-        if table.outcome is None or table.outcome.revealed is None:
+        outcome = table.outcome
+        if outcome is None or outcome.revealed is None:
             return
         try:
             board = await self._arena.rated(self._arena.leaderboard.board)
         except StoreUnavailable as error:
             log.warning("no ratings beside the reveal: %s", error.message)
             return
-        fought = {side.model for side in table.outcome.revealed.values()}
-        table.ratings = {row.name: row for row in board.rows if row.name in fought}
+        fought = {side.model for side in outcome.revealed.values()}
+        if table.outcome is outcome:  # else the next battle has begun meanwhile
+            table.ratings = {row.name: row for row in board.rows if row.name in fought}
 
     async def _follow(self, table: Table, turn: Turn) -> AsyncGenerator[Frames, None]:
         news = asyncio.Event()

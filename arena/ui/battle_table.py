@@ -24,7 +24,10 @@ MOST_SIDES = 4
 
 @dataclass(slots=True)
 class Table:
-    """One open page's battle. `told` is what the user has to be told; times are on the page's clock, in seconds."""
+    """One open page's battle. `told` is what the user has to be told; times are on the page's clock, in seconds.
+
+    `drawing` stands for a battle that is about to begin, `voting` for a vote on its way to the store.
+    """
 
     owner: str = ""
     phase: Phase = "idle"
@@ -34,6 +37,8 @@ class Table:
     said: dict[str, list[str]] = field(default_factory=dict)
     asked_s: float = 0.0
     waiting: bool = False
+    drawing: object | None = None
+    voting: bool = False
     reading: asyncio.Task[None] | None = None
     told: str = ""
     tries: int = 0
@@ -41,6 +46,15 @@ class Table:
     ratings: Mapping[str, Rating] = field(default_factory=dict)
     left: bool = False
     _whole: set[str] = field(default_factory=set)
+
+    def draw(self) -> object:
+        """Another battle is about to begin, and no further one. It may only while `drawing` is what this returns."""
+        self.phase, self.drawing = "answering", object()
+        return self.drawing
+
+    def undraw(self, phase: Phase, why: str) -> None:
+        """It could not begin: all is as it was before, in `phase`."""
+        self.phase, self.drawing, self.told = phase, None, why
 
     def begin(self, battle_id: str, sides: tuple[str, ...], owner: str) -> None:
         """Another battle; the last one is over for this page."""
@@ -77,7 +91,7 @@ class Table:
 
     def fail(self, why: str) -> None:
         """The battle is over without a vote."""
-        self.phase, self.told, self.waiting = "failed", why, False
+        self.phase, self.told, self.waiting, self.drawing = "failed", why, False, None
 
     def stop(self, why: str) -> None:
         """End the battle if its sides answer just now."""
@@ -93,7 +107,7 @@ class Table:
         """Nothing has been asked yet."""
         self.phase, self.battle_id, self.prompts, self.said = "idle", "", [], {}
         self.told, self.tries, self.outcome, self.ratings = "", 0, None, {}
-        self.waiting = False
+        self.waiting, self.drawing = False, None
 
 
 class Tables:

@@ -14,12 +14,13 @@ import msgspec
 import pytest
 
 from arena.arena import Arena
-from arena.battle import Battles
+from arena.battle import Battles, BattleView
 from arena.errors import Conflict, NotFound, StoreUnavailable
+from arena.leaderboard import Board
 from arena.settings import load
 from arena.ui.battle import BattleEvents, BattlePanel
 from arena.ui.battle_draw import HINTS, BattleParts, draw_battle
-from arena.ui.battle_play import STILL
+from arena.ui.battle_play import STILL, VOTING
 from arena.ui.battle_table import LEFT
 from arena.ui.battle_voter import NOBODY, caller_of, voter_of
 from arena.ui.conversation import Conversations
@@ -271,6 +272,89 @@ async def test_a_page_that_leaves_frees_the_models_and_may_come_back(player: Pla
     player.events.leave(later)
     assert [update async for update in player.events.answer(later)] == []
     assert player.panel.tables.of("later").told == LEFT
+
+
+@pytest.mark.parametrize("how", ["stopped", "left", "stopped and asked again"])
+async def test_a_battle_that_is_stopped_while_it_is_drawn_never_begins(
+    player: Player, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawing, go = asyncio.Event(), asyncio.Event()
+    create = player.arena.battles.create
+
+    async def slow(*given: Any) -> BattleView:
+        drawing.set()
+        await go.wait()
+        return await create(*given)
+
+    monkeypatch.setattr(player.arena.battles, "create", slow)
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(player.ask())
+        await drawing.wait()
+        if how == "left":
+            player.events.leave(request())
+        else:
+            await player.press("stop")
+        assert player.phase == "failed"
+        if how == "stopped and asked again":
+            monkeypatch.setattr(player.arena.battles, "create", create)
+            await player.ask("Again?")
+        go.set()
+    told = {"stopped": "You stopped", "left": LEFT}.get(how, "")
+    assert told in player.table.told
+    assert player.table.prompts == (["Again?"] if how == "stopped and asked again" else [])
+    assert player.phase == ("ready" if how == "stopped and asked again" else "failed")
+
+
+async def test_a_draw_that_fails_after_it_was_stopped_changes_nothing(
+    player: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: Any) -> BattleView:
+        await player.press("stop")
+        raise NotFound("no such thing")
+
+    monkeypatch.setattr(player.arena.battles, "create", refuse)
+    await player.ask()
+    assert (player.phase, "You stopped" in player.table.told) == ("failed", True)
+
+
+async def test_while_a_vote_is_kept_nothing_else_is_done(player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
+    infos: list[str] = []
+    monkeypatch.setattr(gr, "Info", infos.append)
+    await player.ask()
+    keeping, go = asyncio.Event(), asyncio.Event()
+    vote = player.arena.battles.vote
+
+    async def slow(*given: Any) -> BattleView:
+        assert not keeping.is_set(), "one vote is enough"
+        keeping.set()
+        await go.wait()
+        return await vote(*given)
+
+    monkeypatch.setattr(player.arena.battles, "vote", slow)
+    async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(player.press("vote", verdict="a"))
+        await keeping.wait()
+        await player.press("vote", verdict="b")
+        await player.ask("And more?")
+        go.set()
+    assert infos == [VOTING]
+    assert (player.phase, len(player.table.prompts), player.table.told) == ("voted", 1, "")
+
+
+async def test_ratings_that_come_late_are_not_shown_beside_the_next_battle(
+    player: Player, arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await player.ask()
+    await player.press("vote", verdict="a")
+    board = arena.leaderboard.board()
+
+    async def late(*_: Any) -> Board:
+        await player.press("next")
+        return board
+
+    monkeypatch.setattr(arena, "rated", late)
+    await player.events.rate(request())
+    assert (player.phase, player.table.ratings) == ("idle", {})
 
 
 async def test_a_vote_that_the_store_cannot_keep_is_pressed_again(
