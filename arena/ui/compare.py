@@ -13,7 +13,7 @@ from arena.ui.columns import ColumnParts, draw_column
 from arena.ui.conversation import View
 from arena.ui.drawer import DrawerParts, draw_drawer
 from arena.ui.elements import carrier, html, icon
-from arena.ui.lineup import LETTERS, Lineup, from_browser
+from arena.ui.lineup import LETTERS, Lineup, kept_lineup
 from arena.ui.sessions import Session
 
 EXAMPLES = (
@@ -68,6 +68,7 @@ class CompareParts:
     frames: gr.HTML
     parcel: gr.Textbox
     saved: gr.BrowserState
+    presets: gr.BrowserState
     timer: gr.Timer
 
     @property
@@ -98,7 +99,10 @@ class CompareParts:
 
 def draw_compare(most_columns: int) -> CompareParts:
     """Draw the tab with a pool of `most_columns`, of which two are visible; call inside a Blocks and a Tab."""
-    saved = gr.BrowserState(None, storage_key="ollama-arena", secret="ollama-arena")
+    # apart, so that a line-up remembered late cannot undo a preset saved meanwhile
+    saved, presets = (
+        gr.BrowserState(None, storage_key=f"ollama-arena-{what}", secret=what) for what in ("lineup", "presets")
+    )
     timer = gr.Timer(1.5)
     frames = carrier("frames")
     parcel = gr.Textbox("", visible=False, elem_id="parcel")
@@ -127,7 +131,8 @@ def draw_compare(most_columns: int) -> CompareParts:
     drawer = draw_drawer()
     return CompareParts(
         columns=columns, drawer=drawer, prompt=prompt, system=system, stop_all=stop_all, edit=edit, mode=mode,
-        examples=examples, banner=banner, frames=frames, parcel=parcel, saved=saved, timer=timer, **toolbar,
+        examples=examples, banner=banner, frames=frames, parcel=parcel, saved=saved,
+        presets=presets, timer=timer, **toolbar,
     )  # fmt: skip
 
 
@@ -174,7 +179,7 @@ def remind(drawn: CompareParts, session: Session, values: Values) -> None:
     nothing yet when the first events arrive.
     """
     if not session.set_up:
-        session.set_columns(from_browser(values[drawn.saved]).lineup.columns)
+        session.set_columns(kept_lineup(values[drawn.saved]).columns)
 
 
 def shown(drawn: CompareParts, views: Mapping[str, View]) -> Updates:

@@ -10,7 +10,7 @@ import msgspec
 from arena.ui.compare import CompareParts, Updates, Values
 from arena.ui.conversation import Conversations
 from arena.ui.drawer import as_preset
-from arena.ui.lineup import PRESETS, ColumnChoice, Remembered, choice_from, from_browser, to_browser
+from arena.ui.lineup import PRESETS, ColumnChoice, choice_from, kept_presets
 from arena.ui.sessions import Session, Sessions
 from arena.ui.wiring import QUICK, TALK
 
@@ -32,10 +32,10 @@ class DrawerEvents:
             [_input_of(widget) for widget in widgets], self.change, set(widgets), drawn.facts,
             trigger_mode="always_last", **QUICK,
         )  # fmt: skip
-        with_presets: set[Any] = {drawer.preset, drawn.saved}
+        with_presets: set[Any] = {drawer.preset, drawn.presets}
         applied = drawer.preset.input(self.apply_preset, with_presets, [*widgets, *drawn.facts], **QUICK)
-        drawer.save.click(self.save_preset, with_presets, [drawn.saved, drawer.preset], **TALK)
-        drawer.drop.click(self.drop_preset, with_presets, [drawn.saved, drawer.preset], **QUICK)
+        drawer.save.click(self.save_preset, with_presets, [drawn.presets, drawer.preset], **TALK)
+        drawer.drop.click(self.drop_preset, with_presets, [drawn.presets, drawer.preset], **QUICK)
         return [changed, applied]
 
     def change(self, values: Values, request: gr.Request) -> Updates:
@@ -46,7 +46,7 @@ class DrawerEvents:
 
     def apply_preset(self, values: Values, request: gr.Request) -> Updates:
         """Set the column to a preset; its model stays."""
-        presets = PRESETS | from_browser(values[self.drawn.saved]).presets
+        presets = PRESETS | kept_presets(values[self.drawn.presets])
         preset = presets.get(values[self.drawer.preset])
         if preset is None:
             return self._set(self._session(request), None)
@@ -57,17 +57,17 @@ class DrawerEvents:
         name = str(values[self.drawer.preset] or "").strip()[:60]
         if not name or name in PRESETS:
             gr.Info("Type a name of your own into the preset field, then save.")
-            return {self.drawn.saved: gr.skip()}
-        session, kept = self._session(request), from_browser(values[self.drawn.saved])
+            return {self.drawn.presets: gr.skip()}
+        session = self._session(request)
         gr.Info("Preset saved in this browser.")
-        presets = kept.presets | {name: as_preset(session.choices[session.drawer])}
-        return self._presets(Remembered(kept.lineup, presets), name)
+        own = kept_presets(values[self.drawn.presets])
+        return self._presets(own | {name: as_preset(session.choices[session.drawer])}, name)
 
     def drop_preset(self, values: Values) -> Updates:
         """Forget the preset in the preset field."""
-        kept = from_browser(values[self.drawn.saved])
-        presets = {name: preset for name, preset in kept.presets.items() if name != values[self.drawer.preset]}
-        return self._presets(Remembered(kept.lineup, presets), None)
+        own = kept_presets(values[self.drawn.presets])
+        own.pop(values[self.drawer.preset], None)
+        return self._presets(own, None)
 
     def _set(self, session: Session, settings: ColumnChoice | None) -> Updates:
         letter = session.drawer
@@ -76,9 +76,9 @@ class DrawerEvents:
             session.choices[letter] = msgspec.structs.replace(settings, model=own.model, endpoint=own.endpoint)
         return {self.drawn.columns[letter].facts: self.conversations.facts(session.choices[letter])}
 
-    def _presets(self, remembered: Remembered, chosen: str | None) -> Updates:
-        picker = gr.Dropdown(choices=[*PRESETS, *remembered.presets], value=chosen)
-        return {self.drawn.saved: to_browser(remembered), self.drawer.preset: picker}
+    def _presets(self, own: dict[str, ColumnChoice], chosen: str | None) -> Updates:
+        picker = gr.Dropdown(choices=[*PRESETS, *own], value=chosen)
+        return {self.drawn.presets: msgspec.to_builtins(own), self.drawer.preset: picker}
 
     def _session(self, request: gr.Request) -> Session:
         return self.sessions.of(request.session_hash)

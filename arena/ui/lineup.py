@@ -102,13 +102,6 @@ class Lineup(Struct, frozen=True, omit_defaults=True):
     prompt: str = ""
 
 
-class Remembered(Struct, frozen=True, omit_defaults=True):
-    """What the page keeps in the browser: the last line-up and the user's own presets."""
-
-    lineup: Lineup = Lineup()
-    presets: dict[str, ColumnChoice] = {}
-
-
 PRESETS: dict[str, ColumnChoice] = {
     "Model's own": ColumnChoice(),
     "Precise": ColumnChoice(options=Options(temperature=0.1, top_p=0.9)),
@@ -186,20 +179,23 @@ def summary(choice: ColumnChoice) -> str:
     return " · ".join(words)
 
 
-def from_browser(data: object) -> Remembered:
-    """What the browser kept; anything unreadable (an older page's, say) counts as nothing kept."""
+def kept_lineup(data: object) -> Lineup:
+    """The line-up that the browser kept; anything unreadable (an older page's, say) counts as nothing kept."""
     try:
-        kept = msgspec.convert(data, Remembered)
+        kept = msgspec.convert(data, Lineup)
     except msgspec.ValidationError:
-        return Remembered()
-    columns = tuple(choice_from(widget_values(choice)) for choice in kept.lineup.columns[: len(LETTERS)])
-    presets = {name[:60]: choice_from(widget_values(choice)) for name, choice in tuple(kept.presets.items())[:50]}
-    return Remembered(msgspec.structs.replace(kept.lineup, columns=columns), presets)
+        return Lineup()
+    columns = tuple(choice_from(widget_values(choice)) for choice in kept.columns[: len(LETTERS)])
+    return msgspec.structs.replace(kept, columns=columns)
 
 
-def to_browser(remembered: Remembered) -> Any:
-    """The JSON form of what the browser keeps."""
-    return msgspec.to_builtins(remembered)
+def kept_presets(data: object) -> dict[str, ColumnChoice]:
+    """The user's own presets, as far as the browser kept any that can be read."""
+    try:
+        kept = msgspec.convert(data, dict[str, ColumnChoice])
+    except msgspec.ValidationError:
+        return {}
+    return {name[:60]: choice_from(widget_values(choice)) for name, choice in tuple(kept.items())[:50]}
 
 
 def from_query(query: Mapping[str, str], most: int) -> Lineup | None:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gradio as gr
+import msgspec
 
 from arena.types import ModelInfo
 from arena.ui import parts
 from arena.ui.compare import CompareParts, Updates, Values, layout, read_lineup, remind, shown
 from arena.ui.conversation import Conversations, with_defaults
 from arena.ui.export import as_html, as_json, as_markdown
-from arena.ui.lineup import PRESETS, ColumnChoice, Lineup, Remembered, from_browser, from_query, to_browser, to_query
+from arena.ui.lineup import PRESETS, ColumnChoice, Lineup, from_query, kept_lineup, kept_presets, to_query
 from arena.ui.sessions import Session, Sessions
 from arena.ui.wiring import QUICK, TALK
 
@@ -62,16 +63,15 @@ class Memory:
             updates[column.model] = session.choices[letter].picked or None
         return updates | {column.facts: self.conversations.facts(session.choices[letter])}
 
-    async def restore(self, kept: object, query: Mapping[str, str], session: Session) -> Updates:
+    async def restore(self, kept: object, presets: object, query: Mapping[str, str], session: Session) -> Updates:
         """Set the page up: from its link, else from the browser's memory, else for a first visit."""
-        drawn, remembered = self.drawn, from_browser(kept)
-        models = await self.conversations.models()
-        lineup = with_defaults(from_query(query, len(drawn.columns)) or remembered.lineup, models)
+        drawn, models = self.drawn, await self.conversations.models()
+        lineup = with_defaults(from_query(query, len(drawn.columns)) or kept_lineup(kept), models)
         session.set_columns(lineup.columns)
         updates = layout(drawn, session) | {drawn.system: lineup.system, drawn.order: lineup.order}
         if lineup.prompt:
             updates[drawn.prompt] = {"text": lineup.prompt, "files": []}
-        updates[drawn.drawer.preset] = gr.Dropdown(choices=[*PRESETS, *remembered.presets])
+        updates[drawn.drawer.preset] = gr.Dropdown(choices=[*PRESETS, *kept_presets(presets)])
         return updates | self._pickers(session, models)
 
     async def refresh(self, session: Session) -> Updates:
@@ -95,9 +95,8 @@ class Memory:
 
     def remember(self, values: Values, request: gr.Request) -> Any:
         """What the browser keeps for the next visit."""
-        kept = from_browser(values[self.drawn.saved])
         lineup = read_lineup(self.drawn, self.sessions.of(request.session_hash), values)
-        return to_browser(Remembered(Lineup(lineup.columns, lineup.system, lineup.order), kept.presets))
+        return msgspec.to_builtins(msgspec.structs.replace(lineup, prompt=""))
 
     def link(self, values: Values, request: gr.Request) -> str:
         """The query string that restores these columns."""

@@ -119,14 +119,14 @@ class Life:
         """Wire opening, looking after and leaving."""
         compare = self.compare
         shared = [*compare.boxes, compare.drawer.preset, compare.system, compare.order, compare.prompt]
-        demo.load(self.open, compare.saved, [*self.looked_after, *shared], **QUICK)
+        demo.load(self.open, [compare.saved, compare.presets], [*self.looked_after, *shared], **QUICK)
         compare.timer.tick(self.look_after, None, self.looked_after, **QUICK)
         demo.unload(self.leave)
 
-    async def open(self, kept: Any, request: gr.Request) -> Updates:
+    async def open(self, kept: Any, presets: Any, request: gr.Request) -> Updates:
         """Set the page up."""
         session = self.page.sessions.of(request.session_hash)
-        return await self.memory.restore(kept, dict(request.query_params), session) | await self._readiness()
+        return await self.memory.restore(kept, presets, dict(request.query_params), session) | await self._readiness()
 
     async def look_after(self, request: gr.Request) -> Updates:
         """See whether the servers and their models are there yet."""

@@ -26,7 +26,7 @@ from tests.threads import end, untraced
 PATIENCE_S = 60.0
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--disable-component-update", "--disable-sync", "--disable-smooth-scrolling",
 ]  # fmt: skip
 
 

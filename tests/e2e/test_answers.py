@@ -215,7 +215,7 @@ def thoughts_of(n: int) -> str:
 
 
 def test_a_reader_who_scrolls_up_is_left_in_peace(page: Page, arena: ArenaPage) -> None:
-    arena.open("fx-slow:n-900_ms-20_size-160", "fx-slow:n-900_ms-20_size-160")
+    arena.open("fx-slow:n-3000_ms-20_size-160", "fx-slow:n-3000_ms-20_size-160")
     arena.send()
     tall = "element => element.scrollHeight > element.clientHeight + 900"
     for letter in "ab":

@@ -21,7 +21,7 @@ from arena.ui.column_events import ColumnEvents
 from arena.ui.compare import CompareParts, Updates, draw_compare
 from arena.ui.conversation import Conversations
 from arena.ui.drawer_events import DrawerEvents
-from arena.ui.lineup import ColumnChoice, from_browser
+from arena.ui.lineup import ColumnChoice, kept_lineup, kept_presets
 from arena.ui.memory import Memory, model_choices
 from arena.ui.page import MAX_EVENTS, Page
 from arena.ui.sending import Sending
@@ -185,7 +185,7 @@ def test_a_stream_changes_one_component_only(built: gr.Blocks) -> None:
 async def test_a_forgotten_session_gets_its_columns_back_from_the_browser(desk: Desk) -> None:
     desk.sessions.leave("s")
     other = cast(gr.Request, SimpleNamespace(session_hash="after a restart", query_params={}))
-    saved = {"lineup": {"columns": [{"model": "x", "options": {"temperature": 0.3}}]}}
+    saved = {"columns": [{"model": "x", "options": {"temperature": 0.3}}]}
     await desk.sending.take(desk.values(prompt={"text": "Why?", "files": []}, saved=saved), other)
     session = desk.sessions.of("after a restart")
     assert session.visible == ["A"]
@@ -260,20 +260,20 @@ def test_the_drawer_shows_a_column_and_sets_it(desk: Desk) -> None:
 
 
 def test_presets_are_saved_applied_and_dropped(desk: Desk) -> None:
-    drawer, saved = desk.drawn.drawer, desk.drawn.saved
+    drawer, presets = desk.drawn.drawer, desk.drawn.presets
     desk.session.choices["A"] = ColumnChoice("a", think=True)
     asyncio.run(desk.columns["A"].open_settings(REQUEST))
-    assert desk.drawer.save_preset({drawer.preset: "Precise", saved: None}, REQUEST)[saved] == gr.skip()
-    kept = desk.drawer.save_preset({drawer.preset: " mine ", saved: None}, REQUEST)[saved]
-    assert from_browser(kept).presets == {"mine": ColumnChoice(think=True)}
+    assert desk.drawer.save_preset({drawer.preset: "Precise", presets: None}, REQUEST)[presets] == gr.skip()
+    kept = desk.drawer.save_preset({drawer.preset: " mine ", presets: None}, REQUEST)[presets]
+    assert kept_presets(kept) == {"mine": ColumnChoice(think=True)}
     asyncio.run(desk.columns["B"].open_settings(REQUEST))
-    applied = desk.drawer.apply_preset({drawer.preset: "mine", saved: kept}, REQUEST)
+    applied = desk.drawer.apply_preset({drawer.preset: "mine", presets: kept}, REQUEST)
     assert applied[drawer.widgets["think"]] == "on"
     assert desk.session.choices["B"] == ColumnChoice("b", think=True)
-    desk.drawer.apply_preset({drawer.preset: "unheard of", saved: kept}, REQUEST)
+    desk.drawer.apply_preset({drawer.preset: "unheard of", presets: kept}, REQUEST)
     assert desk.session.choices["B"] == ColumnChoice("b", think=True)
-    dropped = desk.drawer.drop_preset({drawer.preset: "mine", saved: kept})[saved]
-    assert from_browser(dropped).presets == {}
+    dropped = desk.drawer.drop_preset({drawer.preset: "mine", presets: kept})[presets]
+    assert kept_presets(dropped) == {}
 
 
 # ---- handlers: memory
@@ -289,14 +289,14 @@ async def test_a_page_is_restored_and_looked_after(desk: Desk, monkeypatch: pyte
     monkeypatch.setattr(desk.conversations, "models", listed)
     fresh = desk.sessions.of("fresh")
     assert await desk.memory.refresh(fresh) == {desk.drawn.mode: gr.skip()}, "it has not been opened yet"
-    await desk.memory.restore(None, {}, fresh)
+    await desk.memory.restore(None, None, {}, fresh)
     assert fresh.visible == ["A", "B"]
     models[:] = [ModelInfo("one", size_bytes=1), ModelInfo("two", size_bytes=2)]
     updates = await desk.memory.refresh(fresh)
     assert fresh.choices["A"].model == "one"
     assert updates[desk.drawn.columns["B"].model].value == "two"
     asked = {"models": "x,one", "prompt": "Why?", "seed_b": "3"}
-    updates = await desk.memory.restore(None, asked, fresh)
+    updates = await desk.memory.restore(None, None, asked, fresh)
     assert updates[desk.drawn.prompt]["text"] == "Why?"
     assert fresh.choices["B"].options.seed == 3
     assert ("x", "x") in updates[desk.drawn.columns["A"].model].choices
@@ -317,7 +317,7 @@ def test_a_column_takes_the_endpoint_that_was_picked(desk: Desk) -> None:
     column = desk.columns["A"]
     column.choose(desk.values() | {column.column.model: "a on gpu1"}, REQUEST)
     assert desk.session.choices["A"] == ColumnChoice("a", endpoint="gpu1")
-    applied = desk.drawer.apply_preset({desk.drawn.drawer.preset: "Precise", desk.drawn.saved: None}, REQUEST)
+    applied = desk.drawer.apply_preset({desk.drawn.drawer.preset: "Precise", desk.drawn.presets: None}, REQUEST)
     assert "on gpu1" in applied[column.column.facts]
     column.choose(desk.values() | {column.column.model: "a"}, REQUEST)
     assert desk.session.choices["A"].endpoint == ""
@@ -325,7 +325,7 @@ def test_a_column_takes_the_endpoint_that_was_picked(desk: Desk) -> None:
 
 def test_what_the_browser_keeps_and_what_a_link_says(desk: Desk) -> None:
     kept = desk.memory.remember(desk.values(system="S"), REQUEST)
-    assert [choice.model for choice in from_browser(kept).lineup.columns] == ["a", "b"]
+    assert [choice.model for choice in kept_lineup(kept).columns] == ["a", "b"]
     assert desk.memory.link(desk.values(prompt={"text": "Why?"}), REQUEST) == "?models=a,b&prompt=Why%3F"
     assert '"columns"' in desk.memory.save_json(REQUEST)
     assert desk.memory.save_markdown(REQUEST).startswith("# Comparison")

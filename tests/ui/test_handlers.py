@@ -77,7 +77,7 @@ async def test_a_page_opens_answers_pulls_and_leaves(
 ) -> None:
     monkeypatch.setattr(conversation, "POLL_S", 0)
     drawn, first, second = desk.drawn, desk.drawn.columns["A"], desk.drawn.columns["B"]
-    opened = await desk.life.open(None, REQUEST)
+    opened = await desk.life.open(None, None, REQUEST)
     assert opened[drawn.banner] == ""
     assert opened[drawn.timer].active is False
     assert opened[first.model].value == "tiny:latest"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 from urllib.parse import parse_qsl
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,14 +19,13 @@ from arena.ui.lineup import (
     PRESETS,
     ColumnChoice,
     Lineup,
-    Remembered,
     ThinkChoice,
     choice_from,
-    from_browser,
     from_query,
+    kept_lineup,
+    kept_presets,
     picked,
     summary,
-    to_browser,
     to_query,
     widget_values,
 )
@@ -77,20 +77,20 @@ def test_any_lineup_survives_its_link(columns: tuple[ColumnChoice, ...], prompt:
 
 @given(choices)
 def test_any_memory_survives_the_browser(choice: ColumnChoice) -> None:
-    remembered = Remembered(Lineup((choice,), "s"), {"mine": choice})
-    assert from_browser(to_browser(remembered)) == remembered
+    lineup, presets = Lineup((choice,), "s"), {"mine": choice}
+    assert kept_lineup(msgspec.to_builtins(lineup)) == lineup
+    assert kept_presets(msgspec.to_builtins(presets)) == presets
 
 
 @pytest.mark.parametrize(
-    "junk", [None, 3, "x", [], {"lineup": 3}, {"lineup": {"columns": [{"options": {"top_k": "x"}}]}}]
+    "junk", [None, 3, "x", [], {"columns": 3}, {"columns": [{"options": {"top_k": "x"}}]}, {"mine": {"think": []}}]
 )
 def test_a_memory_that_cannot_be_read_is_none(junk: Any) -> None:
-    assert from_browser(junk) == Remembered()
+    assert (kept_lineup(junk), kept_presets(junk)) == (Lineup(), {})
 
 
 def test_a_memory_out_of_range_is_brought_into_it() -> None:
-    kept = {"lineup": {"columns": [{"model": "tiny", "options": {"temperature": 99.0}}] * 20}}
-    columns = from_browser(kept).lineup.columns
+    columns = kept_lineup({"columns": [{"model": "tiny", "options": {"temperature": 99.0}}] * 20}).columns
     assert len(columns) == 12
     assert columns[0].options.temperature == 2
 
