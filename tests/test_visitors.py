@@ -146,9 +146,12 @@ async def test_two_browsers_at_one_address_are_two_voters_and_both_count_for_its
     )
     async with started(create_app(settings, page=False)) as api:
         cookies = [await cookie_of(api), await cookie_of(api)]
-        statuses = [(await voted(api, cookies[number])).status for number in (0, 0)]
-        refused = await voted(api, cookies[0])
-        assert ([*statuses, refused.status], refused.json()["code"]) == ([200, 200, 429], "too_many_votes")
+        assert (await voted(api, cookies[0])).status == 200
+        early, last = await begun(api, cookies[0]), await begun(api, cookies[0])
+        assert last.json()["votes_left"] == 1, "known before the vote"
+        assert (await voted_on(api, cookies[0], last)).status == 200
+        for refused in (await begun(api, cookies[0]), await voted_on(api, cookies[0], early)):
+            assert (refused.status, refused.json()["code"]) == (429, "too_many_votes")
         assert "ARENA_VOTES_PER_VOTER" in refused.json()["error"]
         assert 0 < int(refused.headers["retry-after"]) <= 86400
         assert (await voted(api, cookies[1])).status == 200
@@ -164,9 +167,19 @@ async def cookie_of(api: Client) -> bytes:
 
 
 async def voted(api: Client, cookie: bytes) -> Answer:
-    """The answer to a vote on a new battle."""
+    """The answer to a vote on a new battle, or why none begins."""
+    made = await begun(api, cookie)
+    return made if made.status != 200 else await voted_on(api, cookie, made)
+
+
+async def begun(api: Client, cookie: bytes) -> Answer:
+    """A new battle, or why there is none."""
+    return await api.call("POST", "/api/battles", b"{}", [JSON_TYPE, (b"cookie", cookie)])
+
+
+async def voted_on(api: Client, cookie: bytes, made: Answer) -> Answer:
+    """The answer to a vote on that battle."""
     headers = [JSON_TYPE, (b"cookie", cookie)]
-    made = await api.call("POST", "/api/battles", b"{}", headers)
     path = f"/api/battles/{made.json()['id']}"
     await api.call("POST", f"{path}/stream", b'{"message": "Hello!"}', headers)
     return await api.call("POST", f"{path}/vote", b'{"verdict": "a"}', headers)

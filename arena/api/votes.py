@@ -25,6 +25,9 @@ from arena.streaming import Reply
 from arena.types import Manifest, Metrics, ModelInstance
 
 MOST_ANSWERS: Final = 12
+MOST_TOLD_BYTES: Final = 16 * 1024
+"""A manifest, or figures, as JSON: ten times what /api/chat gives."""
+
 FILE_TYPES: Final = ("application/jsonl", "application/x-ndjson", "application/json", "application/octet-stream")
 ANY: Final = "auto"
 
@@ -104,6 +107,8 @@ class Votes:
 
 
 def _value(given: object, kind: type[Told], field: str) -> Told | None:
+    if len(msgspec.json.encode(given)) > MOST_TOLD_BYTES:
+        raise BadRequest(f"{field} is larger than {MOST_TOLD_BYTES:,} bytes: send what /api/chat gives, or nothing")
     try:
         return None if given is None else msgspec.convert(given, kind)
     except msgspec.ValidationError as error:

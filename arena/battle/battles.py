@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from arena.battle.ballot import Ballot, Cast, question, verdicts
@@ -19,13 +21,15 @@ from arena.battle.pace import SIDES, Pace, Shown, SideName
 from arena.battle.resting import Resting
 from arena.battle.reveal import BattleView, revealed
 from arena.compare import Compare, Run
-from arena.errors import BadRequest, Conflict, NotFound, TooManyRequests
+from arena.errors import BadRequest, Conflict, NotFound, StoreUnavailable, TooManyRequests
 from arena.fleet import Fleet
 from arena.keys import check_model
 from arena.names import matches
 from arena.store import Store, StoredBattle
 from arena.streaming import Transcript
 from arena.types import Batch, Delta, Failed, Finished, ModelInstance, StreamEvent, Vote
+
+log = logging.getLogger(__name__)
 
 IDLE_S = 2 * 3600.0
 """A battle that nobody has touched for so long is forgotten."""
@@ -35,6 +39,9 @@ MAX_PER_VOTER = 20
 MAX_PER_ADDRESS = 200
 """Battles that wait for their vote: in all, of one voter, whose oldest one is forgotten for a further one, and from one
 address, whose browsers may be many."""
+
+FEW_LEFT = 10
+"""With fewer votes left of a day, the voter is told how many."""
 
 TICK_S = 0.1
 
@@ -120,7 +127,7 @@ class Battles:
         """Draw who fights and seal it. `models`: what the voter may use (globs; None: all).
 
         Raises BadRequest for fewer contestants than sides, Forbidden for one that the voter may not use, and
-        TooManyRequests while too many battles are under way.
+        TooManyRequests while too many battles are under way, or where no vote of theirs would be taken today.
         """
         mode, contestants = _mode(contest), contest.contestants
         if contestants is None:
@@ -128,6 +135,7 @@ class Battles:
         for contestant in contestants:
             check_model(models, contestant.model)
         choose = self._newcomers if mode == "newcomers" else self._choose
+        votes_left = await asyncio.to_thread(self._votes_left, voter)
         fit = self._resting.fit(contestants, contest.sides)
         loop = asyncio.get_running_loop()
         sides = await loop.run_in_executor(self._drawers, lineup, fit, contest.sides, choose)
@@ -144,7 +152,7 @@ class Battles:
             now_s=self._clock(),
         )
         self._battles[battle.id] = battle
-        return _view(battle)
+        return msgspec.structs.replace(_view(battle), votes_left=votes_left)
 
     def turn(self, battle_id: str, voter: Voter, message: str, *, caller: str | bytes = "", key: str = "") -> Turn:
         """Ask all sides; gives what may be shown, step by step. Whoever reads it closes it, which frees the models.
@@ -221,6 +229,18 @@ class Battles:
         finally:
             run.cancel()
             battle.touched_s = self._clock()
+
+    def _votes_left(self, voter: Voter) -> int | None:
+        """How many votes more are taken today, if that is worth a word. Blocks; for a thread."""
+        store = self._store
+        try:
+            left = (
+                store.votes_left(store.pseudonym(voter.name), store.pseudonym(voter.address)) if store.exists else None
+            )
+        except StoreUnavailable as error:
+            log.warning("a battle begins though its vote may not be kept: %s", error.message)
+            return None
+        return left if left is not None and left < FEW_LEFT else None
 
     def _keep(self, battle: Battle, voter: Voter, ballot: Ballot) -> BattleView:
         """Blocks; for a thread."""

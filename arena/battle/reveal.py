@@ -32,6 +32,7 @@ class BattleView(Struct, frozen=True, omit_defaults=True):
     """A battle as its voter may see it: what has a default is only there after the vote.
 
     `sides` are the letters of those who fight. Of more than two, `ranks` tells their places, unless all were bad.
+    `votes_left` is told when the battle begins, where the voter has only a few votes left today, this one included.
     """
 
     id: str
@@ -39,6 +40,7 @@ class BattleView(Struct, frozen=True, omit_defaults=True):
     turns: int
     vote_open: bool
     sides: tuple[str, ...]
+    votes_left: int | None = None
     verdict: Verdict | None = None
     ranks: dict[str, int] | None = None
     rated: bool | None = None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, time, timedelta
+from typing import Final
 
 from msgspec import Struct
-from sqlalchemy import Column, Connection, func, select
+from sqlalchemy import Connection, func, select
 
 from arena.errors import TooManyRequests
 from arena.store.tables import votes
-from arena.types import Vote
 
 log = logging.getLogger(__name__)
+
+_WHO: Final = {"voter": "You have", "address": "Your network has"}
 
 
 class Caps(Struct, frozen=True):
@@ -22,32 +24,33 @@ class Caps(Struct, frozen=True):
     address: int = 0
 
 
-def check(connection: Connection, vote: Vote, caps: Caps) -> None:
-    """May one more ballot, with this vote on it, be kept? Within its transaction, so that no race goes beyond.
+def left(connection: Connection, caps: Caps, at: str, *, voter: str, address: str) -> int | None:
+    """How many ballots more may be cast on the day of the moment `at`; None is any number.
 
-    Raises TooManyRequests, which says when the next day begins.
+    Within a ballot's own transaction no race goes beyond. Raises TooManyRequests where there are none left, which says
+    when the next day begins.
     """
-    _check(connection, vote, votes.c.voter, caps.voter, "You have", "ARENA_VOTES_PER_VOTER")
-    _check(connection, vote, votes.c.address, caps.address, "Your network has", "ARENA_VOTES_PER_ADDRESS")
+    rests = [_left(connection, caps, at, "voter", voter), _left(connection, caps, at, "address", address)]
+    return min((rest for rest in rests if rest is not None), default=None)
 
 
-def _check(connection: Connection, vote: Vote, column: Column[str], cap: int, who: str, setting: str) -> None:
-    name: str = getattr(vote, column.name)
+def _left(connection: Connection, caps: Caps, at: str, kind: str, name: str) -> int | None:
+    cap, column = int(getattr(caps, kind)), votes.c[kind]
     if not cap or not name:
-        return
-    today, rest_s = _day(vote.at)
-    tomorrow = today + timedelta(days=1)
-    within = (column == name, votes.c.at >= today.isoformat(), votes.c.at < tomorrow.isoformat())
+        return None
+    today, rest_s = _day(at)
+    within = (column == name, votes.c.at >= today.isoformat(), votes.c.at < (today + timedelta(days=1)).isoformat())
     ballots = func.count((votes.c.battle_id + " " + votes.c.voter).distinct())
-    cast = connection.execute(select(ballots).where(*within)).scalar_one()
+    cast = int(connection.execute(select(ballots).where(*within)).scalar_one())
     if cast >= cap:
-        log.warning("no more votes of the %s %s today: %d were cast", column.name, name, cast)
+        log.warning("no more votes of the %s %s today: %d were cast", kind, name, cast)
         raise TooManyRequests(
-            f"{who} cast {cap} votes today, and no more are taken until midnight UTC; this one was not saved. "
-            f"The operator can change this limit ({setting}).",
+            f"{_WHO[kind]} cast {cap} votes today, and no more are taken until midnight UTC. "
+            f"The operator can change this limit (ARENA_VOTES_PER_{kind.upper()}).",
             code="too_many_votes",
             retry_after_s=rest_s,
         )
+    return cap - cast
 
 
 def _day(at: str) -> tuple[datetime, float]:

@@ -19,7 +19,7 @@ from arena.settings import Settings
 from arena.store import caps
 from arena.store import cells as counted
 from arena.store.battles import Side, StoredBattle
-from arena.store.cells import RATED, Ballot, Cell, CellFilter
+from arena.store.cells import RATED, Cell, CellFilter, Page
 from arena.store.database import Database
 from arena.store.documents import Document, Kind, Snapshot
 from arena.store.migrations import migrate
@@ -113,7 +113,7 @@ class Store:
                 if {vote.pair: vote.verdict for vote in kept} != {vote.pair: vote.verdict for vote in ballot}:
                     raise Conflict("This battle has your vote already, and it was another one.", code="voted")
                 return kept
-            caps.check(connection, ballot[0], self._daily)
+            caps.left(connection, self._daily, ballot[0].at, voter=ballot[0].voter, address=ballot[0].address)
             new = tuple(msgspec.structs.replace(vote, repeats=_repeats(connection, vote)) for vote in ballot)
             fought = [side.configuration for side in battle.sides.values()] if battle else []
             for each in (*contestants, *fought):
@@ -138,6 +138,15 @@ class Store:
                     connection.execute(votes.insert(), [_row_of(vote) for vote in reversed(new.values())])
                 kept += len(new)
         return kept
+
+    def votes_left(self, voter: str, address: str) -> int | None:
+        """How many ballots more these, by their pseudonyms, may cast today; None is any number.
+
+        Raises TooManyRequests where there are none left.
+        """
+        self.open()
+        with self.database.reading() as connection:
+            return caps.left(connection, self._daily, now(), voter=voter, address=address)
 
     def vote(self, battle_id: str, voter: str) -> Vote | None:
         """The vote of `voter` on a battle of two sides."""
@@ -175,11 +184,11 @@ class Store:
         with self.database.reading() as connection:
             return [counted.cell(row, details) for row in connection.execute(counted.counting(wanted))]
 
-    def ballots(self, wanted: CellFilter = RATED) -> Iterator[Sequence[Ballot]]:
-        """The votes one by one, a page at a time."""
+    def pages(self, wanted: CellFilter = RATED) -> Iterator[Page]:
+        """The votes one by one, as texts, a page at a time; those on two of the same are left out."""
         self.open()
         with self.database.reading() as connection:
-            yield from counted.ballots(connection, wanted)
+            yield from counted.pages(connection, wanted)
 
     def configurations(self) -> dict[str, Configuration]:
         """Every configuration that was voted on, by id."""

@@ -154,10 +154,18 @@ def _answering(table: Table) -> str:
 
 def _open(table: Table) -> str:
     if len(table.sides) > 2:
-        return _ranking(table)
+        return _ranking(table) + _left(table)
     votes = (("a", "A is better", "1"), ("tie", "Tie", "0"), ("both_bad", "Both bad", "9"), ("b", "B is better", "2"))
     buttons = "".join(_verdict_button(verdict, text, key) for verdict, text, key in votes)
-    return f'<div class="verdicts" role="group" aria-label="Your vote">{buttons}</div>{_FURTHER}'
+    return f'<div class="verdicts" role="group" aria-label="Your vote">{buttons}</div>{_FURTHER}{_left(table)}'
+
+
+def _left(table: Table) -> str:
+    """A word where the votes of the day come to an end."""
+    if table.votes_left is None:
+        return ""
+    told = "This is your last vote" if table.votes_left == 1 else f"You have {table.votes_left} votes left"
+    return f'<p class="dim">{told} today; at midnight UTC a new day begins.</p>'
 
 
 def _ranking(table: Table) -> str:

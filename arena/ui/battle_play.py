@@ -64,7 +64,7 @@ class Playing:
                 return ""
             if table.drawing is not drawing:  # stopped meanwhile, or the page was left
                 return ""
-            table.begin(drawn.id, drawn.sides, voter.name)
+            table.begin(drawn.id, drawn.sides, voter.name, drawn.votes_left)
         table.ask(prompt, self._clock())
         return None
 

@@ -42,6 +42,7 @@ class Table:
     reading: asyncio.Task[None] | None = None
     told: str = ""
     tries: int = 0
+    votes_left: int | None = None
     outcome: BattleView | None = None
     ratings: Mapping[str, Rating] = field(default_factory=dict)
     left: bool = False
@@ -56,10 +57,10 @@ class Table:
         """It could not begin: all is as it was before, in `phase`."""
         self.phase, self.drawing, self.told = phase, None, why
 
-    def begin(self, battle_id: str, sides: tuple[str, ...], owner: str) -> None:
+    def begin(self, battle_id: str, sides: tuple[str, ...], owner: str, votes_left: int | None = None) -> None:
         """Another battle; the last one is over for this page."""
         self.clear()
-        self.battle_id, self.sides, self.owner = battle_id, sides, owner
+        self.battle_id, self.sides, self.owner, self.votes_left = battle_id, sides, owner, votes_left
         self.said = {side: [] for side in sides}
 
     def ask(self, prompt: str, now_s: float) -> None:
@@ -106,7 +107,7 @@ class Table:
     def clear(self) -> None:
         """Nothing has been asked yet."""
         self.phase, self.battle_id, self.prompts, self.said = "idle", "", [], {}
-        self.told, self.tries, self.outcome, self.ratings = "", 0, None, {}
+        self.told, self.tries, self.outcome, self.ratings, self.votes_left = "", 0, None, {}, None
         self.waiting, self.drawing = False, None
 
 

@@ -83,6 +83,7 @@ async def test_nobody_gives_the_weights_of_a_model_another_name(api: Client, sto
     assert {each.model: each.digest for each in store.configurations().values()}["llama3.2:3b"] == digest
 
 
+HUGE = {"model": "m", "endpoint": "", "options_sent": {"stop": ["x" * 1000] * 17}}
 GOOD = [{"model": "m1", "response": "1"}, {"model": "m2", "response": "2"}]
 
 
@@ -102,6 +103,8 @@ GOOD = [{"model": "m1", "response": "1"}, {"model": "m2", "response": "2"}]
         ([*GOOD, {"model": "m", "response": "", "system": 3}], "m1", "Hi", "answers[2].system"),
         ([*GOOD, {"model": "m", "response": "", "metrics": {"tokens": "x"}}], "m1", "Hi", "answers[2].metrics"),
         ([*GOOD, {"model": "m", "response": "", "manifest": {}}], "m1", "Hi", "answers[2].manifest"),
+        ([*GOOD, {"model": "m", "response": "", "manifest": HUGE}], "m1", "Hi", "answers[2].manifest is larger"),
+        ([*GOOD, {"model": "m", "response": "", "metrics": {"done_reason": "x" * 20_000}}], "m1", "Hi", "is larger"),
         (
             [*GOOD, {"model": "m", "response": "", "manifest": {"model": "\n", "endpoint": ""}}],
             "m1",

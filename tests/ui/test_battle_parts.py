@@ -190,6 +190,15 @@ def test_a_vote_that_is_not_kept_is_not_lost() -> None:
     assert parts.not_kept("The disk is full.", 3).endswith("Tried 3 times.")
 
 
+@pytest.mark.parametrize("sides", ["ab", "abc"])
+@pytest.mark.parametrize(("left", "said"), [(None, ""), (1, "your last vote today"), (3, "3 votes left today")])
+def test_the_end_of_a_days_votes_is_told_before_the_vote(sides: str, left: int | None, said: str) -> None:
+    table = ready(sides=sides)
+    table.votes_left = left
+    assert said in parts.ballot(table)
+    assert ("midnight UTC" in parts.ballot(table)) is bool(said)
+
+
 def test_too_few_models_are_told_with_the_remedy() -> None:
     assert "No model is installed" in parts.too_few([])
     assert "Only tiny:latest is installed" in parts.too_few(["tiny:latest"])
