@@ -23,7 +23,7 @@ from arena.battle.leaks import identity_words, names_itself
 from arena.battle.pace import SIDES, Pace, SideName
 from arena.battle.resting import REST_S, Resting
 from arena.battle.reveal import configuration_of
-from arena.errors import BadRequest, Conflict, NotFound, TooManyRequests
+from arena.errors import BadRequest, Conflict, NotFound, TooManyRequests, Unreachable
 from arena.leaderboard import View
 from arena.streaming import Reply
 from arena.types import Failed, Manifest, Metrics, ModelInfo, ModelInstance, Options, Style
@@ -426,6 +426,39 @@ async def test_an_answer_that_names_its_model_is_not_rated(battles: Battles) -> 
         view = await battles.create(ANN, between(*models))
         await shown_of(battles, view.id)
         assert (await battles.vote(view.id, ANN, "tie")).rated is rated
+
+
+async def test_weights_that_were_not_known_yet_are_filled_in_before_the_vote_is_kept(
+    battles: Battles, arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right after the start a host may answer before it has told its digests: else one model were two contestants."""
+    first, second = [await battles.create(ANN, between("llama3.2:3b", "qwen2.5:3b")) for _ in range(2)]
+    (endpoint,) = arena.fleet.endpoints
+    monkeypatch.setattr(endpoint, "holds", {})
+    await shown_of(battles, first.id)
+    endpoint.forget()
+    await battles.vote(first.id, ANN, "a")
+    await shown_of(battles, second.id)
+    await battles.vote(second.id, ANN, "a")
+    assert len(arena.store.configurations()) == 2
+    assert all(each.digest for each in arena.store.configurations().values())
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), Unreachable("gone")])
+async def test_a_host_that_tells_no_weights_keeps_no_vote_back(
+    battles: Battles, arena: Arena, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    view = await battles.create(ANN, between("llama3.2:3b", "qwen2.5:3b"))
+    (endpoint,) = arena.fleet.endpoints
+    monkeypatch.setattr(endpoint, "holds", {})
+    await shown_of(battles, view.id)
+
+    async def silent(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(endpoint, "models", silent)
+    assert (await battles.vote(view.id, ANN, "a")).verdict == "a"
+    assert {each.digest for each in arena.store.configurations().values()} == {None}
 
 
 async def test_one_that_names_itself_spoils_the_whole_ballot(battles: Battles, arena: Arena) -> None:

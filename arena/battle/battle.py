@@ -114,6 +114,16 @@ class Battle:
             if reply.ended and (reply.error is None or reply.error.code not in NOT_ITS_FAULT)
         ]
 
+    @property
+    def manifests(self) -> list[Manifest]:
+        """Of every answer."""
+        return [answer.manifest for answers in self._answers.values() for answer in answers]
+
+    def complete(self, completed: Callable[[Manifest], Manifest]) -> None:
+        """Take over what has become known since the answers were given."""
+        for answers in self._answers.values():
+            answers[:] = [msgspec.structs.replace(each, manifest=completed(each.manifest)) for each in answers]
+
     def votes(
         self, ballot: Ballot, pseudonym: Callable[[str], str], address: str, now_s: float
     ) -> tuple[list[Vote], StoredBattle]:

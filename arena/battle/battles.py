@@ -20,6 +20,7 @@ from arena.battle.draw import Drawing, can_chat, drawn, lineup
 from arena.battle.pace import SIDES, Pace, Shown, SideName
 from arena.battle.resting import Resting
 from arena.battle.reveal import BattleView, revealed
+from arena.battle.weights import Weights
 from arena.compare import Compare, Run
 from arena.errors import BadRequest, Conflict, NotFound, StoreUnavailable, TooManyRequests
 from arena.fleet import Fleet
@@ -117,6 +118,7 @@ class Battles:
         self._tick = tick or _next_tick
         self._battles: dict[str, Battle] = {}
         self._resting = Resting(clock)
+        self._weights = Weights(fleet)
 
     async def create(
         self,
@@ -175,6 +177,8 @@ class Battles:
             return await asyncio.to_thread(self._kept, battle_id, voter, ballot)
         battle.voting += 1
         try:
+            await self._weights.told(battle.manifests)
+            battle.complete(self._weights.completed)
             view = await asyncio.to_thread(self._keep, battle, voter, ballot)
         finally:
             battle.voting -= 1
