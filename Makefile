@@ -59,9 +59,10 @@ $(VENV)/.dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --only-binary :all: -r requirements-dev.txt
 	@touch $@ $(VENV)/.run
 
-# what pip would do before anything else can begin; templates among the packages' files are no Python
+# dozens of processes import the same modules: whoever is first compiles them for all, and this before two do it at once
+unexport PYTHONDONTWRITEBYTECODE
 bytecode: $(VENV)/.dev
-	@$(BIN)/python -m compileall -qq $(VENV)/lib || true
+	@$(BIN)/python -c 'import tests.e2e.conftest, anthropic, langchain_ollama, ollama, openai, pandas'
 
 models: $(VENV)/.dev
 	ARENA_DATA=$(TEST_DATA) $(BIN)/python -m arena setup
