@@ -68,9 +68,8 @@ def tally(models: int, a: Array, b: Array, verdict: Array, voter: Array | None =
     size = (models, models, len(VERDICTS))
     every = np.indices(size).reshape(3, -1)
     whats = np.vstack([every, np.full_like(every[0], sides), np.zeros_like(every[0])])
-    voters = np.arange(int(who.max(initial=0)) + 1)
     what = np.ravel_multi_index((a, b, verdict), size)
-    return Tally(names, ("2026-01-01",), whats, np.array([voters, voters, 0 * voters]), what, who, np.ones_like(a))
+    return Tally(names, ("2026-01-01",), whats, what, who, who, np.zeros_like(a), np.ones_like(a))
 
 
 def honest(random: Generator, true: Array, votes: int, crowd: Crowd = CROWD) -> Tally:
@@ -132,9 +131,8 @@ def stuffed(
 
 def joined(one: Tally, other: Tally) -> Tally:
     """The votes of both, on the same models."""
-    whos = max(one.whos, other.whos, key=np.size)  # every voter of the smaller one is in the larger one, too
     rows = (np.concatenate(pair) for pair in zip(one.rows, other.rows, strict=True))
-    return Tally(one.names, one.days, one.whats, whos, *rows)
+    return Tally(one.names, one.days, one.whats, *rows)
 
 
 def rankings(random: Generator, true: Array, sides: int, ballots: int) -> Tally:

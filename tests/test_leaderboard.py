@@ -53,7 +53,7 @@ def test_new_votes_are_added_to_what_was_read(store: Store, style: bool, monkeyp
     second = board.board(view)
     assert (second.votes, second.rows[0].name) == (40, "y")
     assert second == Leaderboard(store).board(view)
-    monkeypatch.setattr(store, "ballots", None)
+    monkeypatch.setattr(store, "pages", None)
     monkeypatch.setattr(store, "votes", None)
     assert board.board(view).rows is second.rows
 

@@ -178,7 +178,7 @@ class _Votes:
             upto=last,
             per=view.per,
         )
-        self.ledger.add_ballots(self.store.ballots(wanted))
+        self.ledger.add_pages(self.store.pages(wanted))
 
     def fit(self, tally: Tally, weight: Floats, families: Mapping[str, str] | None) -> tuple[Fit, tuple[Effect, ...]]:
         """The strengths, and what style buys, where that is asked."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from itertools import compress
-from operator import ne
 from typing import Any, Final, Protocol
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -15,15 +14,20 @@ from arena.types import Verdict
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
-Ballot = Sequence[Any]
-"""One vote: contestants a and b, verdict, sides, repeats, voter, address, day; the last three are "" if unknown."""
+Page = tuple[Sequence[str], Sequence[str], Sequence[str]]
+"""What votes say, who casts them, and when: each a JSON list, of a, b, verdict, sides, repeats; voter, address; day.
+
+Equal votes have equal texts, so only a text that is new needs to be taken apart.
+"""
 
 VERDICTS: Final[tuple[Verdict, ...]] = ("a", "b", "tie", "both_bad")
 A, B, TIE, BOTH_BAD = range(4)
 SCORES: Final = np.array([1.0, 0.0, 0.5, 0.5])
 """What each verdict gives to a. "Both bad" says that neither was better, as a tie does."""
 MOST_REPEATS: Final = 7  # told apart; it costs a ballot seven eighths of its weight
-_WHO_BITS: Final = (24, 24, 15)  # of voter, address, day: more of them do not fit in memory
+_WHATS: Final = msgspec.json.Decoder(list[tuple[str, str, Verdict, int, int]])
+_WHOS: Final = msgspec.json.Decoder(list[tuple[str, str]])
+_DAYS: Final = msgspec.json.Decoder(list[tuple[str]])
 
 
 class Counted(Protocol):
@@ -50,19 +54,20 @@ class Counted(Protocol):
 
 
 class Tally(Struct, frozen=True):
-    """Rows of equal votes, each of which says by number what was voted, by whom, and how often.
+    """Rows of equal votes, each of which says by number what was voted, by which voter, from where, when, how often.
 
     The columns of `whats` are what can be voted: a, b (both number the `names`), verdict (numbers VERDICTS), the sides
-    of the ballot, and repeats. Those of `whos` are who votes when: voter, address, and day (numbers the `days`). There
-    are far fewer of them than votes, so most sums need not touch every vote.
+    of the ballot, and repeats. There are far fewer of them than votes, so many sums need not touch every vote. `day`
+    numbers the `days`.
     """
 
     names: tuple[str, ...]
     days: tuple[str, ...]
     whats: Codes
-    whos: Codes
     what: Codes
-    who: Codes
+    voter: Codes
+    address: Codes
+    day: Codes
     count: Codes
 
     @property
@@ -73,7 +78,7 @@ class Tally(Struct, frozen=True):
     @property
     def voters(self) -> int:
         """By how many voters they are, as far as known."""
-        return len(np.unique(self.whos[0, np.bincount(self.who, minlength=self.whos.shape[1]) > 0]))
+        return int(np.count_nonzero(np.bincount(self.voter)))
 
     @property
     def share(self) -> Floats:
@@ -97,36 +102,34 @@ class Tally(Struct, frozen=True):
 
     def only(self, rows: NDArray[Any]) -> Tally:
         """The same contestants with some of the rows."""
-        return Tally(self.names, self.days, self.whats, self.whos, *(row[rows] for row in self.rows))
+        return Tally(self.names, self.days, self.whats, *(row[rows] for row in self.rows))
 
     @property
-    def rows(self) -> tuple[Codes, Codes, Codes]:
-        """What, who and count."""
-        return self.what, self.who, self.count
+    def rows(self) -> tuple[Codes, Codes, Codes, Codes, Codes]:
+        """What, voter, address, day and count."""
+        return self.what, self.voter, self.address, self.day, self.count
 
 
 class Ledger:
     """Collects votes as they come; new ones cost only themselves."""
 
     def __init__(self) -> None:
-        self._names, self._voters, self._addresses, self._days = (_Numbers() for _ in range(4))
+        self._names, self._voters, self._addresses = (_Numbers() for _ in range(3))
         self._verdicts = _Numbers(VERDICTS)
-        self._what, self._who = _Numbers(), _Numbers()
-        self._whats, self._whos, self._rows = _Columns(5), _Columns(3), _Columns(3)
+        self._what, self._who, self._day = (_Numbers() for _ in range(3))  # by their texts
+        self._whats, self._whos, self._rows = _Columns(5), _Columns(2), _Columns(5)
 
     def add(self, cells: Iterable[Counted]) -> None:
         """Append counted votes. A contestant against itself says nothing and is left out."""
         kept = [cell for cell in cells if cell.a != cell.b]
-        ballots = [(c.a, c.b, c.verdict, c.sides, c.repeats, c.voter, c.address, c.day) for c in kept]
-        self._append(list(zip(*ballots, strict=True)), [cell.count for cell in kept])
+        whats = [_text(c.a, c.b, c.verdict, c.sides, c.repeats) for c in kept]
+        whos, days = [_text(c.voter, c.address) for c in kept], [_text(c.day) for c in kept]
+        self._append((whats, whos, days), [c.count for c in kept])
 
-    def add_ballots(self, pages: Iterable[Sequence[Ballot]]) -> None:
-        """Append votes one by one. A contestant against itself says nothing and is left out."""
-        for page in filter(None, pages):
-            columns: list[Sequence[Any]] = list(zip(*page, strict=False))
-            if not all(kept := list(map(ne, *columns[:2]))):
-                columns = [list(compress(column, kept)) for column in columns]
-            self._append(columns, 1)
+    def add_pages(self, pages: Iterable[Page]) -> None:
+        """Append votes one by one. Nobody may be voted on against itself."""
+        for page in pages:
+            self._append(page, 1)
 
     def tally(self, names: Iterable[str] = ()) -> Tally:
         """All votes so far; `names` are contestants to list even if nobody voted on them yet.
@@ -138,22 +141,21 @@ class Ledger:
         a, b, *others = self._whats.all
         moved = np.array([place[name] for name in self._names], np.int64)
         whats = np.array([moved[a], moved[b], *others])
-        return Tally(ordered, tuple(self._days), whats, self._whos.all, *self._rows.all)
+        days = tuple(day for (day,) in _DAYS.decode(_list(self._day)))
+        return Tally(ordered, days, whats, *self._rows.all)
 
-    def _append(self, columns: Sequence[Sequence[Any]], count: Sequence[int] | int) -> None:
-        if not columns or not columns[0]:
-            return
-        *what, voter, address, day = columns
-        who = _packed((self._voters.of(voter), self._addresses.of(address), self._days.of(day)), _WHO_BITS)
-        rows = np.empty((3, len(voter)), np.int64)
-        rows[0] = self._what.of(list(zip(*what, strict=False)))  # strict is slow on so many
-        rows[1], rows[2] = self._who.of(who.tolist()), count
+    def _append(self, page: Page, count: Sequence[int] | int) -> None:
+        what, who, day = (each.of(texts) for each, texts in zip((self._what, self._who, self._day), page, strict=True))
         if fresh := self._what.fresh():
-            a, b, verdict, sides, repeats = zip(*fresh, strict=False)
+            a, b, verdict, sides, repeats = zip(*_WHATS.decode(_list(fresh)), strict=True)
             again = np.minimum(repeats, MOST_REPEATS)
             numbers = self._names.of(a), self._names.of(b), self._verdicts.of(verdict), np.array(sides), again
             self._whats.extend(np.array(numbers, np.int64))
-        self._whos.extend(_unpacked(self._who.fresh(), _WHO_BITS))
+        if fresh := self._who.fresh():
+            voters, addresses = zip(*_WHOS.decode(_list(fresh)), strict=True)
+            self._whos.extend(np.array([self._voters.of(voters), self._addresses.of(addresses)]))
+        rows = np.empty((5, len(what)), np.int64)
+        rows[0], rows[1:3], rows[3], rows[4] = what, self._whos.all[:, who], day, count
         self._rows.extend(rows)
 
 
@@ -205,19 +207,9 @@ def sums(codes: Codes, amount: Floats | Codes, size: int = 0) -> Floats:
     return np.bincount(codes, amount, size).astype(np.float64, copy=False)
 
 
-def _packed(columns: Iterable[Codes], bits: Sequence[int]) -> Codes:
-    """One number for each row of the columns, of which each has so many bits."""
-    first, *others = columns
-    key = first
-    for column, width in zip(others, bits[1:], strict=True):
-        key = key << width | column
-    return key
+def _text(*values: str | int) -> str:
+    return msgspec.json.encode(values).decode()
 
 
-def _unpacked(keys: Sequence[int], bits: Sequence[int]) -> Codes:
-    """The columns that those numbers were made of."""
-    left, columns = np.array(keys, np.int64), []
-    for width in reversed(bits):
-        columns.append(left & ((1 << width) - 1))
-        left = left >> width
-    return np.array(columns[::-1])
+def _list(texts: Iterable[str]) -> str:
+    return f"[{','.join(texts)}]"

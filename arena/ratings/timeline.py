@@ -27,7 +27,7 @@ def timeline(tally: Tally, weight: Floats, points: int = 30) -> tuple[Moment, ..
         days = [days[at] for at in np.linspace(0, len(days) - 1, points).round().astype(int)]
     order = np.argsort(np.argsort(np.array(tally.days)))  # the number of each day in time
     last = {day: int(order[tally.days.index(day)]) for day in days}
-    return tuple(_moment(tally, weight, day, (order[tally.whos[2]] <= last[day])[tally.who]) for day in days)
+    return tuple(_moment(tally, weight, day, order[tally.day] <= last[day]) for day in days)
 
 
 def _moment(tally: Tally, weight: Floats, day: str, until: np.typing.NDArray[np.bool_]) -> Moment:

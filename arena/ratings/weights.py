@@ -41,33 +41,32 @@ def weights(tally: Tally, caps: Caps | None) -> Floats:
     share = tally.share[tally.what]
     if caps is None or not len(share):
         return share
-    size = tally.whos.shape[1]
-    held = sums(tally.who, share * tally.count, size)  # by who votes when
-    capped = np.ones(size)
+    held, capped = share * tally.count, np.ones(len(share))
     for group, floor in _groups(tally, held, caps):
         sizes = sums(group, capped * held)
         if sizes.max() > floor:
             limit = np.maximum(floor, _middle_of_others(sizes))
             capped *= np.minimum(1.0, limit / np.maximum(sizes, limit))[group]
-    votes, weight = sums(tally.who, tally.count, size), sums(tally.whos[0], capped * held)
-    judged = (sums(tally.whos[0], votes) >= _JUDGED) & (weight < _CIRCLE * weight.sum())
-    trusted = share * capped[tally.who]
+    weight = sums(tally.voter, capped * held)
+    judged = (sums(tally.voter, tally.count) >= _JUDGED) & (weight < _CIRCLE * weight.sum())
+    trusted = share * capped
     if judged.any():
-        slots, trust = _Slots(tally), capped
+        slots, alike = _Slots(tally), trusted
         for _ in range(_ROUNDS):  # without those who stray, others are seen to
             deviation = slots.deviations(fit(cells(tally, trusted), samples=0).strengths)
             believed = np.minimum(1.0, (caps.stray / np.maximum(deviation, caps.stray)) ** 2)
-            trust = capped * np.where(judged, believed, 1.0)[tally.whos[0]]
-            trusted = share * trust[tally.who]
+            trusted = alike * np.where(judged, believed, 1.0)[tally.voter]
     return trusted
 
 
 def _groups(tally: Tally, held: Floats, caps: Caps) -> Iterator[tuple[Codes, float]]:
-    """Who casts, ever more widely, by the columns of `whos`; and the cap on that."""
-    voter, address, day = tally.whos
-    for who, by_day, floor in ((voter, caps.voter_day, caps.voter), (address, caps.address_day, caps.address)):
+    """Who casts, ever more widely; and the cap on that."""
+    for who, by_day, floor in (
+        (tally.voter, caps.voter_day, caps.voter),
+        (tally.address, caps.address_day, caps.address),
+    ):
         if np.count_nonzero(sums(who, held)) > _CROWD:
-            yield _by_day(who, day), by_day
+            yield _by_day(who, tally.day), by_day
             yield who, floor
 
 
@@ -76,9 +75,9 @@ class _Slots:
 
     def __init__(self, tally: Tally) -> None:
         self._tally, self._size = tally, len(tally.names)
-        row = (tally.whos[0] * self._size)[tally.who]
+        row = tally.voter * self._size
         self._on_a, self._on_b = row + tally.whats[0][tally.what], row + tally.whats[1][tally.what]
-        self._slots = (int(tally.whos[0].max()) + 1) * self._size
+        self._slots = (int(tally.voter.max()) + 1) * self._size
 
     def deviations(self, strengths: Floats) -> Floats:
         """By how many standard errors each voter deviates at most, over all contestants."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
 from arena.ratings import Caps, Ledger, Tally, board, cells, duels, fit, weights
+from arena.ratings.tally import Page
+from arena.store import Cell
 from bench import simulate
 
 Row = tuple[str, str, str, int, int, str, str, str]
@@ -15,19 +18,28 @@ def row(a: str, b: str, verdict: str = "a", sides: int = 2, voter: str = "v", da
     return a, b, verdict, sides, repeats, voter, f"at {voter}", day
 
 
+def page(rows: list[Row]) -> Page:
+    """As a store tells them."""
+    return [text(each[:5]) for each in rows], [text(each[5:7]) for each in rows], [text(each[7:]) for each in rows]
+
+
+def text(values: tuple[object, ...]) -> str:
+    return msgspec.json.encode(values).decode()
+
+
 def told(*pages: list[Row]) -> Tally:
     ledger = Ledger()
-    ledger.add_ballots(pages)
+    ledger.add_pages(map(page, pages))
     return ledger.tally()
 
 
 def test_pages_make_no_difference_and_old_tallies_stay_as_they_were() -> None:
     rows = [row("xy"[n % 2], "z", "ab"[n % 2], voter=f"v{n % 7}", day=str(n % 3)) for n in range(300)]
     ledger = Ledger()
-    ledger.add_ballots([rows[:100]])
+    ledger.add_pages(map(page, [rows[:100]]))
     before = ledger.tally()
-    ledger.add_ballots([[]])
-    ledger.add_ballots([rows[100:101], rows[101:]])
+    ledger.add_pages(map(page, [[]]))
+    ledger.add_pages(map(page, [rows[100:101], rows[101:]]))
     whole = told(rows)
     for name in Tally.__struct_fields__:
         assert np.array_equal(getattr(ledger.tally(), name), getattr(whole, name)), name
@@ -48,8 +60,25 @@ def test_the_order_of_the_votes_does_not_matter() -> None:
 
 
 def test_a_contestant_against_itself_is_left_out() -> None:
-    tally = told([row("x", "x"), row("x", "y")], [row("z", "z")])
-    assert (tally.names, tally.votes) == (("x", "y"), 1)
+    ledger = Ledger()
+    ledger.add([Cell("x", "x", "a", 3), Cell("x", "y", "a", 1), Cell("z", "z", "tie", 1)])
+    assert (ledger.tally().names, ledger.tally().votes) == (("x", "y"), 1)
+
+
+def test_votes_told_one_by_one_are_those_that_were_counted() -> None:
+    rows = [row("xy"[n % 2], "z", "ab"[n % 3 % 2], voter=f"v{n % 7}", day=str(n % 3), repeats=n % 2) for n in range(50)]
+    ledger = Ledger()
+    ledger.add([Cell(a, b, v, 1, who, at, day, "", k, again) for a, b, v, k, again, who, at, day in rows])  # type: ignore[arg-type]
+    for name in Tally.__struct_fields__:
+        assert np.array_equal(getattr(ledger.tally(), name), getattr(told(rows), name)), name
+
+
+def test_another_spelling_of_a_text_is_the_same_voter_and_contestant() -> None:
+    ledger = Ledger()
+    ledger.add_pages([page([row("x", "y")]), (['["x", "y", "a", 2, 0]'], ['["v", "at v"]'], ['["1"]'])])
+    tally = ledger.tally()
+    assert (tally.names, tally.votes, tally.voters) == (("x", "y"), 2, 1)
+    assert (tally.days, tally.address.tolist()) == (("1",), [0, 0])
 
 
 def test_the_same_comparison_again_counts_less_and_less() -> None:

@@ -1,0 +1,67 @@
+"""Votes told page by page, as texts, whatever is in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import event
+
+from arena.ratings import Ledger
+from arena.store import CellFilter, Store, cells
+from tests.store.votes import vote
+
+ODD = ("", "[", '","', "\\", "\x1f", "\x1e,\n", "\u2028 日本 🦙", "'; --", "%s {} :first", "a" * 3000)
+Told = tuple[Any, ...]
+
+
+def told(store: Store, **wanted: Any) -> list[Told]:
+    """What the pages say, with nothing taken for granted about how texts are spaced."""
+    pages = list(store.pages(CellFilter(**wanted)))
+    assert all(len(whats) == len(whos) == len(days) for whats, whos, days in pages)
+    decode = msgspec.json.decode
+    return [(*decode(a), *decode(b), *decode(c)) for page in pages for a, b, c in zip(*page, strict=True)]
+
+
+def test_votes_are_told_whatever_their_names(store: Store) -> None:
+    pairs = [(one, other) for one in ODD for other in ODD if one != other]
+    store.add_votes(
+        vote(f"b{n}", model_a=a, model_b=b, configuration_a=b, configuration_b=a, voter=a, address=b, repeats=n % 3)
+        for n, (a, b) in enumerate(pairs)
+    )
+    expected = [(a, b, "a", 2, n % 3, a, b, "2026-03-01") for n, (a, b) in enumerate(pairs)]
+    assert told(store, per="model") == expected
+    assert told(store) == [(b, a, *more) for a, b, *more in expected]
+    ledger = Ledger()
+    ledger.add_pages(store.pages(CellFilter(per="configuration")))
+    tally = ledger.tally()
+    assert (tally.names, tally.votes, tally.voters) == (tuple(sorted(ODD)), len(pairs), len(ODD))
+
+
+def test_each_vote_is_told_once_whatever_the_page_and_the_gaps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.add_votes(vote(f"b{n}", repeats=n, model_b="same" if n != 5 else vote("x").model_a) for n in range(10))
+    with store.database.writing() as connection:
+        connection.execute(cells.votes.delete().where(cells.votes.c.repeats.in_((2, 3, 4))))
+    for size in (1, 2, 3, 1000):
+        monkeypatch.setattr(cells, "PAGE", size)
+        assert [row[4] for row in told(store, per="model")] == [0, 1, 6, 7, 8, 9], "nobody meets itself"
+        assert [row[4] for row in told(store, after=1, upto=9)] == [1, 5, 6, 7, 8]
+        assert told(store, upto=1)[0][:2] == ("c-llama", "c-qwen")
+        assert [row[4] for row in told(store, after=9)] == [9]
+        assert told(store, after=10) == told(store, voters=("bob",)) == told(store, voters=()) == []
+
+
+def test_an_empty_store_tells_nothing(store: Store) -> None:
+    assert told(store) == []
+
+
+def test_no_answer_of_the_database_is_longer_than_a_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "PAGE", 10)
+    store.add_votes(vote(f"b{n}") for n in range(35))
+    asked = []
+    engine = store.database._engine
+    assert engine is not None
+    event.listen(engine, "after_cursor_execute", lambda *told: asked.append(told[2]))
+    assert [len(page[0]) for page in store.pages()] == [10, 10, 10, 5]
+    assert sum("BETWEEN" in statement for statement in asked) == 4
