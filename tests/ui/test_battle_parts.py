@@ -56,6 +56,9 @@ def test_the_sides_share_one_status_line() -> None:
     table.said["a"][-1] = table.said["b"][-1] = ""
     assert 'data-state="reading" data-live="true"' in parts.status(table, 3.4)
     assert text(parts.status(table, 3.4)) == "waiting until both have begun 3 s"
+    three = asked(sides="abc")
+    three.said = {side: [""] for side in "abc"}
+    assert text(parts.status(three, 3.4)) == "waiting until all 3 have begun 3 s"
     table.hear(Shown("b", "Well"))
     assert text(parts.status(table, 4.0)) == "writing 4 s"
     assert text(parts.status(ready(), 4.0)) == "complete"
