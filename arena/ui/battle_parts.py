@@ -79,7 +79,8 @@ def status(table: Table, now_s: float) -> str:
     """The status line of every side before the vote: the same for all of them."""
     if table.phase == "answering":
         writing = any(texts[-1] for texts in table.said.values())
-        word, state = ("writing", "writing") if writing else (f"waiting until {_all(table).lower()} have begun", "reading")
+        waiting = f"waiting until {_all(table).lower()} have begun"
+        word, state = ("writing", "writing") if writing else (waiting, "reading")
         figures = f'<span class="fig">{max(0.0, now_s - table.asked_s):.0f} s</span>'
         return _stat(state, word, figures, live=True)
     words = {"idle": ("empty", ""), "failed": ("failed", "no result"), "ready": ("done", "complete")}
