@@ -3,6 +3,7 @@
     python -m bench.simulate            all questions, a few minutes
     python -m bench.simulate --quick    the same on small numbers
     python -m bench.simulate stuffing   one question
+    OMP_NUM_THREADS=1 python -m bench.simulate speed    on one core
 
 Every figure follows from the seed. Voters are honest (they say what they see), noisy (a third of their votes are
 thrown dice), biased to length, or stuffing (every vote is for one model). A fifth of the even battles is a tie.
@@ -11,7 +12,6 @@ thrown dice), biased to length, or stuffing (every vote is for one model). A fif
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, NamedTuple
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from arena.ratings import Caps, Fit, Tally, board, cells, fit, style_fit, suggested, weights
 from arena.ratings.strengths import SCALE
 from arena.ratings.tally import TIE, VERDICTS
+from bench import beside
+from bench.voted import NEW, Cost, Votes, cost_of
 
 Generator = np.random.Generator
 Array = NDArray[Any]
@@ -229,14 +231,18 @@ def length_bias(seed: int, votes: int, bias: float = 0.5) -> tuple[float, float]
     return tuple(float(SCALE * np.abs(each.strengths - true).mean()) for each in (plain, controlled.fit))  # type: ignore[return-value]
 
 
-def refit_seconds(votes: int, models: int = 50) -> float:
-    """How long caps, cells, fit and intervals take together."""
+def board_cost(votes: int, models: int = 50) -> Cost:
+    """What the leaderboard of a store with so many votes costs, reading, caps and intervals included."""
     random = np.random.default_rng(1)
-    seen = honest(random, strengths(random, models, 150.0), votes, Crowd(voters=1000))
-    begun = time.perf_counter()
-    weight = weights(seen, CAPS)
-    board(fit(cells(seen, weight)), seen, weight)
-    return time.perf_counter() - begun
+    true = strengths(random, models, 150.0)
+    a, b = pairs(random, models, votes)
+    return cost_of(Votes(a, b, np.array(VERDICTS)[verdicts(random, true[a] - true[b])]))
+
+
+def published() -> Tally:
+    """50,000 votes on 20 models, on which other programs can be asked too."""
+    random = np.random.default_rng(50)
+    return honest(random, strengths(random, 20, 150), 50_000)
 
 
 def print_coverage(quick: bool) -> None:
@@ -282,9 +288,25 @@ def print_style(quick: bool) -> None:
 
 
 def print_speed(quick: bool) -> None:
-    refit_seconds(1000)  # the first use of a library costs extra
+    board_cost(1000)  # the first use of a library costs extra
     for votes in (100_000,) if quick else (100_000, 1_000_000):
-        print(f"{votes:>9,} votes, 50 models, intervals included: {refit_seconds(votes):.2f} s")
+        cost = board_cost(votes)
+        print(
+            f"{votes:>9,} votes in a SQLite store, 50 models: {cost.first_s:.2f} s of CPU for the first board, "
+            f"{cost.next_s:.2f} s with {NEW} new votes"
+        )
+
+
+def print_beside(quick: bool) -> None:
+    if not beside.installed():
+        print(beside.MISSING)
+        return
+    for name, votes in (("22 games of four", beside.games()), ("50,000 votes on 20 models", published())):
+        found = beside.compare(votes)
+        print(
+            f"{name}: at most {found.with_draws:.4f} points from arena-rank, {found.without:.4f} without virtual "
+            f"draws; intervals {found.width:.2f} points wide on average, against {found.their_width:.2f}"
+        )
 
 
 QUESTIONS: dict[str, Callable[[bool], None]] = {
@@ -293,6 +315,7 @@ QUESTIONS: dict[str, Callable[[bool], None]] = {
     "suggestions": print_suggestions,
     "style": print_style,
     "speed": print_speed,
+    "arena-rank": print_beside,
 }
 
 

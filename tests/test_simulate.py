@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from bench import simulate
+from arena.leaderboard import Leaderboard
+from arena.store import Store
+from bench import beside, simulate, voted
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
@@ -35,7 +39,44 @@ def test_among_equals_no_plan_beats_random_pairs_and_among_unequals_one_does() -
     assert simulate.least_share(np.arange(6) * 1.5) < 0.7
 
 
+def test_a_store_full_of_votes_is_rated_and_rated_again() -> None:
+    cost = simulate.board_cost(2000)
+    assert min(cost) > 0
+
+
+def test_the_votes_that_the_speed_is_measured_on_all_count(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'arena.sqlite3'}")
+    a = np.arange(300) % 5
+    votes = voted.Votes(a, (a + 1) % 5, np.array(["a", "tie", "b"] * 100))
+    voted.fill(store, votes, 0, 300)
+    board = Leaderboard(store).board()
+    assert (board.votes, len(board.rows)) == (300, 5)
+    assert board.voters == pytest.approx(30, abs=2)
+    store.close()
+
+
+def test_without_virtual_draws_the_worked_example_is_that_of_arena_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = np.array([922.427, 1007.366, 927.768, 1142.439])
+    monkeypatch.setattr(beside, "_theirs", lambda tally: (theirs, 371.28))
+    found = beside.compare(beside.games())
+    assert found.without < 0.001
+    assert found.with_draws == pytest.approx(9.44, abs=0.01)
+
+
 def test_the_program_answers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simulate, "refit_seconds", lambda votes: 0.5)
+    monkeypatch.setattr(simulate, "board_cost", lambda votes: voted.Cost(0.5, 0.25))
     simulate.main(["speed", "--quick"])
-    assert "100,000 votes, 50 models, intervals included: 0.50 s" in capsys.readouterr().out
+    told = "100,000 votes in a SQLite store, 50 models: 0.50 s of CPU for the first board, 0.25 s with 100 new votes"
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_another_program_is_asked_where_it_is_installed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    monkeypatch.setattr(beside, "installed", lambda: installed)
+    monkeypatch.setattr(beside, "compare", lambda tally: beside.Difference(9.4, 0.0001, 342, 371))
+    simulate.main(["arena-rank"])
+    said = capsys.readouterr().out
+    assert ("22 games of four: at most 9.4000 points" in said) == installed
+    assert (beside.MISSING in said) != installed

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arena.ratings import Ledger, Tally, board, cells, fit, strengths, timeline
+from arena.ratings import Ledger, board, cells, fit, strengths, timeline
 from arena.ratings.strengths import Cells
 from arena.ratings.tally import SCORES, Floats, sums
 from arena.store import Cell
 from arena.types import Verdict
-from bench import simulate
+from bench import beside, simulate
 
-# What arena-rank 0.1.1 makes of the 50,000 votes of `published`, its mean moved to 1000.
+# What arena-rank 0.1.1 makes of the 50,000 votes of `simulate.published`, its mean moved to 1000.
 ARENA_RANK = {
     "model-00": 1108.98,
     "model-01": 965.12,
@@ -39,12 +39,6 @@ ARENA_RANK = {
     "model-18": 1002.07,
     "model-19": 874.85,
 }
-
-
-def published() -> Tally:
-    """50,000 votes on 20 models."""
-    random = np.random.default_rng(50)
-    return simulate.honest(random, simulate.strengths(random, 20, 150), 50_000)
 
 
 def counted(*rows: tuple[str, str, Verdict, int]) -> Cells:
@@ -98,7 +92,7 @@ def test_one_vote_is_not_a_certainty() -> None:
 
 
 def test_the_same_as_arena_rank_on_50_000_votes() -> None:
-    seen = published()
+    seen = simulate.published()
     found = fit(cells(seen, np.ones(len(seen.what))), samples=0)
     theirs = np.array([ARENA_RANK[name] for name in found.names])
     assert np.abs(found.ratings - theirs).max() < 0.5
@@ -106,8 +100,7 @@ def test_the_same_as_arena_rank_on_50_000_votes() -> None:
 
 def test_the_worked_example_that_arena_rank_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
     # 22 games of four; arena-rank's own test expects these scores (geometric mean 1), as does the encyclopedia
-    games = (("A", "B", 2, 3), ("A", "D", 1, 4), ("B", "C", 5, 3), ("C", "D", 1, 3))
-    rows = [row for a, b, won, lost in games for row in ((a, b, "a", won), (a, b, "b", lost))]
+    rows = [row for a, b, won, lost in beside.PUBLISHED for row in ((a, b, "a", won), (a, b, "b", lost))]
     monkeypatch.setattr(strengths, "PRIOR", 0.0)
     found = fit(counted(*rows), samples=0)  # type: ignore[arg-type]
     published = 1000 + strengths.SCALE * np.log([0.640, 1.043, 0.660, 2.270])
@@ -124,7 +117,7 @@ def test_the_worked_example_that_arena_rank_publishes(monkeypatch: pytest.Monkey
 
 
 def test_the_same_as_an_independent_fit_of_50_000_votes() -> None:
-    seen = published()
+    seen = simulate.published()
     a, b, verdict, *_ = seen.whats[:, seen.what]
     score = SCORES[verdict]
 

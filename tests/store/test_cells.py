@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from arena.ratings import Ledger
-from arena.store import CellFilter, Store, cells
+from arena.store import CellFilter, Store, cells, tables
 from tests.store.votes import vote
 
 ODD = ("", "[", '","', "\\", "\x1f", "\x1e,\n", "\u2028 日本 🦙", "'; --", "%s {} :first", "a" * 3000)
@@ -42,7 +42,7 @@ def test_votes_are_told_whatever_their_names(store: Store) -> None:
 def test_each_vote_is_told_once_whatever_the_page_and_the_gaps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.add_votes(vote(f"b{n}", repeats=n, model_b="same" if n != 5 else vote("x").model_a) for n in range(10))
     with store.database.writing() as connection:
-        connection.execute(cells.votes.delete().where(cells.votes.c.repeats.in_((2, 3, 4))))
+        connection.execute(tables.votes.delete().where(tables.votes.c.repeats.in_((2, 3, 4))))
     for size in (1, 2, 3, 1000):
         monkeypatch.setattr(cells, "PAGE", size)
         assert [row[4] for row in told(store, per="model")] == [0, 1, 6, 7, 8, 9], "nobody meets itself"
