@@ -195,7 +195,8 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "The server draws who fights, two or up to four `sides`, and which of them is `a`, and keeps that to "
             "itself until the vote. With `mode` `newcomers` one of them is a model with few votes, and the others are "
             "among the best. Only whoever began a battle can go on with it; everybody else gets 404. A battle that "
-            "nobody touches for two hours is forgotten.",
+            "nobody touches for two hours is forgotten. `votes_left` is told where few are left of your day; "
+            "where none is, no battle begins: 429 `too_many_votes`.",
             "BattleView",
             "BattleRequest",
             errors=(400, 413, 415, 500),
