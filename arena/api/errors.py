@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from arena.api.body import ClientLeft
-from arena.errors import ArenaError, Busy, NoEndpoint, TooManyRequests, UpstreamError
+from arena.errors import ArenaError, Busy, NoEndpoint, TooManyRequests, Unreachable, UpstreamError
 from arena.types import Failed
 
 UNEXPECTED = "An unexpected error occurred"
@@ -55,8 +55,14 @@ def error_response(
 
 
 def unexpected(error: ArenaError | Failed) -> Response:
-    """The documented 500: "An unexpected error occurred", with Ollama's own text in `details`."""
-    return error_response(500, UNEXPECTED, error.code, error.details or error.message)
+    """The documented 500: "An unexpected error occurred", with Ollama's own text in `details`.
+
+    The system's words for a server that was not reached do not say which one: that stands before them.
+    """
+    details = error.details or error.message
+    if error.code == Unreachable.default_code and error.details:
+        details = f"{error.message} ({error.details})"
+    return error_response(500, UNEXPECTED, error.code, details)
 
 
 async def on_arena_error(_: Request, error: Exception) -> Response:

@@ -14,7 +14,9 @@ from arena.settings import Settings
 
 _ABOUT = (
     "Compare language models side by side. Every error, on every route, is "
-    '`{"error": "...", "code": "..."}`, sometimes with `details`: the words of the program that failed.'
+    '`{"error": "...", "code": "..."}`, sometimes with `details`: the words of the program that failed. On any route '
+    "405 means that it has no such method, 408 that the request took too long to arrive, 414 that its address is too "
+    "long, and 431 that its head is too large."
 )
 _MEANINGS = {
     400: "The request is wrong; `error` names the key and the remedy.",

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from math import log
 from typing import Final
 
-import evalica
 import numpy as np
 from msgspec import Struct
 
@@ -128,6 +127,8 @@ def newton(wins: Floats, start: Floats, tolerance: float = 1e-7) -> tuple[Floats
 
 def _by_evalica(wins: Floats) -> Floats:
     """The logarithms of evalica's scores: wins and half ties, virtual draws included, as weighted wins."""
+    import evalica  # here, because it takes seconds, and no server has to wait for them before it listens
+
     size = len(wins)
     if size < 2:
         return np.zeros(size)

@@ -18,7 +18,7 @@ from arena.ui import battle_parts as parts
 from arena.ui.battle_draw import ASK, ASK_AGAIN, HINTS, SIDES, BattleParts, draw_battle
 from arena.ui.battle_play import Playing
 from arena.ui.battle_table import Table, Tables
-from arena.ui.battle_voter import caller_of, voter_of
+from arena.ui.callers import caller_of, voter_of
 from arena.ui.conversation import Conversations
 from arena.ui.drafts import for_script
 from arena.ui.sessions import Sessions

@@ -17,7 +17,7 @@ from arena.errors import ArenaError, NotFound, StoreUnavailable
 from arena.exchange import Caller
 from arena.ui import battle_parts as parts
 from arena.ui.battle_table import Table
-from arena.ui.battle_voter import voter_of
+from arena.ui.callers import voter_of
 from arena.ui.drafts import Draft, Frame, renderer
 from arena.ui.frames import HEARTBEAT_S, pause, tick_s
 

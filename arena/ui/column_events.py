@@ -11,7 +11,7 @@ import gradio as gr
 
 from arena.errors import ArenaError
 from arena.ui import parts
-from arena.ui.battle_voter import caller_of, voter_of
+from arena.ui.callers import caller_of, voter_of
 from arena.ui.columns import ColumnParts
 from arena.ui.compare import CompareParts, Updates, Values, layout, mode_line, remind, shown
 from arena.ui.conversation import Conversations
@@ -63,7 +63,7 @@ class ColumnEvents:
     async def answer(self, request: gr.Request) -> AsyncGenerator[Updates, None]:
         """Stream the answer to what was opened again."""
         session = self._session(request)
-        async with aclosing(self.conversations.answer(session, self.column.letter)) as frames:
+        async with aclosing(self.conversations.answer(session, self.column.letter, caller_of(request))) as frames:
             async for frame in frames:
                 yield {self.column.frames: for_script(frame)}
 

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from arena.errors import ArenaError, Conflict
+from arena.errors import ArenaError, Conflict, Forbidden
+from arena.exchange import Caller
+from arena.keys import check_model
 from arena.names import canonical
 from arena.types import ChatRequest, EndpointStatus, LoadedModel, ModelInfo, Order, PullJob
 from arena.ui import messages, parts
 from arena.ui.attachments import read
+from arena.ui.callers import NOBODY
 from arena.ui.direct import comparable, control, judged, last
 from arena.ui.drafts import Draft, Frame, renderer
 from arena.ui.frames import frames
@@ -170,7 +173,9 @@ class Conversations:
         column.opened = Opened((request,)) if request is not None else None
         return {letter: self.view(session, letter)}
 
-    async def answer(self, session: Session, letter: str | None = None) -> AsyncGenerator[Frames, None]:
+    async def answer(
+        self, session: Session, letter: str | None = None, caller: Caller = NOBODY
+    ) -> AsyncGenerator[Frames, None]:
         """Ask what was opened, in all columns or in column `letter`, and follow the answers to their end."""
         place = session if letter is None else session.columns[letter]
         opened, place.opened = place.opened, None
@@ -178,7 +183,7 @@ class Conversations:
             [request for request in opened.requests if session.columns[request.instance.id].busy] if opened else []
         )
         if opened and waiting:
-            async with aclosing(self._follow(session, waiting, opened.order)) as frames_:
+            async with aclosing(self._follow(session, waiting, opened.order, caller)) as frames_:
                 async for frame in frames_:
                     yield frame
 
@@ -247,11 +252,19 @@ class Conversations:
         return max((parts.length_s(turn.figures) for turn in turns if turn is not None), default=0.0)
 
     async def _follow(
-        self, session: Session, requests: Sequence[ChatRequest], order: Order
+        self, session: Session, requests: Sequence[ChatRequest], order: Order, caller: Caller
     ) -> AsyncGenerator[Frames, None]:
         turns = {request.instance.id: self._last(session, request.instance.id) for request in requests}
+        may = []
+        for request in requests:
+            try:
+                check_model(caller.models, request.instance.model)
+            except Forbidden as error:
+                fail(turns.pop(request.instance.id), error.code, error.message, self._clock())
+            else:
+                may.append(request)
         try:
-            run = self._arena.compare.start(requests, order=order)
+            run = self._arena.compare.start(may, order=order, caller=caller.counted_as, key=caller.key)
         except ArenaError as error:
             for turn in turns.values():
                 fail(turn, error.code, error.message, self._clock())

@@ -13,7 +13,7 @@ import gradio as gr
 from msgspec.structs import replace
 
 from arena.errors import ArenaError
-from arena.ui.battle_voter import caller_of, voter_of
+from arena.ui.callers import caller_of, voter_of
 from arena.ui.leaderboard_filters import filters
 from arena.ui.leaderboard_query import PARTS, Chosen, chosen
 from arena.ui.leaderboard_view import BoardView, Sight, installed, unavailable

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import gradio as gr
 
+from arena.ui.callers import caller_of
 from arena.ui.compare import CompareParts, Updates, Values, mode_line, remind, shown
 from arena.ui.conversation import Conversations
 from arena.ui.drafts import for_script
@@ -53,7 +54,7 @@ class Sending:
     async def answer(self, request: gr.Request) -> AsyncGenerator[Updates, None]:
         """Stream the answers of all columns that were asked."""
         session = self.sessions.of(request.session_hash)
-        async with aclosing(self.conversations.answer(session)) as frames:
+        async with aclosing(self.conversations.answer(session, caller=caller_of(request))) as frames:
             async for frame in frames:
                 yield {self.drawn.frames: for_script(frame)}
 

@@ -166,6 +166,17 @@
     if (ended.length) $('arena-live').textContent = ended.join(', ');
   }
 
+  // half of a character, as a cut leaves it of an emoji, would end the page's stream of events
+  function mend(box) {
+    if (box.value?.isWellFormed?.() !== false) return;
+    box.value = box.value.toWellFormed();
+    box.dispatchEvent(new Event('input', { bubbles: true }));
+  }
+
+  function name(where, what) {
+    document.querySelectorAll(`${where}:not([aria-label])`).forEach((element) => { element.ariaLabel = what; });
+  }
+
   function tend() {
     markStates();
     growing.forEach((draft, letter) => { if (draft.over && $(`col-${letter}`)?.dataset.live !== 'true') drop(draft, letter); });
@@ -176,6 +187,8 @@
     document.querySelectorAll('.abot [role="log"]').forEach(follow);
     document.querySelectorAll('button.icon').forEach((button) => { if (!button.title) button.title = button.textContent.trim(); });
     if ($('drawer')?.dataset.open) placeDrawer();
+    name('#prompt textarea', 'Prompt for all columns');
+    name('#battle-prompt textarea', 'Prompt for all sides');
     document.querySelectorAll('#prompt button:not([aria-label])').forEach((button) => {
       button.ariaLabel = button.classList.contains('submit-button') ? 'Send' : 'Attach files';
       button.title = button.ariaLabel;
@@ -371,6 +384,8 @@
       element.setAttribute('role', role);
       document.body.append(element);
     }
+    document.addEventListener('keydown', (event) => { if (event.key === 'Enter') mend(event.target); }, true);
+    document.addEventListener('focusout', (event) => mend(event.target), true);
     document.addEventListener('keydown', onKey);
     document.addEventListener('click', onClick);
     window.addEventListener('resize', placeDrawer);

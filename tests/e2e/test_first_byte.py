@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from pathlib import Path
+from statistics import median
 
 import requests
 
@@ -23,4 +24,4 @@ def test_the_page_is_there_at_once_when_its_server_is_silent(tmp_path: Path) -> 
                 before = time.monotonic()
                 requests.get(url, timeout=10).raise_for_status()
                 times.append(time.monotonic() - before)
-    assert min(times) < QUICK_S
+    assert median(times) < QUICK_S

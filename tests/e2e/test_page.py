@@ -183,8 +183,10 @@ def test_the_keyboard_is_enough(arena: ArenaPage, page: Page) -> None:
     expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
-    unnamed = "button => !(button.ariaLabel || button.innerText || button.textContent || '').trim()"
-    assert page.locator("button:visible").evaluate_all(f"all => all.filter({unnamed}).map(b => b.outerHTML)") == []
+    unnamed = "it => !(it.ariaLabel || it.labels?.[0]?.textContent || it.innerText || it.textContent || '').trim()"
+    for kind in ("button", "textarea", "input"):
+        found = page.locator(f"{kind}:visible").evaluate_all(f"all => all.filter({unnamed}).map(it => it.outerHTML)")
+        assert found == [], "what has no name cannot be found by ear"
 
 
 def test_a_narrow_screen_shows_one_column_and_no_overflow(arena: ArenaPage, page: Page) -> None:
@@ -208,6 +210,16 @@ def test_light_and_dark_are_chosen_and_remembered(arena: ArenaPage, page: Page) 
     expect(page.locator("body")).to_have_class(re.compile("dark"))
     page.reload()
     expect(page.locator("body")).to_have_class(re.compile("dark"))
+
+
+def test_half_a_character_is_replaced_before_it_is_sent(arena: ArenaPage, page: Page) -> None:
+    arena.open("tiny")
+    page.locator("#prompt textarea").evaluate(
+        r"(box) => { box.value = 'cut \ud83d off'; box.dispatchEvent(new Event('input', { bubbles: true })); }"
+    )
+    arena.prompt.press("Enter")
+    arena.done("a")
+    expect(arena.log("a")).to_contain_text("cut \N{REPLACEMENT CHARACTER} off")
 
 
 def test_what_anyone_writes_runs_nowhere(arena: ArenaPage, page: Page) -> None:

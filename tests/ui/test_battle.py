@@ -22,7 +22,7 @@ from arena.ui.battle import BattleEvents, BattlePanel
 from arena.ui.battle_draw import HINTS, BattleParts, draw_battle
 from arena.ui.battle_play import STILL, VOTING
 from arena.ui.battle_table import LEFT
-from arena.ui.battle_voter import NOBODY, caller_of, voter_of
+from arena.ui.callers import NOBODY, caller_of, voter_of
 from arena.ui.conversation import Conversations
 from arena.ui.lineup import ColumnChoice
 from arena.ui.sessions import Sessions

@@ -12,10 +12,12 @@ import pytest
 
 from arena.arena import Arena
 from arena.errors import ShuttingDown, Unreachable
+from arena.exchange import Caller
 from arena.ollama import OllamaClient
 from arena.settings import load
 from arena.types import ModelInfo
 from arena.ui import conversation
+from arena.ui.callers import NOBODY
 from arena.ui.conversation import Conversations, Views, first_lineup, with_defaults
 from arena.ui.lineup import PRESETS, ColumnChoice, Lineup
 from arena.ui.sessions import Asking, Session, Sessions
@@ -42,10 +44,10 @@ async def answered(conversations: Conversations, session: Session) -> dict[str, 
 
 
 async def followed(
-    conversations: Conversations, session: Session, opened: Views, letter: str | None = None
+    conversations: Conversations, session: Session, opened: Views, letter: str | None = None, caller: Caller = NOBODY
 ) -> dict[str, Any]:
     """What every column shows in the end; None in a view leaves what was there."""
-    async with asyncio.timeout(PATIENCE_S), aclosing(conversations.answer(session, letter)) as frames:
+    async with asyncio.timeout(PATIENCE_S), aclosing(conversations.answer(session, letter, caller)) as frames:
         async for _ in frames:
             pass
     end: dict[str, Any] = {}
@@ -66,6 +68,19 @@ async def test_all_columns_are_asked_and_answer(conversations: Conversations, fa
     assert session.busy == []
     assert session.columns["A"].run is None
     assert {record.model for record in fake.log if record.path == "/api/chat"} == {"tiny", "mistral:7b"}
+
+
+@pytest.mark.anyio
+async def test_a_column_with_a_model_that_the_key_may_not_use_says_so(
+    conversations: Conversations, fake: FakeOllama
+) -> None:
+    session = session_of("fx-ok:n-2", "tiny")
+    caller = Caller("127.0.0.1", "key:small", "r", key="small", models=("tin*",))
+    conversations.take(session, asking(session))
+    shown = await followed(conversations, session, await conversations.open(session), caller=caller)
+    assert "This key may not use that model; it may use: tin*" in shown["A"]["notice"]
+    assert 'data-state="done"' in shown["B"]["status"]
+    assert [record.model for record in fake.log if record.path == "/api/chat"] == ["tiny"]
 
 
 @pytest.mark.anyio

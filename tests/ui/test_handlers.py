@@ -27,7 +27,7 @@ from arena.ui.sessions import Sessions
 from tests.fake_ollama import FakeOllama
 
 PATIENCE_S = 10.0
-REQUEST = cast(gr.Request, SimpleNamespace(session_hash="s", query_params={"models": "tiny,absent:1b"}))
+REQUEST = cast(gr.Request, SimpleNamespace(request=None, session_hash="s", query_params={"models": "tiny,absent:1b"}))
 
 
 def event(**data: str) -> gr.EventData:

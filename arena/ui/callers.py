@@ -1,4 +1,4 @@
-"""Who plays on the page: the identity that the guard has found, the same that the API counts and lets vote."""
+"""Who sits before the page: the identity that the guard has found, the same that the API counts and lets vote."""
 
 from __future__ import annotations
 
