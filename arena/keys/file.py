@@ -25,6 +25,11 @@ FILE: Final = "keys.json"
 PREFIX: Final = "arena-"
 FILE_BYTES: Final = 4 * 1024 * 1024
 LOCK_S: Final = 5.0
+_RULES: Final = {
+    "$.name": "its name must be up to 64 letters, digits and . _ -, starting with a letter or digit",
+    "$.models": "a model, or a pattern of models, must be 1 to 255 characters of ASCII without blanks",
+}
+"""What a regular expression asks for, in words."""
 
 
 class _KeyFile(Struct, forbid_unknown_fields=True):
@@ -99,7 +104,8 @@ def add(
     try:
         key = msgspec.convert(asked, Key)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"This key cannot be made: {error}") from None
+        reason = next((rule for place, rule in _RULES.items() if place in str(error)), error)
+        raise BadRequest(f"This key cannot be made: {reason}") from None
 
     def added(keys: tuple[Key, ...]) -> tuple[Key, ...]:
         if any(other.name == name for other in keys):
