@@ -78,10 +78,10 @@ def options(fields: dict[str, Any]) -> Options:
     return Options(**values, stop=_stop(fields.get("stop")))
 
 
-def instance_id(value: object) -> str:
+def instance_id(value: object, field: str = "id") -> str:
     """An id as the client chose it: opaque, printable, up to 256 characters."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARACTERS or not value.isprintable():
-        raise BadRequest(f"id must be 1 to {MAX_ID_CHARACTERS} printable characters, or left out")
+        raise BadRequest(f"{field} must be 1 to {MAX_ID_CHARACTERS} printable characters, or left out")
     return value
 
 

@@ -82,7 +82,7 @@ class Votes:
             raise BadRequest(f"{field} must be an object, as /api/chat gives it")
         model = fields.model_name(given.get("model"), f"{field}.model")
         identity = given.get("instance_id")
-        name = model if identity is None else fields.instance_id(identity)
+        name = model if identity is None else fields.instance_id(identity, f"{field}.instance_id")
         system = None if given.get("system") is None else fields.text(given["system"], f"{field}.system")
         manifest = _value(given.get("manifest"), Manifest, f"{field}.manifest") or Manifest(model, "")
         fields.model_name(manifest.model, f"{field}.manifest.model")

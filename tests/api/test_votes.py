@@ -99,6 +99,7 @@ GOOD = [{"model": "m1", "response": "1"}, {"model": "m2", "response": "2"}]
         ([*GOOD, GOOD[0]], "m1", "Hi", "exactly one"),
         ([*GOOD, "m3"], "m1", "Hi", "answers[2]"),
         ([*GOOD, {"model": 3}], "m1", "Hi", "answers[2].model"),
+        ([*GOOD, {"model": "m", "instance_id": ""}], "m1", "Hi", "answers[2].instance_id must be 1 to 256 printable"),
         ([*GOOD, {"model": "m", "response": 3}], "m1", "Hi", "answers[2].response"),
         ([*GOOD, {"model": "m", "response": "", "system": 3}], "m1", "Hi", "answers[2].system"),
         ([*GOOD, {"model": "m", "response": "", "metrics": {"tokens": "x"}}], "m1", "Hi", "answers[2].metrics"),
