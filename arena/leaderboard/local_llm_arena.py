@@ -14,6 +14,7 @@ from arena.types import Configuration
 SOURCE: Final = "local-llm-arena"
 MASKED: Final = "the models are masked: reveal them in Local LLM Arena, then export again"
 _OPTIONS: Final = ("temperature", "top_p", "top_k", "repeat_penalty", "num_predict", "seed")
+_LAST_MS: Final = 253_402_300_799_999  # of the year 9999
 _THUMBS: Final = {"up": 1, "down": -1}
 
 
@@ -88,7 +89,10 @@ def _thumbs(votes: Mapping[str, Any]) -> tuple[dict[str, float], float]:
         if vote["vote"] not in tuple(_THUMBS):
             raise BadRequest(f"{key}.vote must be up or down")
         scores[incoming.text(vote.get("blindLabel"), f"{key}.blindLabel")] += _THUMBS[vote["vote"]]
-        last_ms = max(last_ms, incoming.number(vote.get("timestamp", 0), f"{key}.timestamp"))
+        at_ms = incoming.number(vote.get("timestamp", 0), f"{key}.timestamp")
+        if at_ms > _LAST_MS:
+            raise BadRequest(f"{key}.timestamp must be milliseconds since 1970")
+        last_ms = max(last_ms, at_ms)
     return scores, last_ms
 
 
