@@ -88,7 +88,7 @@ def export(
     with opened(data) as store:
         if not store.exists:
             raise NotFound("There is no store yet: nothing has been voted on or kept.")
-        if store.database.file is not None and file.resolve() == store.database.file.resolve():
+        if store.database.lies_in(file):
             raise BadRequest(f"{file} holds the votes themselves: give another file")
         pieces = _pieces(store, wanted)
         try:

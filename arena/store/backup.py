@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sqlalchemy import Connection, func, insert, select, text
 
 from arena.errors import BadRequest, Conflict
-from arena.store.database import translated
 from arena.store.store import Store
 from arena.store.tables import documents, metadata, votes
 
@@ -22,34 +23,56 @@ ROWS = 1000
 def backup(store: Store, target: Path) -> int:
     """Write all of `store`, as it is at one moment, to the file `target`; returns how many votes. The store goes on.
 
-    The file appears whole or not at all. Raises StoreUnavailable.
+    The file appears whole or not at all. Raises BadRequest for a file that cannot be written, or that is the store's
+    own, and StoreUnavailable.
     """
-    with translated():
-        target = target.absolute()
-        with TemporaryDirectory(dir=target.parent, prefix=".backup-") as folder:
+    _check_apart(store, target)
+    with _told_of(target, "written"):
+        if target.exists() and not target.is_file():
+            raise BadRequest(f"{target} cannot be written: it is no ordinary file")
+        folder_of = target.absolute().parent
+        with TemporaryDirectory(dir=folder_of, prefix=".backup-") as folder:
             made = Path(folder) / "store"
             count = _copied(store, Store(f"sqlite:///{made}"))
             _closed_up(made)
             os.replace(made, target)
-        _sync(target.parent)
+        _sync(folder_of)
         return count
 
 
 def restore(store: Store, source: Path, *, replace: bool = False) -> int:
     """Fill `store` from a backup, in one transaction; returns how many votes. Backups of older versions will do.
 
-    Raises BadRequest for a file that is no backup, Conflict for a store that holds something unless `replace` is set,
-    and StoreUnavailable; then nothing has changed.
+    Raises BadRequest for a file that is no backup, cannot be read, or is the store's own, Conflict for a store that
+    holds something unless `replace` is set, and StoreUnavailable; then nothing has changed.
     """
+    _check_apart(store, source)
     with TemporaryDirectory(prefix="arena-restore-") as folder:
         copy = Path(folder) / "store"
-        with translated():
+        with _told_of(source, "read"):
             shutil.copyfile(source, copy)  # it is brought up to date here, and the backup stays as it is
         if not _is_backup(copy):
             raise BadRequest(f"{source.name} is not a backup of the arena's store")
         if not replace and _holds_something(store):
             raise Conflict("The store holds votes or documents already; --replace gives them up for the backup's")
         return _copied(Store(f"sqlite:///{copy}"), store)
+
+
+def _check_apart(store: Store, file: Path) -> None:
+    """A backup is a file of its own: neither part of `store`, nor of another that has a log beside it."""
+    if store.database.lies_in(file):
+        raise BadRequest(f"{file} holds the votes themselves: give another file")
+    if os.path.exists(f"{os.path.realpath(file)}-wal"):
+        raise BadRequest(f"{file} is in use as a database, with {file.name}-wal beside it: give another file")
+
+
+@contextmanager
+def _told_of(file: Path, done: str) -> Iterator[None]:
+    """A fault of the file that the caller has named is told of that file; the store's own are told already."""
+    try:
+        yield
+    except (OSError, sqlite3.DatabaseError) as error:
+        raise BadRequest(f"{file} cannot be {done}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _copied(source: Store, target: Store) -> int:

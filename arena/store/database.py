@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, exc, make_url, text
 
@@ -29,6 +30,8 @@ _POSTGRES = {
     "options": f"-c synchronous_commit=on -c lock_timeout={PATIENCE_S:.0f}s -c client_min_messages=warning",
     "keepalives_idle": 30,
 }
+_SUFFIXES = ("", "-wal", "-shm", "-journal")
+_NO_FOLDER = "its folder cannot be used"
 _REASONS = {
     "SQLITE_FULL": "the disk is full",
     "SQLITE_BUSY": "another process holds it locked",
@@ -48,7 +51,7 @@ class Database:
         """`url`: sqlite:///path, or postgresql://... Raises SettingsError for any other; touches nothing yet."""
         try:
             parsed = make_url(url)
-        except exc.ArgumentError:
+        except (exc.ArgumentError, ValueError):  # the latter for a port; either may repeat the password
             raise SettingsError("ARENA_DATABASE_URL must look like postgresql://user:password@host/name") from None
         self.backend = parsed.get_backend_name()
         self.file: Path | None = None
@@ -65,6 +68,24 @@ class Database:
     def opened(self) -> bool:
         """Has `open` succeeded, and `close` not been called since?"""
         return self._engine is not None
+
+    def lies_in(self, file: Path) -> bool:
+        """Is `file`, however it is spelled or linked to, one of the files that hold this database?"""
+        if self.file is None:
+            return False
+        own = os.path.realpath(self.file)
+        return any(_same(file, own + suffix) for suffix in _SUFFIXES)
+
+    def check_place(self) -> None:
+        """Make sure that a SQLite file could be made, and leave nothing behind. Raises StoreUnavailable."""
+        if self.file is None:
+            return
+        try:
+            with TemporaryFile(dir=next(filter(os.path.lexists, self.file.parents))):
+                pass
+        except OSError as error:
+            log.error("no store can be made in %s: %s", self.file.parent, error.strerror)
+            raise _unavailable(_NO_FOLDER) from error
 
     def open(self) -> None:
         """Connect; a SQLite file that is not there is made. Raises StoreUnavailable."""
@@ -164,6 +185,14 @@ def _mark_readers(connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
 
 
+def _same(file: Path, own: str) -> bool:
+    """By what is there, or by name where nothing is."""
+    try:
+        return file.samefile(own)
+    except OSError:
+        return os.path.realpath(file) == own
+
+
 def _identity(file: Path) -> tuple[int, int] | None:
     try:
         found = os.stat(file)
@@ -203,7 +232,7 @@ def _told(error: BaseException | None) -> StoreUnavailable:
     name = getattr(error, "sqlite_errorname", "")
     reason = next((reason for code, reason in _REASONS.items() if name.startswith(code)), None)
     if reason is None and isinstance(error, OSError):
-        reason = "its folder cannot be used"
+        reason = _NO_FOLDER
     log.error("the store fails: %s", error)
     return _unavailable(reason or NO_ANSWER)
 

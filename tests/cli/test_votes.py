@@ -68,8 +68,9 @@ def test_from_a_named_pipe(run: Run, tmp_path: Path) -> None:
 
 def test_an_export_never_writes_over_the_votes(run: Run, file: Path, data: Path) -> None:
     run("votes", "import", str(file))
-    told = run("votes", "export", str(data / "arena.sqlite3"))
-    assert (told.status, "holds the votes themselves" in told.err) == (1, True)
+    for name in ("arena.sqlite3", "arena.sqlite3-wal"):
+        told = run("votes", "export", str(data / name))
+        assert (told.status, "holds the votes themselves" in told.err) == (1, True)
     assert "0 votes of the format lmarena are new, 1 were" in run("votes", "import", str(file)).out
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from arena.errors import BadRequest, Conflict, StoreUnavailable
+from arena.errors import BadRequest, Conflict
 from arena.store import Document, Store, backup, restore
 from tests.cli.conftest import run as run
 from tests.cli.running import Run
@@ -66,11 +69,106 @@ def test_what_is_no_backup_changes_nothing(sqlite: Store, tmp_path: Path) -> Non
         wrong.write_text(text)
         with pytest.raises(BadRequest, match="wrong is not a backup"):
             restore(sqlite, wrong, replace=True)
-    with pytest.raises(StoreUnavailable):
-        restore(sqlite, tmp_path / "missing", replace=True)
-    with pytest.raises(StoreUnavailable):
-        backup(sqlite, tmp_path / "no" / "folder")
     assert sqlite.last_number() == 1
+
+
+def test_a_file_that_cannot_be_used_is_told_of_and_the_store_is_not_blamed(
+    sqlite: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqlite.add_vote(vote("b1"))
+    caplog.set_level(logging.WARNING)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for target, said in (
+        (tmp_path / "no" / "folder", "folder cannot be written: No such file or directory$"),
+        (pipe, "pipe cannot be written: it is no ordinary file"),
+        (tmp_path, "cannot be written: it is no ordinary file"),
+    ):
+        with pytest.raises(BadRequest, match=said):
+            backup(sqlite, target)
+    for source, said in (
+        (tmp_path / "missing", "missing cannot be read: No such file or directory$"),
+        (pipe, "pipe cannot be read: .* is a named pipe"),
+    ):
+        with pytest.raises(BadRequest, match=said):
+            restore(sqlite, source, replace=True)
+    assert not caplog.messages
+    assert pipe.is_fifo()
+    assert sqlite.last_number() == 1
+
+
+def respelled(file: Path) -> Path:
+    return file.parent / ".." / file.parent.name / file.name
+
+
+def linked(file: Path) -> Path:
+    link = file.with_name("link")
+    link.symlink_to(file)
+    return link
+
+
+def hard_linked(file: Path) -> Path:
+    link = file.with_name("link")
+    link.hardlink_to(file)
+    return link
+
+
+def in_a_linked_folder(file: Path) -> Path:
+    (file.parent / "folder").symlink_to(file.parent)
+    return file.parent / "folder" / file.name
+
+
+def log_of(file: Path) -> Path:
+    return Path(f"{file}-wal")
+
+
+def index_of(file: Path) -> Path:
+    return Path(f"{file}-shm")
+
+
+def journal_of(file: Path) -> Path:
+    return Path(f"{file}-journal")
+
+
+@pytest.mark.parametrize(
+    "spelled", [Path, respelled, linked, hard_linked, in_a_linked_folder, log_of, index_of, journal_of]
+)
+def test_the_files_of_the_store_itself_are_no_backup(
+    sqlite: Store, file: Path, spelled: Callable[[Path], Path]
+) -> None:
+    sqlite.add_vote(vote("b1"))
+    same = spelled(file)
+    with pytest.raises(BadRequest, match="holds the votes themselves: give another file"):
+        backup(sqlite, same)
+    with pytest.raises(BadRequest, match="holds the votes themselves: give another file"):
+        restore(sqlite, same, replace=True)
+    sqlite.add_vote(vote("b2"))
+    assert sqlite.last_number() == 2
+
+
+def test_the_database_of_another_arena_is_no_backup_while_it_is_in_use(sqlite: Store, tmp_path: Path) -> None:
+    sqlite.add_vote(vote("b1"))
+    other = Store(f"sqlite:///{tmp_path / 'other'}")
+    other.add_votes([vote("b2"), vote("b3")])
+    with pytest.raises(BadRequest, match="other is in use as a database, with other-wal beside it"):
+        backup(sqlite, tmp_path / "other")
+    with pytest.raises(BadRequest, match="other is in use"):
+        restore(sqlite, tmp_path / "other", replace=True)
+    other.close()
+    assert restore(sqlite, tmp_path / "other", replace=True) == 2
+
+
+def test_a_store_behind_a_link_knows_its_own_files(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "arena.sqlite3"
+    link.symlink_to(tmp_path / "disk" / "votes")
+    database = Store(f"sqlite:///{link}").database
+    assert database.lies_in(tmp_path / "disk" / "votes-wal")
+    assert not database.lies_in(tmp_path / "disk" / "votes.backup")
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert not database.lies_in(loop)
+    assert not Store("postgresql://h/arena").database.lies_in(link)
 
 
 def test_the_commands(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +183,12 @@ def test_the_commands(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert run("store", "backup", str(file)).out == f"Backed up 1 votes to {file}.\n"
     refused = run("store", "restore", str(file))
     assert (refused.status, "--replace" in refused.err) == (1, True)
+    own = tmp_path / "data" / "arena.sqlite3"
+    refused = run("store", "backup", str(own))
+    assert (refused.status, refused.err) == (1, f"error: {own} holds the votes themselves: give another file\n")
+    nowhere = tmp_path / "no" / "x"
+    refused = run("store", "backup", str(nowhere))
+    assert (refused.status, refused.err) == (1, f"error: {nowhere} cannot be written: No such file or directory\n")
     assert run("store", "restore", str(file), "--replace").out == f"Restored 1 votes from {file}.\n"
     assert run("store", "restore", str(file), "--data", str(tmp_path / "new")).status == 0
     assert (tmp_path / "new" / "arena.sqlite3").exists()
