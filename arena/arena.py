@@ -80,7 +80,7 @@ class Arena:
     async def running(self) -> AsyncGenerator[Arena, None]:
         """Start in the background (the page does not wait for an engine), stop in order."""
         self.fleet.start()
-        await asyncio.to_thread(self._check_store)
+        await asyncio.to_thread(self._check_places)
         self._starting = asyncio.create_task(self._start(), name="arena start")
         try:
             yield self
@@ -120,11 +120,13 @@ class Arena:
             log.warning("a newcomer is drawn without the ratings: %s", error.message)
         return newcomer(contestants, sides, standings)
 
-    def _check_store(self) -> None:
-        """A store that is there is opened at once; one that fails is left as it is, and all but the votes goes on."""
+    def _check_places(self) -> None:
+        """What is wrong with models or store is told at once; a store that fails stays as it is, all else goes on."""
+        for path in self.settings.engine_models:
+            if not os.path.exists(path):
+                log.warning("ARENA_MODELS names what is not there: %s", path)
         try:
-            if self.store.exists:
-                self.store.open()
+            self.store.check()
         except StoreUnavailable as error:
             log.error("no votes until this is mended: %s", error.message)
 

@@ -50,6 +50,22 @@ def settings(**values: Any) -> Settings:
     return load(**values)
 
 
+async def test_what_keeps_votes_and_models_away_is_told_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, missing, there = tmp_path / "data", tmp_path / "x.gguf", tmp_path / "y.gguf"
+    data.symlink_to(tmp_path / "disk that is not mounted")
+    there.touch()
+    arena = Arena(settings(data=data, endpoints=(NOBODY,), engine_models=(missing, there)), engine=StandIn(None))
+    async with arena.running():
+        assert [text for name, _, text in caplog.record_tuples if not name.startswith("arena.fleet")] == [
+            f"ARENA_MODELS names what is not there: {missing}",
+            f"no store can be made in {data}: No such file or directory",
+            "no votes until this is mended: The store cannot be used now: its folder cannot be used. "
+            "Nothing was saved; it is safe to try again.",
+        ]
+
+
 async def test_named_endpoints_are_used_and_the_engine_stays_off(fake: FakeOllama) -> None:
     engine = StandIn(fake.url)
     arena = Arena(settings(endpoints=(f"gpu={fake.url}", f"other={NOBODY}")), engine=engine)

@@ -68,6 +68,13 @@ class Store:
         """Is there something to open already, that had better be sound? A database server counts as one."""
         return self.database.file is None or self.database.file.exists()
 
+    def check(self) -> None:
+        """Open what is there; where there is nothing yet, make sure it could be made. Raises StoreUnavailable."""
+        if self.exists:
+            self.open()
+        else:
+            self.database.check_place()
+
     def open(self) -> None:
         """Connect, check, and bring the schema up to date; again is fine. Raises StoreUnavailable."""
         with self._opening:

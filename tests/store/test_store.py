@@ -184,6 +184,23 @@ def test_another_database_is_refused(url: str) -> None:
         Store(url)
 
 
+@pytest.mark.parametrize("place", ["h:99x", "h:", "[::1"])
+def test_an_address_that_makes_no_sense_is_refused_without_the_password(place: str) -> None:
+    with pytest.raises(SettingsError, match=r"^ARENA_DATABASE_URL must look like") as caught:
+        Store(f"postgresql://u:secret@{place}/x")
+    assert caught.value.__suppress_context__, "a traceback would show what was given"
+
+
+def test_a_store_that_is_not_there_is_looked_for_a_place_only(tmp_path: Path) -> None:
+    Store(f"sqlite:///{tmp_path / 'new' / 'folder' / 'arena.sqlite3'}").check()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    store = Store(f"sqlite:///{tmp_path / 'file' / 'data' / 'arena.sqlite3'}")
+    with pytest.raises(StoreUnavailable, match="its folder cannot be used"):
+        store.check()
+    Store("postgresql://h/arena").database.check_place()
+
+
 def test_where_the_settings_want_it(tmp_path: Path) -> None:
     assert url_of(load(data=tmp_path)) == f"sqlite:///{tmp_path / 'arena.sqlite3'}"
     assert url_of(load(database_url="postgresql://h/arena")) == "postgresql://h/arena"
