@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, exc, make_url, text
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, exc, make_url, text
 
 from arena.errors import SettingsError, StoreUnavailable
 
@@ -58,6 +58,7 @@ class Database:
         if self.backend == "sqlite" and parsed.database:
             self.file = Path(parsed.database).absolute()
         elif self.backend in ("postgresql", "postgres"):
+            _check_options(parsed)
             self._url = parsed.set(drivername="postgresql+psycopg")
         else:
             raise SettingsError("ARENA_DATABASE_URL must begin with postgresql:// (or sqlite:/// and a path)")
@@ -171,6 +172,17 @@ class Database:
         if here is None or here != known or not os.path.exists(f"{self.file}-wal"):
             connection.invalidate()
             raise _unavailable("its file has vanished or was exchanged while the arena runs; put it back and restart")
+
+
+def _check_options(url: URL) -> None:
+    from psycopg import ProgrammingError, conninfo  # takes long to import, and SQLite does without
+
+    try:
+        conninfo.make_conninfo(**dict.fromkeys(url.query, ""))
+    except ProgrammingError:
+        raise SettingsError(
+            "ARENA_DATABASE_URL may have only options of PostgreSQL after its ?, such as sslmode=require"
+        ) from None
 
 
 def _begin(connection: Connection) -> None:
