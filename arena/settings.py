@@ -5,19 +5,29 @@ Values come from the environment, then from a `.env` file in the working folder,
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from ipaddress import ip_address
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
+from dotenv.parser import parse_stream
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from arena.errors import SettingsError
 
+log = logging.getLogger(__name__)
+
 OLLAMA_DEFAULT = "http://127.0.0.1:11434"
+OURS: Final = ("ARENA_", "WEB_CHAT_")
+"""How the arena's own variables begin; such a name that is none of them is misspelt."""
+NO_SETTINGS: Final = ("ARENA_TEST_", "ARENA_BENCH_")
+"""How the variables of the tests and the measurements begin."""
 
 
 def _names(*aliases: str) -> AliasChoices:
@@ -28,7 +38,12 @@ class Settings(BaseSettings):
     """The arena's settings. The first alias of a field is its documented name; the others are accepted too."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        env_prefix="=",  # a field's own name is for callers: HOST or DATA in an environment are not meant for us
+        env_ignore_empty=True,
     )
 
     host: str = Field(
@@ -210,7 +225,8 @@ class Settings(BaseSettings):
         5,
         ge=0,
         validation_alias=_names("ARENA_DRAIN"),
-        description="Seconds that running answers get to end when the server stops.",
+        description="Seconds that clients get, when the server stops, to take the last line of their answers. "
+        "The answers themselves end at once, with what they have said so far.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", validation_alias=_names("ARENA_LOG_LEVEL", "LOG_LEVEL"), description="How much to log."
@@ -251,8 +267,11 @@ class Settings(BaseSettings):
 
     @field_validator("host")
     @classmethod
-    def _without_brackets(cls, value: str) -> str:
-        return value.removeprefix("[").removesuffix("]")
+    def _address_alone(cls, value: str) -> str:
+        host = value.strip().removeprefix("[").removesuffix("]")
+        if "/" in host or (":" in host and _ip(host) is None):
+            raise ValueError("give the address only, such as 127.0.0.1, without http:// and port (see ARENA_PORT)")
+        return host
 
     @field_validator("token", mode="before")
     @classmethod
@@ -283,10 +302,8 @@ class Settings(BaseSettings):
     @property
     def public(self) -> bool:
         """Does the server listen on more than loopback?"""
-        try:
-            return not ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host != "localhost"
+        ip = _ip(self.host)
+        return self.host != "localhost" if ip is None else not ip.is_loopback
 
     @property
     def shared(self) -> bool:
@@ -333,6 +350,7 @@ def endpoint_name_and_url(text: str) -> tuple[str, str]:
 
 def load(**overrides: Any) -> Settings:
     """Read the settings; a wrong one raises SettingsError naming the variable and the reason, never its value."""
+    _names_in_env_file()  # before anything is believed: what cannot be read in the file may be the token
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -341,6 +359,56 @@ def load(**overrides: Any) -> Settings:
             for item in error.errors(include_input=False)
         ]
         raise SettingsError("; ".join(lines)) from None
+
+
+def warn_of_unknown() -> None:
+    """Log one warning for each variable that begins like the arena's own and is none, with the name probably meant."""
+    known = [variable for field in Settings.model_fields for variable in variables(field)]
+    given = {name.upper() for name in (*os.environ, *_names_in_env_file())}
+    for name in sorted(given.difference(known)):
+        if name.startswith(OURS) and not name.startswith(NO_SETTINGS):
+            log.warning("%s is no setting and is not used%s", name, _meant(name, known))
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    """The question after the setting that `name` was probably meant to be, if any is near."""
+    bare = name[name.index("_") :]
+    near = [each for each in known if each.endswith(bare)] or get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _names_in_env_file() -> Iterable[str]:
+    """The names in the `.env` file, if there is one. Raises SettingsError for a file or a line that cannot be read."""
+    file = Settings.model_config.get("env_file")
+    if not isinstance(file, str):
+        return ()
+    path = Path(file).absolute()
+    try:
+        with path.open(encoding="utf-8") as text:
+            bindings = list(parse_stream(text))
+    except FileNotFoundError:
+        return ()
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is not UTF-8 text. Save it as UTF-8, or remove it.") from None
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be read ({error.strerror}). Make it a file that this user may read, or remove it."
+        ) from None
+    for key, value, original, wrong in bindings:
+        if wrong or (key is not None and value is None):
+            blank = len(original.string) - len(original.string.lstrip())
+            line = original.line + original.string[:blank].count("\n")
+            raise SettingsError(
+                f"{path}, line {line}: cannot be read. Write NAME=value, with both quotes or none around the value."
+            )
+    return [key for key, *_ in bindings if key is not None]
+
+
+def _ip(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
 
 
 def _variable(loc: tuple[int | str, ...]) -> str:

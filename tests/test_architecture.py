@@ -75,6 +75,7 @@ FLOORS: dict[str, set[str]] = {
 LIBRARIES: dict[str, set[str]] = {
     "aiodns": {"wire"},
     "alembic": {"store"},
+    "dotenv": {"settings"},
     "evalica": {"ratings"},
     "fastapi": {"api", "app", "ui", "engine"},
     "filelock": {"keys"},

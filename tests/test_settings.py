@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from arena.errors import SettingsError
-from arena.settings import Settings, endpoint_name_and_url, load, variables
+from arena.settings import Settings, endpoint_name_and_url, load, variables, warn_of_unknown
 
 EVERY_VARIABLE = [variable for field in Settings.model_fields for variable in variables(field)]
 
@@ -19,6 +19,13 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable in EVERY_VARIABLE:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the `.env` of the working folder would lie; it is read here, and is not there yet."""
+    monkeypatch.setitem(Settings.model_config, "env_file", ".env")
+    return tmp_path / ".env"
 
 
 def test_defaults_listen_on_loopback_without_endpoints() -> None:
@@ -61,6 +68,19 @@ def test_public_is_whatever_is_not_loopback(host: str, public: bool) -> None:
     assert load(host=host).public is public
 
 
+@pytest.mark.parametrize("host", ["http://127.0.0.1", "127.0.0.1/", "127.0.0.1:7860", "[::1]:7860", "localhost:80"])
+def test_host_is_an_address_and_nothing_else(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("ARENA_HOST", host)
+    with pytest.raises(
+        SettingsError, match=r"^ARENA_HOST: give the address only, such as 127\.0\.0\.1, without http://"
+    ):
+        load()
+
+
+def test_host_may_have_blanks_around_it() -> None:
+    assert load(host=" 127.0.0.1 ").host == "127.0.0.1"
+
+
 def test_documented_name_wins_over_an_alias(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEB_PORT", "1111")
     monkeypatch.setenv("ARENA_PORT", "2222")
@@ -72,12 +92,87 @@ def test_override_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert load(port=3333).port == 3333
 
 
-def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(Settings.model_config, "env_file", ".env")
-    (tmp_path / ".env").write_text("ARENA_PORT=4444\nARENA_ENGINE=off\n", encoding="utf-8")
+def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, env_file: Path) -> None:
+    assert load().port == 7860
+    env_file.write_text("# ours\n\nexport ARENA_PORT=4444\nARENA_ENGINE='off' # always\n", encoding="utf-8")
     monkeypatch.setenv("ARENA_PORT", "5555")
     settings = load()
     assert (settings.port, settings.engine) == (5555, "off")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("WEB_CHAT_TOKEN='hunter2", 1),
+        ('# ours\n\n\nWEB_CHAT_TOKEN="hunter2\nARENA_PORT=1\n', 4),
+        ("ARENA_PORT=1\r\n\r\nWEB_CHAT_TOKEN='hunter2'2\r\n", 3),
+        ("ARENA_PORT=1\nWEB_CHAT_TOKEN:hunter2\n", 2),
+        ("ARENA_PORT=1\nWEB_CHAT_TOKEN hunter2\n", 2),
+    ],
+)
+def test_dotenv_line_that_cannot_be_read_could_be_the_token_and_ends_the_start(
+    env_file: Path, text: str, line: int
+) -> None:
+    env_file.write_bytes(text.encode())
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert caught.value.message.startswith(f"{env_file}, line {line}: cannot be read. Write NAME=value")
+    assert "hunter2" not in caught.value.message
+
+
+def test_dotenv_that_is_no_text_is_refused(env_file: Path) -> None:
+    env_file.write_bytes(b"\xff\xfe\x00A")
+    with pytest.raises(SettingsError, match=r"\.env is not UTF-8 text\. Save it as UTF-8"):
+        load()
+
+
+def test_dotenv_that_cannot_be_opened_is_refused(env_file: Path) -> None:
+    env_file.mkdir()
+    with pytest.raises(SettingsError, match=r"\.env cannot be read \(.+\)\. Make it a file"):
+        load()
+
+
+def test_names_of_our_code_are_no_variables(monkeypatch: pytest.MonkeyPatch, env_file: Path) -> None:
+    env_file.write_text("ENGINE=off\ntoken=theirs\n", encoding="utf-8")
+    for name in ("HOST", "DATA", "host"):
+        monkeypatch.setenv(name, "theirs")
+    assert load() == load(host="127.0.0.1", token=None, engine="auto", data=Path("data"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ARENA_PROT", "; did you mean ARENA_PORT?"),
+        ("arena_max_column", "; did you mean ARENA_MAX_COLUMNS?"),
+        ("ARENA_TOKEN", "; did you mean WEB_CHAT_TOKEN?"),
+        ("WEB_CHAT_TOKN", "; did you mean WEB_CHAT_TOKEN?"),
+        ("ARENA_XYZZY", ""),
+    ],
+)
+@pytest.mark.parametrize("from_file", [False, True])
+def test_unknown_variable_is_told_with_the_one_that_was_meant(
+    monkeypatch: pytest.MonkeyPatch,
+    env_file: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    said: str,
+    from_file: bool,
+) -> None:
+    if from_file:
+        env_file.write_text(f"ARENA_PORT=1\n{name}=hunter2\n", encoding="utf-8")
+    else:
+        monkeypatch.setenv(name, "hunter2")
+    warn_of_unknown()
+    assert caplog.messages == [f"{name.upper()} is no setting and is not used{said}"]
+
+
+def test_variables_of_others_and_of_the_tests_are_not_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (*EVERY_VARIABLE, "arena_port", "ARENA_TEST_X", "ARENA_BENCH_X", "OLLAMA_KEEP_ALIVE", "WEB_X", "ARENA"):
+        monkeypatch.setenv(name, "1")
+    warn_of_unknown()
+    assert not caplog.messages
 
 
 def test_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error (ARENA_LOG_LEVEL).")] = None,
 ) -> None:
     """Serve the page and the API (the default command). Ctrl-C stops it and every answer under way."""
-    from arena.settings import load
+    from arena.settings import load, warn_of_unknown
 
     chosen = {
         "host": host,
@@ -100,6 +100,7 @@ def serve(
     from arena.server import serve as serve_arena
 
     log.configure(settings)
+    warn_of_unknown()
     serve_arena(_built, settings)
 
 
@@ -149,13 +150,17 @@ def chat(
     ],
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="The prompt; all words are then models.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt for all models.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0.01 to 2; higher varies more.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="0 to 1.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="0 to 100; 0 is off.")] = None,
-    repeat_penalty: Annotated[float | None, typer.Option(help="1 to 2; 1 is off.")] = None,
-    num_predict: Annotated[int | None, typer.Option(help="Most tokens of an answer; -1 is no limit.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer; 0 picks one.")] = None,
-    num_ctx: Annotated[int | None, typer.Option(help="Context in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.01, max=2, help="Higher varies more.")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0, max=1, help="1 is off.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=0, max=100, help="0 is off.")] = None,
+    repeat_penalty: Annotated[float | None, typer.Option(min=1, max=2, help="1 is off.")] = None,
+    num_predict: Annotated[
+        int | None, typer.Option(min=-1, max=4096, help="Most tokens of an answer; -1 is no limit.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same answer; 0 picks one.")
+    ] = None,
+    num_ctx: Annotated[int | None, typer.Option(min=16, max=2**20, help="Context in tokens.")] = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="Text that ends an answer; may be given several times.")
     ] = None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
 
 from arena import __version__, cli
+from arena.api.fields import PARAMETERS, Parameter
 from arena.settings import Settings
 from tests.cli.running import Outcome, Run
 
@@ -43,6 +45,49 @@ def test_wrong_setting_is_one_line_and_status_2(run: Run, monkeypatch: pytest.Mo
     assert outcome.status == 2
     assert outcome.err.startswith("error: ARENA_PORT: ")
     assert outcome.err.count("\n") == 1
+
+
+def test_unreadable_line_of_the_env_file_is_one_line_and_status_2(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(Settings.model_config, "env_file", ".env")
+    (tmp_path / ".env").write_text("WEB_CHAT_TOKEN='abcdefghijklmnopqrstu\n", encoding="utf-8")
+    outcome = run("--port", "0")
+    assert outcome.status == 2
+    assert outcome.err.startswith(f"error: {tmp_path / '.env'}, line 1: ")
+    assert outcome.err.count("\n") == 1
+
+
+def test_misspelt_setting_is_a_line_of_the_log(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arena.server.serve", lambda build, settings: None)
+    monkeypatch.setenv("ARENA_PROT", "8000")
+    outcome = run()
+    assert outcome.status == 0
+    assert "ARENA_PROT is no setting and is not used; did you mean ARENA_PORT?" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--temperature", value) for value in ("nan", "inf", "-inf", "0", "2.1", "warm")),
+        *((option, "nan") for option in ("--top-p", "--repeat-penalty", "--num-ctx")),
+        *((option, "-2") for option in ("--top-k", "--num-predict", "--seed")),
+    ],
+)
+def test_chat_number_out_of_range_is_told_by_its_option_before_anything_is_sent(
+    run: Run, option: str, value: str
+) -> None:
+    outcome = run("chat", "tiny", "Hi.", option, value, "--url", "http://127.0.0.1:9")
+    assert outcome.status == 2
+    assert f"Invalid value for '{option}': " in outcome.err
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda parameter: parameter.name)
+def test_chat_takes_the_numbers_that_the_api_takes(parameter: Parameter) -> None:
+    annotation = inspect.signature(cli.chat, eval_str=True).parameters[parameter.name].annotation
+    (option,) = annotation.__metadata__
+    assert (option.min, option.max) == (parameter.low, parameter.high)
 
 
 def test_public_address_without_a_token_is_refused(run: Run) -> None:
