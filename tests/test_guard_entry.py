@@ -228,6 +228,11 @@ async def test_signing_out_without_a_session_is_harmless(unlocked: House) -> Non
         "/\n/evil",
         "/x\\y",
         "/\u202e",
+        "/signout",
+        "/signin?next=/signin",
+        "/signout#x",
+        "/sign%6Fut",
+        "/x/../signout/",
     ],
 )
 async def test_sign_in_never_leads_away(locked: House, target: str) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from html import escape
 from importlib.resources import files
+from posixpath import normpath
 from string import Template
 from typing import Final
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from arena.errors import BadRequest, MethodNotAllowed, PayloadTooLarge
 from arena.exchange import Headers, Refusals
@@ -134,8 +135,13 @@ class OwnPages:
 
 
 def local_target(target: str) -> str:
-    """`target` if it is a path on this server, else "/". Browsers read `//host`, and `/\\host` too, as a host."""
+    """`target` if it is a path on this server and neither signs in nor out again, else "/".
+
+    Browsers read `//host`, and `/\\host` too, as a host.
+    """
     if not target.startswith("/") or target.startswith("//") or "\\" in target or not target.isprintable():
+        return "/"
+    if normpath(unquote(urlsplit(target).path)) in ("/signin", "/signout"):
         return "/"
     return quote(target, safe="/?&=#%+,:;@!$'()*~")
 
