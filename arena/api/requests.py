@@ -82,8 +82,14 @@ def _history(body: dict[str, Any]) -> list[ChatMessage]:
         if first.content and all(message.role != "system" for message in messages):
             messages.insert(0, first)
     if all(message.role == "system" for message in messages):
-        raise BadRequest("No messages provided")
+        raise BadRequest("No messages provided", details=_misplaced(body))
     return messages
+
+
+def _misplaced(body: dict[str, Any]) -> str | None:
+    """Where what the body has under the names of other APIs belongs."""
+    key = next((key for key in ("messages", "prompt") if key in body), None)
+    return key and f'{key} is not read: put it into history, [{{"role": "user", "content": "..."}}]'
 
 
 def _message(item: object, where: str) -> ChatMessage:

@@ -319,6 +319,16 @@ async def test_errors_never_repeat_the_input(api: Client) -> None:
         assert CANARY.encode() not in answer.body
 
 
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(("key", "value"), [("messages", HELLO), ("prompt", "Hi")])
+async def test_messages_under_the_name_of_another_api_are_told_their_place(
+    api: Client, route: str, key: str, value: object
+) -> None:
+    body = check_error(await api.post(route, {"models": ["tiny"], key: value}), 400, "No messages provided")
+    assert body["details"].startswith(f"{key} is not read: put it into history")
+    assert "details" not in check_error(await api.post(route, {"models": ["tiny"]}), 400, "No messages provided")
+
+
 async def test_the_token_wins_over_every_other_error(fake: FakeOllama) -> None:
     token = "a-long-and-secret-token"
     async with started(create_api(settings_for(fake.url, token=token))) as api:
