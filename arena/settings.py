@@ -281,6 +281,8 @@ class Settings(BaseSettings):
             return value
         if not value.strip():
             raise ValueError("is blank; set it to a secret, or leave it out")
+        if not value.strip().isprintable():
+            raise ValueError("holds a line break or another character that nobody can see; mend its quotes")
         return value.strip()
 
     @field_validator("endpoints")

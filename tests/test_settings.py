@@ -200,6 +200,13 @@ def test_token_of_blanks_is_refused_instead_of_locking_everybody_out(monkeypatch
         load()
 
 
+def test_token_over_two_lines_is_refused_for_a_quote_that_was_left_open(env_file: Path) -> None:
+    env_file.write_text("WEB_CHAT_TOKEN='hunter2\nARENA_MODELS=models'\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"^WEB_CHAT_TOKEN: holds a line break") as caught:
+        load()
+    assert "hunter2" not in caught.value.message
+
+
 def test_token_is_not_shown() -> None:
     assert "hunter2" not in repr(load(token="hunter2"))
 
