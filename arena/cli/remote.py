@@ -48,7 +48,8 @@ class _Bearer(AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._token:
-            request.headers["Authorization"] = f"Bearer {self._token}"
+            # headers go out as Latin-1, and the guard compares UTF-8
+            request.headers["Authorization"] = f"Bearer {self._token}".encode().decode("latin-1")
         return request
 
 

@@ -133,6 +133,13 @@ def test_remote_ignores_proxies_and_keeps_passwords_of_netrc_to_itself(
     assert seen == [None, "Bearer token"]
 
 
+def test_remote_token_of_any_letters_goes_as_the_arena_reads_it() -> None:
+    seen: list[str | None] = []
+    with scripted(b'{"models": []}', seen=seen) as url:
+        RemoteArena(url, "тайна").models()
+    assert [value and value.encode("latin-1").decode() for value in seen] == ["Bearer тайна"]
+
+
 def test_remote_redirect_is_not_followed() -> None:
     moved = b'{"error": "elsewhere", "code": "moved"}'
     with scripted(moved, status=307) as url, pytest.raises(ArenaError, match="elsewhere") as caught:
