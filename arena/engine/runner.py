@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 PROMPT_CACHE_MIB = 64
+SPIN_COUNT = "300"  # rounds; decision 4 has the figures
 ONLY_ERRORS = 1  # llama.cpp's verbosity: the reason of a failed load, and nothing else
 MEAN_POOLING = 1
 _PR_SET_PDEATHSIG = 1
@@ -46,8 +47,8 @@ def main() -> None:
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     _die_with_parent()
     _limit_memory(orders)
-    # OpenMP's threads spin at every barrier; on a shared machine the default costs up to 50 times the speed
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # OpenMP's threads spin at every barrier; on a shared machine, or beside a second model, that costs most of the speed
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     server = _serve(orders)
     sys.stdout.write(json.dumps({"port": urlsplit(server.listening_address).port}) + "\n")
     sys.stdout.flush()
