@@ -47,7 +47,7 @@ def main() -> None:
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     _die_with_parent()
     _limit_memory(orders)
-    # OpenMP's threads spin at every barrier; on a shared machine, or beside a second model, that costs most of the speed
+    # OpenMP's threads spin at every barrier; beside a second model or on a busy machine that costs most of the speed
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     server = _serve(orders)
     sys.stdout.write(json.dumps({"port": urlsplit(server.listening_address).port}) + "\n")
