@@ -41,8 +41,8 @@ clean: ## remove the virtual environment and every cache
 
 # ---- below: what the targets above rest on
 
-# Two processes: with more, a machine of two cores is late for the browser. tests/order.py says what stays together.
-PYTEST_OPTIONS ?= -n 2 --dist loadfile --cov --cov-report=term
+# Three processes, since many tests wait; with more, two cores are late for the browser. tests/order.py says what stays together.
+PYTEST_OPTIONS ?= -n 3 --dist loadfile --cov --cov-report=term
 # what is made at the same time speaks one after another, where make can
 WHOLE_OUTPUT := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
@@ -75,5 +75,5 @@ tests/clients/node_modules/ollama: tests/clients/package.json
 
 system:
 	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
-	  || { echo "note: no Chromium here: the browser tests cannot run (Debian: apt-get install chromium)"; test -z "$$CI"; }
+	  || { echo "note: no Chromium here: the browser tests cannot run (Debian: apt-get install chromium-headless-shell)"; test -z "$$CI"; }
 	@command -v node >/dev/null || { echo "note: no node here: the JavaScript samples cannot run"; test -z "$$CI"; }

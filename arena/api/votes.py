@@ -107,10 +107,12 @@ class Votes:
 
 
 def _value(given: object, kind: type[Told], field: str) -> Told | None:
+    if given is None:
+        return None
     if len(msgspec.json.encode(given)) > MOST_TOLD_BYTES:
         raise BadRequest(f"{field} is larger than {MOST_TOLD_BYTES:,} bytes: send what /api/chat gives, or nothing")
     try:
-        return None if given is None else msgspec.convert(given, kind)
+        return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
         raise BadRequest(f"{field} is not what /api/chat gives: {error}") from None
 

@@ -63,7 +63,7 @@ class ColumnEvents:
     async def answer(self, request: gr.Request) -> AsyncGenerator[Updates, None]:
         """Stream the answer to what was opened again."""
         session = self._session(request)
-        async with aclosing(self.conversations.answer(session, self.column.letter, caller_of(request))) as frames:
+        async with aclosing(self.conversations.answer(session, caller_of(request), self.column.letter)) as frames:
             async for frame in frames:
                 yield {self.column.frames: for_script(frame)}
 

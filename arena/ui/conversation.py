@@ -21,7 +21,6 @@ from arena.names import canonical
 from arena.types import ChatRequest, EndpointStatus, LoadedModel, ModelInfo, Order, PullJob
 from arena.ui import messages, parts
 from arena.ui.attachments import read
-from arena.ui.callers import NOBODY
 from arena.ui.direct import comparable, control, judged, last
 from arena.ui.drafts import Draft, Frame, renderer
 from arena.ui.frames import frames
@@ -173,9 +172,7 @@ class Conversations:
         column.opened = Opened((request,)) if request is not None else None
         return {letter: self.view(session, letter)}
 
-    async def answer(
-        self, session: Session, letter: str | None = None, caller: Caller = NOBODY
-    ) -> AsyncGenerator[Frames, None]:
+    async def answer(self, session: Session, caller: Caller, letter: str | None = None) -> AsyncGenerator[Frames, None]:
         """Ask what was opened, in all columns or in column `letter`, and follow the answers to their end."""
         place = session if letter is None else session.columns[letter]
         opened, place.opened = place.opened, None

@@ -54,7 +54,7 @@ class Sending:
     async def answer(self, request: gr.Request) -> AsyncGenerator[Updates, None]:
         """Stream the answers of all columns that were asked."""
         session = self.sessions.of(request.session_hash)
-        async with aclosing(self.conversations.answer(session, caller=caller_of(request))) as frames:
+        async with aclosing(self.conversations.answer(session, caller_of(request))) as frames:
             async for frame in frames:
                 yield {self.drawn.frames: for_script(frame)}
 

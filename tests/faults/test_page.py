@@ -44,7 +44,7 @@ class Tab:
         self.arena, self.name = arena, name
         self.config = arena.ask("GET", "/config").json()
         query = quote(",".join(models))
-        self._post(f"/gradio_api/run/predict?models={query}", "open", [None])
+        self._post(f"/gradio_api/run/predict?models={query}", "open", [None, None])
 
     def event(self, name: str) -> dict[str, Any]:
         """The description of a handler of the Compare tab; equal names of tabs are numbered, so its first one helps."""

@@ -47,7 +47,7 @@ async def followed(
     conversations: Conversations, session: Session, opened: Views, letter: str | None = None, caller: Caller = NOBODY
 ) -> dict[str, Any]:
     """What every column shows in the end; None in a view leaves what was there."""
-    async with asyncio.timeout(PATIENCE_S), aclosing(conversations.answer(session, letter, caller)) as frames:
+    async with asyncio.timeout(PATIENCE_S), aclosing(conversations.answer(session, caller, letter)) as frames:
         async for _ in frames:
             pass
     end: dict[str, Any] = {}
@@ -91,7 +91,7 @@ async def test_a_growing_answer_is_in_its_frames_until_it_has_ended(
     conversations.take(session, asking(session))
     opened = await conversations.open(session)
     assert [message["content"] for message in opened["A"].chat or []] == ["Why?"]
-    async with asyncio.timeout(PATIENCE_S), aclosing(conversations.answer(session)) as frames:
+    async with asyncio.timeout(PATIENCE_S), aclosing(conversations.answer(session, NOBODY)) as frames:
         first = await anext(frames)
         assert (set(first), first["A"].last) == ({"A", "B"}, "")
         fake.release("a")
@@ -196,7 +196,7 @@ async def test_closing_the_stream_frees_the_models(conversations: Conversations,
     session = session_of("fx-stall:n-2", "fx-hang")
     conversations.take(session, asking(session))
     await conversations.open(session)
-    frames = conversations.answer(session)
+    frames = conversations.answer(session, NOBODY)
     async with asyncio.timeout(PATIENCE_S):
         await anext(frames)
         await fake.arrived(2, path="/api/chat")
