@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from arena.types import ChatMessage
+from arena.ui.callers import NOBODY
 from arena.ui.conversation import Conversations, View, Views
 from arena.ui.lineup import ColumnChoice
 from arena.ui.markdown import safe_markdown
@@ -127,7 +128,7 @@ async def _sent(conversations: Conversations, session: Session, asking: Asking) 
         assert not views.keys() & settled.keys(), "an answer ends once"
         settled.update(views)
 
-    async with aclosing(conversations.answer(session)) as frames:
+    async with aclosing(conversations.answer(session, NOBODY)) as frames:
         async for growing in frames:
             assert not growing.keys() & settled.keys(), "a frame after the end"
             if growing.keys() < opened.keys() - settled.keys():
