@@ -428,7 +428,7 @@ async def test_an_answer_that_names_its_model_is_not_rated(battles: Battles) -> 
         assert (await battles.vote(view.id, ANN, "tie")).rated is rated
 
 
-async def test_weights_that_were_not_known_yet_are_filled_in_before_the_vote_is_kept(
+async def test_digests_that_were_not_known_yet_are_filled_in_before_the_vote_is_kept(
     battles: Battles, arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Right after the start a host may answer before it has told its digests: else one model were two contestants."""
@@ -445,7 +445,7 @@ async def test_weights_that_were_not_known_yet_are_filled_in_before_the_vote_is_
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), Unreachable("gone")])
-async def test_a_host_that_tells_no_weights_keeps_no_vote_back(
+async def test_a_host_that_tells_no_digests_keeps_no_vote_back(
     battles: Battles, arena: Arena, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     view = await battles.create(ANN, between("llama3.2:3b", "qwen2.5:3b"))

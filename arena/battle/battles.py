@@ -15,12 +15,12 @@ from msgspec import Struct
 
 from arena.battle.ballot import Ballot, Cast, question, verdicts
 from arena.battle.battle import Battle, Mode, moment
+from arena.battle.digests import Digests
 from arena.battle.direct import Column, preferred
 from arena.battle.draw import Drawing, can_chat, drawn, lineup
 from arena.battle.pace import SIDES, Pace, Shown, SideName
 from arena.battle.resting import Resting
 from arena.battle.reveal import BattleView, revealed
-from arena.battle.weights import Weights
 from arena.compare import Compare, Run
 from arena.errors import BadRequest, Conflict, NotFound, StoreUnavailable, TooManyRequests
 from arena.fleet import Fleet
@@ -118,7 +118,7 @@ class Battles:
         self._tick = tick or _next_tick
         self._battles: dict[str, Battle] = {}
         self._resting = Resting(clock)
-        self._weights = Weights(fleet)
+        self._digests = Digests(fleet)
 
     async def create(
         self,
@@ -177,8 +177,8 @@ class Battles:
             return await asyncio.to_thread(self._kept, battle_id, voter, ballot)
         battle.voting += 1
         try:
-            await self._weights.told(battle.manifests)
-            battle.complete(self._weights.completed)
+            await self._digests.told(battle.manifests)
+            battle.complete(self._digests.completed)
             view = await asyncio.to_thread(self._keep, battle, voter, ballot)
         finally:
             battle.voting -= 1

@@ -1,4 +1,4 @@
-"""Which weights have answered, where that was not known yet: a host tells its digests some time after the start."""
+"""Digests of the models that answered, where none were known yet: a host tells them some time after the start."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from arena.fleet import Endpoint, Fleet
 from arena.types import Manifest
 
 WAIT_S: Final = 2.0
-"""So long a vote waits at most for what a host has not told yet; afterwards the model's name stands for its weights."""
+"""So long a vote waits at most for what hosts have not told yet; afterwards the model's name stands for its digest."""
 
 
-class Weights:
-    """What the endpoints of a fleet know of weights."""
+class Digests:
+    """What the endpoints of a fleet know of their models' digests."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
