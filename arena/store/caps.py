@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, time, timedelta
-from typing import Final
 
 from msgspec import Struct
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from arena.errors import TooManyRequests
 from arena.store.tables import votes
+from arena.types import Vote
 
 log = logging.getLogger(__name__)
-
-_WHO: Final = {"voter": "You have", "address": "Your network has"}
 
 
 class Caps(Struct, frozen=True):
@@ -24,29 +22,46 @@ class Caps(Struct, frozen=True):
     address: int = 0
 
 
+def check(connection: Connection, caps: Caps, vote: Vote) -> None:
+    """May one more ballot, with this vote on it, be kept? Within its own transaction no race goes beyond.
+
+    Raises TooManyRequests, which says that the vote is not saved, and when the next day begins.
+    """
+    try:
+        left(connection, caps, vote.at, voter=vote.voter, address=vote.address)
+    except TooManyRequests as error:
+        log.warning("a vote of the voter %s at the address %s is refused: %s", vote.voter, vote.address, error.message)
+        raise TooManyRequests(
+            f"This vote was not saved. {error.message}", code=error.code, retry_after_s=error.retry_after_s
+        ) from None
+
+
 def left(connection: Connection, caps: Caps, at: str, *, voter: str, address: str) -> int | None:
     """How many ballots more may be cast on the day of the moment `at`; None is any number.
 
-    Within a ballot's own transaction no race goes beyond. Raises TooManyRequests where there are none left, which says
-    when the next day begins.
+    Raises TooManyRequests where there are none left, which says when the next day begins.
     """
-    rests = [_left(connection, caps, at, "voter", voter), _left(connection, caps, at, "address", address)]
-    return min((rest for rest in rests if rest is not None), default=None)
+    limits = (
+        (caps.voter, votes.c.voter, voter, "You have", "ARENA_VOTES_PER_VOTER"),
+        (caps.address, votes.c.address, address, "Your network has", "ARENA_VOTES_PER_ADDRESS"),
+    )
+    rests = [
+        _left(connection, at, cap, column == name, who, setting)
+        for cap, column, name, who, setting in limits
+        if cap and name
+    ]
+    return min(rests, default=None)
 
 
-def _left(connection: Connection, caps: Caps, at: str, kind: str, name: str) -> int | None:
-    cap, column = int(getattr(caps, kind)), votes.c[kind]
-    if not cap or not name:
-        return None
+def _left(connection: Connection, at: str, cap: int, theirs: ColumnElement[bool], who: str, setting: str) -> int:
     today, rest_s = _day(at)
-    within = (column == name, votes.c.at >= today.isoformat(), votes.c.at < (today + timedelta(days=1)).isoformat())
+    within = (theirs, votes.c.at >= today.isoformat(), votes.c.at < (today + timedelta(days=1)).isoformat())
     ballots = func.count((votes.c.battle_id + " " + votes.c.voter).distinct())
     cast = int(connection.execute(select(ballots).where(*within)).scalar_one())
     if cast >= cap:
-        log.warning("no more votes of the %s %s today: %d were cast", kind, name, cast)
         raise TooManyRequests(
-            f"{_WHO[kind]} cast {cap} votes today, and no more are taken until midnight UTC. "
-            f"The operator can change this limit (ARENA_VOTES_PER_{kind.upper()}).",
+            f"{who} cast {cap} votes today, and no more are taken until midnight UTC. "
+            f"The operator can change this limit ({setting}).",
             code="too_many_votes",
             retry_after_s=rest_s,
         )

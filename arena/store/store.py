@@ -120,7 +120,7 @@ class Store:
                 if {vote.pair: vote.verdict for vote in kept} != {vote.pair: vote.verdict for vote in ballot}:
                     raise Conflict("This battle has your vote already, and it was another one.", code="voted")
                 return kept
-            caps.left(connection, self._daily, ballot[0].at, voter=ballot[0].voter, address=ballot[0].address)
+            caps.check(connection, self._daily, ballot[0])
             new = tuple(msgspec.structs.replace(vote, repeats=_repeats(connection, vote)) for vote in ballot)
             fought = [side.configuration for side in battle.sides.values()] if battle else []
             for each in (*contestants, *fought):

@@ -27,9 +27,10 @@ def capped(url: str) -> Iterator[Store]:
 def test_a_voter_has_to_wait_for_the_next_day(capped: Store, caplog: pytest.LogCaptureFixture) -> None:
     for number, at in ((1, NOON), (2, NIGHT)):
         capped.add_vote(vote(f"b{number}", at=at))
-    with caplog.at_level(logging.WARNING), pytest.raises(TooManyRequests, match="cast 2 votes today") as caught:
+    refused = r"^This vote was not saved. You have cast 2 votes today, .* \(ARENA_VOTES_PER_VOTER\)\.$"
+    with caplog.at_level(logging.WARNING), pytest.raises(TooManyRequests, match=refused) as caught:
         capped.add_vote(vote("b3", at=NIGHT), battle("b3"))
-    assert caught.value.retry_after_s == 1.5
+    assert (caught.value.code, caught.value.retry_after_s) == ("too_many_votes", 1.5)
     assert "voter ann" in caplog.text
     assert capped.battle("b3") is None
     assert capped.add_vote(vote("b1", at=NIGHT)).at == NOON, "the same vote again is answered as before"
@@ -44,7 +45,7 @@ def test_a_voter_has_to_wait_for_the_next_day(capped: Store, caplog: pytest.LogC
 def test_many_voters_at_one_address_share_its_cap(capped: Store) -> None:
     for voter in ("ann", "ben", "eve"):
         capped.add_vote(vote("b1", voter=voter, address="net"))
-    with pytest.raises(TooManyRequests, match="Your network has cast 3 votes"):
+    with pytest.raises(TooManyRequests, match=r"Your network has cast 3 votes .*\(ARENA_VOTES_PER_ADDRESS\)"):
         capped.add_vote(vote("b2", voter="joe", address="net"))
     capped.add_vote(vote("b2", voter="joe", address="other"))
     assert capped.add_votes(vote(f"c{i}", voter="ann", address="net") for i in range(9)) == 9, "imports are not capped"
@@ -55,6 +56,22 @@ def test_a_ballot_on_many_sides_is_one(capped: Store) -> None:
         capped.add_ballot([vote(f"b{number}", pair=pair, sides=3) for pair in ("ab", "ac", "bc")])
     with pytest.raises(TooManyRequests):
         capped.add_vote(vote("b3"))
+
+
+def test_how_many_are_left_is_told_and_asking_is_nothing_for_the_log(
+    url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arena.store.store.now", lambda: NOON)
+    asked = Store(url, daily=Caps(voter=2, address=3))
+    assert asked.votes_left("", "") is None
+    assert (asked.votes_left("ann", ""), asked.votes_left("", "net"), asked.votes_left("ann", "net")) == (2, 3, 2)
+    asked.close()
+    full = Store(url, daily=Caps(voter=1))
+    full.add_vote(vote("b1", at=NOON))
+    with caplog.at_level(logging.WARNING), pytest.raises(TooManyRequests, match=r"^You have cast 1 votes today"):
+        full.votes_left("ann", "net")
+    assert not caplog.messages
+    full.close()
 
 
 def test_nobody_gets_past_by_being_quick(capped: Store) -> None:
