@@ -1,6 +1,6 @@
 """What the arena keeps: votes, battles, configurations, kept documents and snapshots, in SQLite or PostgreSQL."""
 
-from arena.store.backup import backup, restore
+from arena.store.backup import backup, check_apart, restore
 from arena.store.battles import Side, StoredBattle
 from arena.store.caps import Caps
 from arena.store.cells import Cell, CellFilter
@@ -17,6 +17,7 @@ __all__ = [
     "Store",
     "StoredBattle",
     "backup",
+    "check_apart",
     "restore",
     "url_of",
 ]

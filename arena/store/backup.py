@@ -26,7 +26,7 @@ def backup(store: Store, target: Path) -> int:
     The file appears whole or not at all. Raises BadRequest for a file that cannot be written, or that is the store's
     own, and StoreUnavailable.
     """
-    _check_apart(store, target)
+    check_apart(store, target)
     with _told_of(target, "written"):
         if target.exists() and not target.is_file():
             raise BadRequest(f"{target} cannot be written: it is no ordinary file")
@@ -46,7 +46,7 @@ def restore(store: Store, source: Path, *, replace: bool = False) -> int:
     Raises BadRequest for a file that is no backup, cannot be read, or is the store's own, Conflict for a store that
     holds something unless `replace` is set, and StoreUnavailable; then nothing has changed.
     """
-    _check_apart(store, source)
+    check_apart(store, source)
     with TemporaryDirectory(prefix="arena-restore-") as folder:
         copy = Path(folder) / "store"
         with _told_of(source, "read"):
@@ -58,8 +58,11 @@ def restore(store: Store, source: Path, *, replace: bool = False) -> int:
         return _copied(Store(f"sqlite:///{copy}"), store)
 
 
-def _check_apart(store: Store, file: Path) -> None:
-    """A backup is a file of its own: neither part of `store`, nor of another that has a log beside it."""
+def check_apart(store: Store, file: Path) -> None:
+    """Make sure that `file` is neither part of `store`, nor a database in use, with a log beside it.
+
+    Raises BadRequest.
+    """
     if store.database.lies_in(file):
         raise BadRequest(f"{file} holds the votes themselves: give another file")
     if os.path.exists(f"{os.path.realpath(file)}-wal"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from arena import cli
+from arena.store import Store
 from tests.cli.running import Run
 
 ROW = {"question_id": "q", "model_a": "=m", "model_b": "n", "winner": "model_a", "tstamp": 1}
@@ -72,6 +73,17 @@ def test_an_export_never_writes_over_the_votes(run: Run, file: Path, data: Path)
         told = run("votes", "export", str(data / name))
         assert (told.status, "holds the votes themselves" in told.err) == (1, True)
     assert "0 votes of the format lmarena are new, 1 were" in run("votes", "import", str(file)).out
+
+
+def test_an_export_never_writes_over_the_votes_of_another_arena(run: Run, file: Path, tmp_path: Path) -> None:
+    run("votes", "import", str(file))
+    other = Store(f"sqlite:///{tmp_path / 'other'}")
+    other.open()
+    told = run("votes", "export", str(tmp_path / "other"))
+    assert (told.status, "other is in use as a database, with other-wal beside it" in told.err) == (1, True)
+    assert other.last_number() == 0
+    other.close()
+    assert (tmp_path / "other").read_bytes().startswith(b"SQLite")
 
 
 def test_mistakes_are_told(run: Run, file: Path, tmp_path: Path) -> None:
