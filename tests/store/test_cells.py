@@ -17,11 +17,21 @@ Told = tuple[Any, ...]
 
 
 def told(store: Store, **wanted: Any) -> list[Told]:
-    """What the pages say, with nothing taken for granted about how texts are spaced."""
+    """What the pages say, with nothing taken for granted about how texts are spaced, nor about their order."""
     pages = list(store.pages(CellFilter(**wanted)))
     assert all(len(whats) == len(whos) == len(days) for whats, whos, days in pages)
     decode = msgspec.json.decode
-    return [(*decode(a), *decode(b), *decode(c)) for page in pages for a, b, c in zip(*page, strict=True)]
+    return sorted((*decode(a), *decode(b), *decode(c)) for page in pages for a, b, c in zip(*page, strict=True))
+
+
+def statements(store: Store) -> list[tuple[str, Any]]:
+    """What the database is asked from now on."""
+    asked: list[tuple[str, Any]] = []
+    store.open()
+    engine = store.database._engine
+    assert engine is not None
+    event.listen(engine, "after_cursor_execute", lambda *told: asked.append((told[2], told[3])))
+    return asked
 
 
 def test_votes_are_told_whatever_their_names(store: Store) -> None:
@@ -31,8 +41,8 @@ def test_votes_are_told_whatever_their_names(store: Store) -> None:
         for n, (a, b) in enumerate(pairs)
     )
     expected = [(a, b, "a", 2, n % 3, a, b, "2026-03-01") for n, (a, b) in enumerate(pairs)]
-    assert told(store, per="model") == expected
-    assert told(store) == [(b, a, *more) for a, b, *more in expected]
+    assert told(store, per="model") == told(store, per="model", voters=ODD) == sorted(expected)
+    assert told(store) == sorted((b, a, *more) for a, b, *more in expected)
     ledger = Ledger()
     ledger.add_pages(store.pages(CellFilter(per="configuration")))
     tally = ledger.tally()
@@ -49,7 +59,9 @@ def test_each_vote_is_told_once_whatever_the_page_and_the_gaps(store: Store, mon
         assert [row[4] for row in told(store, after=1, upto=9)] == [1, 5, 6, 7, 8]
         assert told(store, upto=1)[0][:2] == ("c-llama", "c-qwen")
         assert [row[4] for row in told(store, after=9)] == [9]
-        assert told(store, after=10) == told(store, voters=("bob",)) == told(store, voters=()) == []
+        assert told(store, after=10) == told(store, upto=0) == []
+        assert told(store, voters=("bob",)) == told(store, voters=()) == []
+        assert told(store, voters=("ann", "bob"), after=1, upto=9) == told(store, after=1, upto=9)
 
 
 def test_an_empty_store_tells_nothing(store: Store) -> None:
@@ -59,9 +71,24 @@ def test_an_empty_store_tells_nothing(store: Store) -> None:
 def test_no_answer_of_the_database_is_longer_than_a_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "PAGE", 10)
     store.add_votes(vote(f"b{n}") for n in range(35))
-    asked = []
-    engine = store.database._engine
-    assert engine is not None
-    event.listen(engine, "after_cursor_execute", lambda *told: asked.append(told[2]))
+    asked = statements(store)
     assert [len(page[0]) for page in store.pages()] == [10, 10, 10, 5]
-    assert sum("BETWEEN" in statement for statement in asked) == 4
+    assert sum("BETWEEN" in statement for statement, _ in asked) == 4
+
+
+def test_the_votes_of_a_few_are_one_question(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "PAGE", 10)
+    store.add_votes(vote(f"b{n}", voter=("ann", "bob", "eve")[n % 3]) for n in range(75))
+    asked = statements(store)
+    assert [len(page[0]) for page in store.pages(CellFilter(voters=("ann", "eve")))] == [10, 10, 10, 10, 10]
+    assert sum("json" in statement for statement, _ in asked) == 1
+
+
+@pytest.mark.parametrize("wanted", [CellFilter(voters=("ann",)), CellFilter(voters=("ann", "bob"), after=9, upto=99)])
+def test_the_votes_of_a_few_are_found_by_an_index(sqlite: Store, wanted: CellFilter) -> None:
+    asked = statements(sqlite)
+    assert (list(sqlite.pages(wanted)), sqlite.cells(wanted)) == ([], [])
+    with sqlite.database.reading() as connection:
+        for statement, values in [each for each in asked if each[0].startswith("SELECT")]:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+            assert "(voter=?" in plan[0].detail
