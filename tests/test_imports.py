@@ -422,6 +422,7 @@ def test_a_judged_benchmark_is_one_judge(store: Store) -> None:
         (session_3({"k": thumb("Model X", "up")}), "mapping tells nobody who is called 'Model X'"),
         (session_3({"k": {"vote": "up"}}), "blindMode.votes.k.blindLabel must be"),
         (session_3({"k": thumb("Model A", "up", 10**15)}), "blindMode.votes.k.timestamp must be milliseconds since"),
+        (session_3({"k": thumb("Model A", "up", -1)}), "blindMode.votes.k.timestamp must be milliseconds since"),
         (session_3({}, history=[{"role": "user"}]), r"history\[0\].content must be"),
         (judged_benchmark(mapping={}), r"results\[0\].verdicts\[0\].label must be"),
         (judged_benchmark(answers=3), r"results\[0\].answers must be an object"),

@@ -76,7 +76,10 @@ def import_votes(store: Store, file: BinaryIO, *, wanted: Format | None = None, 
 def _contestants(batch: Iterable[Found]) -> Iterable[Configuration]:
     """Everybody on whom there are votes; those whose settings no vote tells are known by name alone."""
     batch = tuple(batch)
-    known = {each.id: each for _, told in batch for each in told}
+    known: dict[str, Configuration] = {}
+    for _, told in batch:
+        for each in told:
+            known.setdefault(each.id, each)
     for vote, _ in batch:
         for identity, model in ((vote.configuration_a, vote.model_a), (vote.configuration_b, vote.model_b)):
             known.setdefault(identity, Configuration(identity, model))

@@ -90,7 +90,7 @@ def _thumbs(votes: Mapping[str, Any]) -> tuple[dict[str, float], float]:
             raise BadRequest(f"{key}.vote must be up or down")
         scores[incoming.text(vote.get("blindLabel"), f"{key}.blindLabel")] += _THUMBS[vote["vote"]]
         at_ms = incoming.number(vote.get("timestamp", 0), f"{key}.timestamp")
-        if at_ms > _LAST_MS:
+        if not 0 <= at_ms <= _LAST_MS:
             raise BadRequest(f"{key}.timestamp must be milliseconds since 1970")
         last_ms = max(last_ms, at_ms)
     return scores, last_ms
