@@ -74,6 +74,9 @@ def test_no_answer_of_the_database_is_longer_than_a_page(store: Store, monkeypat
     asked = statements(store)
     assert [len(page[0]) for page in store.pages()] == [10, 10, 10, 5]
     assert sum("BETWEEN" in statement for statement, _ in asked) == 4
+    asked.clear()
+    assert list(store.pages(CellFilter(upto=0))) == []
+    assert not [statement for statement, _ in asked if statement.startswith("SELECT")], "nothing can be there"
 
 
 def test_the_votes_of_a_few_are_one_question(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
