@@ -18,6 +18,7 @@ from arena.battle import Battles, Column, Contest, Mode, Shown, Standing, Voter,
 from arena.battle.ballot import ranks, verdicts
 from arena.battle.battle import Battle
 from arena.battle.battles import IDLE_S, MAX_PER_VOTER
+from arena.battle.digests import Digests
 from arena.battle.draw import can_chat, lineup
 from arena.battle.leaks import identity_words, names_itself
 from arena.battle.pace import SIDES, Pace, SideName
@@ -444,21 +445,49 @@ async def test_digests_that_were_not_known_yet_are_filled_in_before_the_vote_is_
     assert all(each.digest for each in arena.store.configurations().values())
 
 
-@pytest.mark.parametrize("error", [TimeoutError(), Unreachable("gone")])
 async def test_a_host_that_tells_no_digests_keeps_no_vote_back(
-    battles: Battles, arena: Arena, monkeypatch: pytest.MonkeyPatch, error: Exception
+    battles: Battles, arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     view = await battles.create(ANN, between("llama3.2:3b", "qwen2.5:3b"))
     (endpoint,) = arena.fleet.endpoints
     monkeypatch.setattr(endpoint, "holds", {})
     await shown_of(battles, view.id)
 
-    async def silent(*_: Any) -> Any:
-        raise error
+    async def silent() -> Any:
+        raise Unreachable("gone")
 
     monkeypatch.setattr(endpoint, "models", silent)
     assert (await battles.vote(view.id, ANN, "a")).verdict == "a"
     assert {each.digest for each in arena.store.configurations().values()} == {None}
+
+
+async def test_a_host_that_hangs_keeps_no_other_host_from_telling(
+    fake: FakeOllama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arena = Arena(settings_for(f"held={fake.url}", f"quick={fake.url}", data=tmp_path))
+    held, quick = arena.fleet.endpoints
+    asked, let_go = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr("arena.battle.digests.WAIT_S", 0.25)
+
+    async def hang() -> Any:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            let_go.set()
+
+    async def tell() -> Any:
+        await asked.wait()  # whichever is asked first
+        quick.holds = {"m1:latest": ModelInfo("m1", digest="d1")}
+
+    monkeypatch.setattr(held, "models", hang)
+    monkeypatch.setattr(quick, "models", tell)
+    manifests = [Manifest("m1", name, "ollama") for name in ("held", "quick")]
+    digests = Digests(arena.fleet)
+    async with asyncio.timeout(10):
+        await digests.told(manifests)
+        await let_go.wait()
+    assert [digests.completed(each).digest for each in manifests] == [None, "d1"]
 
 
 async def test_one_that_names_itself_spoils_the_whole_ballot(battles: Battles, arena: Arena) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Final
 
 import msgspec
 
-from arena.errors import ArenaError
 from arena.fleet import Endpoint, Fleet
+from arena.fleet.catalogue import settled
 from arena.types import Manifest
 
 WAIT_S: Final = 2.0
@@ -24,13 +22,9 @@ class Digests:
         self._fleet = fleet
 
     async def told(self, manifests: Iterable[Manifest]) -> None:
-        """Have the endpoints tell what these lack; one that does not is left alone."""
+        """Have the endpoints tell what these lack, all at once; one that does not within WAIT_S is left alone."""
         missing = {manifest.endpoint for manifest in manifests if self._missing(manifest)}
-        with suppress(TimeoutError):
-            async with asyncio.timeout(WAIT_S):
-                for endpoint in filter(None, map(self._endpoint, missing)):
-                    with suppress(ArenaError):
-                        await endpoint.models()
+        await settled((endpoint.models() for endpoint in filter(None, map(self._endpoint, missing))), WAIT_S)
 
     def completed(self, manifest: Manifest) -> Manifest:
         """`manifest` with the digest, and what goes with it, as far as its endpoint has told."""
