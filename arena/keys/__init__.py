@@ -5,7 +5,7 @@ is written by the server only, so neither can undo the other's work.
 """
 
 from arena.keys.file import FILE, add, read, read_use, remove
-from arena.keys.key import SCOPES, Key, Scope, Use, check_model, check_scope, tokens_of_day
+from arena.keys.key import SCOPES, Key, Scope, Use, allows, check_model, check_scope, tokens_of_day
 from arena.keys.live import Keys
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Scope",
     "Use",
     "add",
+    "allows",
     "check_model",
     "check_scope",
     "read",

@@ -56,10 +56,15 @@ def check_scope(key: Key, scope: Scope | None) -> None:
         raise Forbidden(f"This key has the scopes: {has}; this needs {scope}. Ask the operator for a key that has it")
 
 
+def allows(models: tuple[str, ...] | None, name: str) -> bool:
+    """May the model `name` be used by whoever has `models` (globs; None: all)?"""
+    return models is None or matches(name, models)
+
+
 def check_model(allowed: tuple[str, ...] | None, model: str | None) -> None:
     """Raises Forbidden unless `allowed` (globs; None: all) lets `model` (None: none was named) be used."""
-    if allowed is not None and model is not None and not matches(model, allowed):
-        text = f"This key may not use that model; it may use: {', '.join(allowed) or 'none'}"
+    if model is not None and not allows(allowed, model):
+        text = f"This key may not use that model; it may use: {', '.join(allowed or ()) or 'none'}"
         raise Forbidden(text, code="model_not_allowed")
 
 

@@ -12,7 +12,7 @@ import gradio as gr
 
 from arena.battle import Ballot, Contest
 from arena.battle.draw import can_chat
-from arena.names import matches
+from arena.keys import allows
 from arena.types import ModelInstance, Verdict
 from arena.ui import battle_parts as parts
 from arena.ui.battle_draw import ASK, ASK_AGAIN, HINTS, SIDES, BattleParts, draw_battle
@@ -233,7 +233,7 @@ class BattleEvents:
     async def _names(self, request: gr.Request) -> list[str]:
         """The models that can fight, and that whoever asks may use."""
         may, found = caller_of(request).models, await self.panel.conversations.models()
-        return [model.name for model in found if can_chat(model) and (may is None or matches(model.name, may))]
+        return [model.name for model in found if can_chat(model) and allows(may, model.name)]
 
 
 def label_of(text: str) -> str:
