@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import Literal, ParamSpec, TypeVar
@@ -58,9 +59,9 @@ class Arena:
             self.compare,
             self.fleet,
             self.store,
-            choose=drawn if settings.shared else self._suggested,
+            choose=None if settings.shared else self._suggested,
             newcomers=self._newcomer,
-            drawers=self._raters,
+            in_thread=self.rated,
             rate_chosen=not settings.shared,
         )
         self.engine_error: str | None = None
@@ -97,7 +98,8 @@ class Arena:
 
     async def rated(self, ask: Callable[Asked, Told], *args: Asked.args, **named: Asked.kwargs) -> Told:
         """What `ask` gives, which may fit ratings for seconds: in threads of its own, so that no vote waits for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._raters, partial(ask, *args, **named))
+        told = partial(copy_context().run, ask, *args, **named)  # a log line keeps its request's id
+        return await asyncio.get_running_loop().run_in_executor(self._raters, told)
 
     def _suggested(self, contestants: Sequence[ModelInstance], sides: int) -> tuple[int, ...]:
         """The two whose battle teaches most, and others; any while there are no ratings. Blocks; for a thread."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from contextvars import ContextVar
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from arena.arena import Arena
+from arena.arena import RATERS, Arena
 from arena.battle import Battles, Column, Contest, Mode, Shown, Standing, Voter, drawn, joined, newcomer
 from arena.battle.ballot import ranks, verdicts
 from arena.battle.battle import Battle
@@ -238,6 +240,35 @@ async def test_after_votes_the_pair_that_teaches_most_is_drawn(fake: FakeOllama,
     known = frozenset(("m1", "m2"))
     assert met["127.0.0.1"][known] < 8, "these two are known well; they meet only when exploring"
     assert met["0.0.0.0"][known] >= 1, "where others vote the pair cannot be foreseen"
+
+
+async def test_where_pairs_need_no_ratings_no_battle_waits_for_ratings_that_are_fitted(
+    fake: FakeOllama, tmp_path: Path
+) -> None:
+    arena = Arena(settings_for(fake.url, data=tmp_path, host="0.0.0.0", allow_open=True))
+    fitted = threading.Event()
+    fits = [asyncio.create_task(arena.rated(fitted.wait, 30)) for _ in range(RATERS)]
+    try:
+        async with asyncio.timeout(20):
+            assert (await arena.battles.create(ANN, Contest(CONTESTANTS))).state == "open"
+        assert not any(fit.done() for fit in fits)
+    finally:
+        fitted.set()
+        await asyncio.wait(fits)
+
+
+async def test_what_a_log_line_is_about_is_known_where_ratings_are_read(arena: Arena) -> None:
+    request_id = ContextVar("request_id", default="")
+
+    def choose(contestants: Sequence[ModelInstance], sides: int) -> tuple[int, ...]:
+        heard.append(request_id.get())
+        return drawn(contestants, sides)
+
+    heard: list[str] = []
+    request_id.set("r1")
+    arena.battles._choose = choose
+    await arena.battles.create(ANN, Contest(CONTESTANTS))
+    assert heard == [await arena.rated(request_id.get)] == ["r1"]
 
 
 async def test_a_model_that_has_just_failed_is_left_out_while_others_remain(battles: Battles, clock: Clock) -> None:

@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from concurrent.futures import Executor
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -24,8 +24,7 @@ from arena.battle.reveal import BattleView, revealed
 from arena.compare import Compare, Run
 from arena.errors import BadRequest, Conflict, NotFound, StoreUnavailable, TooManyRequests
 from arena.fleet import Fleet
-from arena.keys import check_model
-from arena.names import matches
+from arena.keys import allows, check_model
 from arena.store import Store, StoredBattle
 from arena.streaming import Transcript
 from arena.types import Batch, Delta, Failed, Finished, ModelInstance, StreamEvent, Vote
@@ -46,6 +45,7 @@ FEW_LEFT = 10
 
 TICK_S = 0.1
 
+_Sides = tuple[ModelInstance, ...]
 _SIDE_OF: Final[dict[str, SideName]] = {side: side for side in SIDES}
 
 
@@ -92,7 +92,8 @@ class Turn:
 class Battles:
     """Starts battles, runs their turns, takes the votes. What is not voted on is kept in memory only.
 
-    `choose` picks who fights, and `newcomers` in battles of that mode, in a thread of `drawers` (by default any).
+    `choose` picks who fights, and `newcomers` in battles of that mode: they may block, so each runs `in_thread`.
+    Without one any are drawn, at once.
     `rate_chosen`: do battles count for the ratings for which the caller chose whom to draw from, or saw who fought?
     """
 
@@ -102,9 +103,9 @@ class Battles:
         fleet: Fleet,
         store: Store,
         *,
-        choose: Drawing = drawn,
-        newcomers: Drawing = drawn,
-        drawers: Executor | None = None,
+        choose: Drawing | None = None,
+        newcomers: Drawing | None = None,
+        in_thread: Callable[[Callable[[], _Sides]], Awaitable[_Sides]] = asyncio.to_thread,
         rate_chosen: bool = True,
         clock: Callable[[], float] = time.monotonic,
         tick: Callable[[], Awaitable[None]] | None = None,
@@ -112,7 +113,7 @@ class Battles:
         self._compare = compare
         self._fleet = fleet
         self._store = store
-        self._choose, self._newcomers, self._drawers = choose, newcomers, drawers
+        self._choose, self._newcomers, self._in_thread = choose, newcomers, in_thread
         self._rate_chosen = rate_chosen
         self._clock = clock
         self._tick = tick or _next_tick
@@ -134,13 +135,16 @@ class Battles:
         mode, contestants = _mode(contest), contest.contestants
         if contestants is None:
             contestants = await self._installed(models)
-        for contestant in contestants:
-            check_model(models, contestant.model)
+        else:
+            for contestant in contestants:
+                check_model(models, contestant.model)
         choose = self._newcomers if mode == "newcomers" else self._choose
         votes_left = await asyncio.to_thread(self._votes_left, voter)
         fit = self._resting.fit(contestants, contest.sides)
-        loop = asyncio.get_running_loop()
-        sides = await loop.run_in_executor(self._drawers, lineup, fit, contest.sides, choose)
+        if choose is None:
+            sides = lineup(fit, contest.sides, drawn)
+        else:
+            sides = await self._in_thread(partial(lineup, fit, contest.sides, choose))
         self._make_room(voter)
         battle = Battle(
             secrets.token_hex(16),
@@ -238,9 +242,9 @@ class Battles:
         """How many votes more are taken today, if that is worth a word. Blocks; for a thread."""
         store = self._store
         try:
-            left = (
-                store.votes_left(store.pseudonym(voter.name), store.pseudonym(voter.address)) if store.exists else None
-            )
+            if not store.exists:
+                return None
+            left = store.votes_left(store.pseudonym(voter.name), store.pseudonym(voter.address))
         except StoreUnavailable as error:
             log.warning("a battle begins though its vote may not be kept: %s", error.message)
             return None
@@ -294,7 +298,7 @@ class Battles:
     async def _installed(self, models: tuple[str, ...] | None) -> tuple[ModelInstance, ...]:
         """Every model that can chat, and that the voter may use, with its own defaults."""
         found = [model.name for model in await self._fleet.models() if can_chat(model)]
-        return tuple(ModelInstance(name, name) for name in found if models is None or matches(name, models))
+        return tuple(ModelInstance(name, name) for name in found if allows(models, name))
 
     def _make_room(self, voter: Voter) -> None:
         """Forget what is idle, and the voter's oldest battles beyond MAX_PER_VOTER. Raises TooManyRequests."""
