@@ -28,6 +28,8 @@ OURS: Final = ("ARENA_", "WEB_CHAT_")
 """How the arena's own variables begin; such a name that is none of them is misspelt."""
 NO_SETTINGS: Final = ("ARENA_TEST_", "ARENA_BENCH_")
 """How the variables of the tests and the measurements begin."""
+_ENV_FILE_ENCODING: Final = "utf-8-sig"
+"""Editors of Windows mark the byte order; the mark is no part of the first name."""
 
 
 def _names(*aliases: str) -> AliasChoices:
@@ -39,6 +41,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_file=".env",
+        env_file_encoding=_ENV_FILE_ENCODING,
         extra="ignore",
         frozen=True,
         populate_by_name=True,
@@ -374,8 +377,8 @@ def warn_of_unknown() -> None:
 
 def _meant(name: str, known: Sequence[str]) -> str:
     """The question after the setting that `name` was probably meant to be, if any is near."""
-    bare = name[name.index("_") :]
-    near = [each for each in known if each.endswith(bare)] or get_close_matches(name, known, n=1, cutoff=0.6)
+    bare = next(name.removeprefix(prefix) for prefix in OURS if name.startswith(prefix))
+    near = [each for each in known if each.endswith(f"_{bare}")] or get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -386,7 +389,7 @@ def _names_in_env_file() -> Iterable[str]:
         return ()
     path = Path(file).absolute()
     try:
-        with path.open(encoding="utf-8") as text:
+        with path.open(encoding=_ENV_FILE_ENCODING) as text:
             bindings = list(parse_stream(text))
     except FileNotFoundError:
         return ()

@@ -100,6 +100,18 @@ def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch
     assert (settings.port, settings.engine) == (5555, "off")
 
 
+@pytest.mark.parametrize("before", ["", "# ours\n"])
+def test_dotenv_of_an_editor_that_marks_the_byte_order_loses_no_token(
+    env_file: Path, caplog: pytest.LogCaptureFixture, before: str
+) -> None:
+    env_file.write_text(f"{before}WEB_CHAT_TOKEN=secret\nARENA_PORT=4444\n", encoding="utf-8-sig")
+    settings = load()
+    assert settings.token is not None
+    assert (settings.token.get_secret_value(), settings.port) == ("secret", 4444)
+    warn_of_unknown()
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
@@ -146,6 +158,9 @@ def test_names_of_our_code_are_no_variables(monkeypatch: pytest.MonkeyPatch, env
         ("arena_max_column", "; did you mean ARENA_MAX_COLUMNS?"),
         ("ARENA_TOKEN", "; did you mean WEB_CHAT_TOKEN?"),
         ("WEB_CHAT_TOKN", "; did you mean WEB_CHAT_TOKEN?"),
+        ("WEB_CHAT_PORT", "; did you mean ARENA_PORT?"),
+        ("WEB_CHAT_HOST", "; did you mean ARENA_HOST?"),
+        ("WEB_CHAT_ENGINE_THREADS", "; did you mean ARENA_ENGINE_THREADS?"),
         ("ARENA_XYZZY", ""),
     ],
 )

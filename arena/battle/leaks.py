@@ -58,12 +58,23 @@ _ORDINARY: Final = frozenset({"command", "dolphin", "falcon", "hermes", "orca", 
 
 _WORD = re.compile(r"[a-z]{2,}")
 _ENTITY = re.compile(r"&#?\w{1,8};")
-_UNSEEN: Final = (
-    r"(?:\]\([^()\n]{0,200}\)|[*_~`\\\[\]\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
-    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff]|</?[a-z][^<>\n]{0,100}>|<!--[^<>\n]{0,100}-->)*+"
+_BLANK: Final = (
+    r"[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    r"\ufeff]|</?[a-z][^<>\n]{0,100}>|<!--[^<>\n]{0,100}-->"
 )
-"""What a page does not show between two letters, as Q**wen** has it: Markdown's and HTML's marks, and the characters
-without a width."""
+"""What is nothing on a page, whatever stands around it: characters without a width, and HTML's marks."""
+
+_MARK: Final = (
+    r"\[(?=[^\[\]\n]{0,200}\]\()|\]\([^()\n]{0,200}\)|[*~`\\]|(?<![\w\\])_++|_++(?![^\W_])"  # shown: a[i], a_i
+)
+"""Markdown's marks, as in Q**wen**. In code they are signs: a[i]*2 is no ai2."""
+
+_UNSEEN: Final = rf"(?:{_MARK}|{_BLANK})*+"
+"""What a page does not show between two letters."""
+
+_RUN = re.compile(r"[^\W_]+|[\W_]")
+_SHORT: Final = 3
+"""Letters of a run between which marks are rather code: x*a*i."""
 
 _DRESSED = re.compile("[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\u24b6-\u24e9\U0001d400-\U0001d7ff]")
 """Letters that are other characters only for their look: full width, in a circle, bold."""
@@ -115,10 +126,16 @@ def _spelled(answer: str) -> str:
 
 def _is_told(char: str) -> bool:
     """Is it a letter, or nothing to be seen, rather than what the page would take for its own?"""
-    return char.isalnum() or category(char[0]) == "Cf"
+    return char.isalnum() or (len(char) == 1 and category(char) == "Cf")
 
 
 def _any_of(words: tuple[str, ...]) -> str:
     """A family's name may be followed by its version: llama3, Qwen2.5. No letter may touch it."""
-    spelled = "|".join(_UNSEEN.join(map(re.escape, word)) for word in words)
-    return rf"(?<![a-z])(?:{spelled})(?![a-z])"
+    return rf"(?<![a-z])(?:{'|'.join(map(_dressed, words))})(?![a-z])"
+
+
+def _dressed(word: str) -> str:
+    """`word` with anything between its letters that is not seen; in a short run of them, with no marks."""
+    return _UNSEEN.join(
+        (_UNSEEN if len(run) > _SHORT else f"(?:{_BLANK})*+").join(map(re.escape, run)) for run in _RUN.findall(word)
+    )
