@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tests.packages  # isort: skip  # noqa: F401  before any of ours imports them
+
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator
