@@ -1,8 +1,12 @@
-"""Where coverage is measured, the large packages of others come first, out of its sight: it doubles their time."""
+"""The large packages of others come first, out of sight of coverage, which doubles their time.
+
+So it is where the whole suite runs, in several processes; a few tests alone do not need most of them.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 LARGE = (
@@ -10,7 +14,8 @@ LARGE = (
     *("ollama", "openai", "playwright.sync_api", "sqlalchemy", "typer"),
 )
 
-if (_trace := sys.gettrace()) is not None:
+if "PYTEST_XDIST_WORKER" in os.environ:
+    _trace = sys.gettrace()
     sys.settrace(None)
     try:
         for _name in LARGE:
