@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tests.packages  # isort: skip  # noqa: F401  before any of ours imports them
+from tests.tracing import measured, untraced  # isort: skip  before any of ours imports a package
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -32,6 +33,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> UnitScheduling | None:
     """With --dist loadfile, files that share something dear run in one process."""
     return UnitScheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Some tests run at their own pace."""
+    with nullcontext() if measured(item.nodeid) else untraced():
+        return (yield)
 
 
 @pytest.fixture(scope="session")

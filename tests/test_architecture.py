@@ -127,6 +127,11 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(path)))
+
+
 def module(path: Path) -> str:
     """The dotted name below `arena`: "engine.runner"; the package itself is ""."""
     parts = path.relative_to(ROOT / "arena").with_suffix("").parts
@@ -135,7 +140,7 @@ def module(path: Path) -> str:
 
 def imports(path: Path) -> Iterator[str]:
     """Every dotted name that `path` imports, wherever in the file."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -154,7 +159,7 @@ def dotted(node: ast.AST) -> str:
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return (node for node in nodes(path) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -165,7 +170,7 @@ def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def calls(path: Path) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(tree(path)) if isinstance(node, ast.Call))
+    return (node for node in nodes(path) if isinstance(node, ast.Call))
 
 
 def floors_of(path: Path) -> tuple[str, set[str]]:
@@ -239,7 +244,7 @@ def test_source_is_small_and_breaks_no_ban(path: Path) -> None:
     assert not {name.partition(".")[0] for name in imports(path)} & BANNED_MODULES
     assert not {name.rpartition(".")[2] for name in imports(path)} & BANNED_NAMES
     assert not {dotted(call.func) for call in calls(path)} & BANNED_CALLS
-    assert not [node.lineno for node in ast.walk(tree(path)) if isinstance(node, ast.Global)], "module-level state"
+    assert not [node.lineno for node in nodes(path) if isinstance(node, ast.Global)], "module-level state"
     assert not wrong_secret_comparisons(tree(path)), "compare secrets with hmac.compare_digest"
 
 
@@ -256,7 +261,7 @@ def test_modules_hold_no_mutable_state(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "arena" / "guard").rglob("*.py")), ids=module)
 def test_guard_reads_the_raw_path_and_never_a_parsed_url(path: Path) -> None:
-    assert not {dotted(node) for node in ast.walk(tree(path))} & {"request.url", "self.request.url"}
+    assert not {dotted(node) for node in nodes(path)} & {"request.url", "self.request.url"}
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT / "tests")))

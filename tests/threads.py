@@ -20,21 +20,15 @@ SHOWN = 20
 
 
 @contextmanager
-def in_thread(server: Server, ready: threading.Event, *, traced: bool = True) -> Iterator[threading.Thread]:
+def in_thread(server: Server, ready: threading.Event) -> Iterator[threading.Thread]:
     """Run `server`, whose `on_ready` sets `ready`, until the block ends. Both ends must come in time."""
-    thread = threading.Thread(target=server.run if traced else lambda: untraced(server), name="arena", daemon=True)
+    thread = threading.Thread(target=server.run, name="arena", daemon=True)
     thread.start()
     try:
         until_ready(ready, thread)
         yield thread
     finally:
         end(server, thread)
-
-
-def untraced(server: Server) -> None:
-    """Run `server` in this thread at its own pace; it takes twice as long while its coverage is measured."""
-    sys.settrace(None)
-    server.run()
 
 
 def until_ready(ready: threading.Event, thread: threading.Thread) -> None:

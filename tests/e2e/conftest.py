@@ -21,7 +21,7 @@ from arena.server import Server, bind
 from arena.settings import Settings, load
 from tests.e2e.arena_page import ArenaPage
 from tests.fake_ollama import DEFAULT_MODELS, RunningFake, running_fake
-from tests.threads import end, untraced
+from tests.threads import end
 
 PATIENCE_S = 60.0
 FLAGS = [
@@ -57,7 +57,7 @@ def served(*endpoints: str, **changes: Any) -> Iterator[str]:
 
     def serve() -> None:
         server = Server(asyncio.run(_app(settings)), settings, sockets, on_ready=lambda url: ready.set_result(server))
-        untraced(server)
+        server.run()
 
     thread = threading.Thread(target=serve, name="arena", daemon=True)
     thread.start()

@@ -193,5 +193,5 @@ def served(
         app = asyncio.run(built())  # without a running loop Gradio makes one for each of its locks
     sockets = bind(settings)
     server = Server(app, settings, sockets, limits=limits or Limits(), on_ready=on_ready)
-    with in_thread(server, ready, traced=False):
+    with in_thread(server, ready):
         yield ServedArena(server, arenas[0], loops[0], fakes, lines)
