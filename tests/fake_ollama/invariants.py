@@ -107,6 +107,10 @@ class Serving(Protocol):
         """What it and its endpoints have in use now."""
         ...
 
+    def unfinished(self) -> list[str]:
+        """The requests that its endpoints still serve, in words."""
+        ...
+
     def health(self) -> int:
         """Ask for its health on a connection of its own; the status."""
         ...
@@ -156,7 +160,7 @@ def seven_nevers(server: Serving, *, within_s: float, settle_s: float = 1) -> It
     assert took_s <= within_s, f"ended after {took_s:.2f} s, over {within_s} s"
     assert [status for status, _ in case.health] == [200] * len(case.health)
     assert max(seconds for _, seconds in case.health) < HEALTH_WITHIN_S
-    _settle(lambda: leak(before, server.level()), settle_s)
+    _settle(server, before, settle_s)
     assert server.outside() == outside, "something was sent elsewhere"
     _check_log(case, server.log[lines:])
 
@@ -173,11 +177,11 @@ def _probe(server: Serving, case: Case, over: threading.Event) -> None:
             return
 
 
-def _settle(left_over: Callable[[], str], within_s: float) -> None:
-    """Wait until `left_over()` is empty, asking across the threads' border."""
+def _settle(server: Serving, before: Level, within_s: float) -> None:
+    """Wait until nothing is left over, asking across the threads' border."""
     watch, never = Stopwatch(), threading.Event()
-    while what := left_over():
-        assert watch.own_s() < within_s, f"left over after {within_s} s: {what}"
+    while what := leak(before, server.level()):
+        assert watch.own_s() < within_s, f"left over after {within_s} s: {what}; {server.unfinished()}"
         never.wait(TICK_S)
 
 

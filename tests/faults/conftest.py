@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -23,9 +24,12 @@ def log_lines() -> Iterator[LogLines]:
         yield lines
 
 
-@pytest.fixture(scope="package")
+@contextmanager
 def fakes() -> Iterator[tuple[RunningFake, RunningFake]]:
-    """An endpoint that lists every faulty model, and one that fails as a whole."""
+    """An endpoint that lists every faulty model, and one that fails as a whole.
+
+    Each server has its own: the probes of a patient one would wait long at a silent route of the other's test.
+    """
     faulty = [fault.model for fault in ANSWERS.values() if fault.model != GONE]
     good = [good_model(seed) for seed in range(1, 9)]
     with running_fake([*DEFAULT_MODELS, *faulty, *good]) as fake, running_fake([GONE]) as other:
@@ -33,16 +37,10 @@ def fakes() -> Iterator[tuple[RunningFake, RunningFake]]:
 
 
 @pytest.fixture(scope="package")
-def impatient(fakes: tuple[RunningFake, RunningFake], log_lines: LogLines) -> Iterator[ServedArena]:
+def impatient(log_lines: LogLines) -> Iterator[ServedArena]:
     """An arena that gives up after SHORT_S."""
-    with served(
-        *fakes,
-        lines=log_lines,
-        connect_timeout_s=SHORT_S,
-        first_byte_timeout_s=SHORT_S,
-        idle_timeout_s=SHORT_S,
-        max_answer_tokens=BUDGET,
-    ) as arena:
+    limits: dict[str, Any] = dict.fromkeys(("connect_timeout_s", "first_byte_timeout_s", "idle_timeout_s"), SHORT_S)
+    with fakes() as both, served(*both, lines=log_lines, max_answer_tokens=BUDGET, **limits) as arena:
         yield arena
 
 
@@ -56,8 +54,8 @@ def arena(impatient: ServedArena) -> Iterator[ServedArena]:
 
 
 @pytest.fixture(scope="package")
-def patient(fakes: tuple[RunningFake, RunningFake], log_lines: LogLines) -> Iterator[ServedArena]:
+def patient(log_lines: LogLines) -> Iterator[ServedArena]:
     """An arena that waits for what is connected, and lets answers grow without end."""
     endless: dict[str, Any] = {"max_answer_tokens": 10**9, "max_answer_bytes": 10**12}
-    with served(*fakes, lines=log_lines, connect_timeout_s=SHORT_S, **endless) as arena:
+    with fakes() as both, served(*both, lines=log_lines, connect_timeout_s=SHORT_S, **endless) as arena:
         yield arena

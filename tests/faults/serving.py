@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -120,6 +121,14 @@ class ServedArena:
             return Level(now.requests + leases + self.arena.compare.running, now.tasks, now.fds, now.connections)
 
         return self.call(count)
+
+    def unfinished(self) -> list[str]:
+        """What the fakes still serve, and for how long; what the arena has under way."""
+        now_s = time.monotonic()
+        open_ = [record for fake in self.fakes for record in fake.log if record.ended is None]
+        leases = [f"{each.name}: {each.in_flight} leases" for each in self.arena.fleet.endpoints if each.in_flight]
+        served = [f"{each.path} ({each.scenario}) for {now_s - each.requested_at:.1f} s" for each in open_]
+        return [*served, *leases, f"{self.arena.compare.running} comparisons"]
 
     def health(self) -> int:
         """The status of GET /api/health."""
