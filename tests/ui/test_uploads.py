@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +12,35 @@ import pytest
 from gradio.utils import get_upload_folder
 
 from arena.arena import Arena
+from arena.settings import load
 from arena.ui.page import Page
 from arena.ui.uploads import named_files
 
 META = {"_type": "gradio.FileData"}
 
 
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of uploads."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("uploads")
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        assert get_upload_folder() == str(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+async def demo(uploads: Path) -> gr.Blocks:
+    """The page, drawn once; its components remember the folder."""
+    return Page(Arena(load(engine="off"))).build()
+
+
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(uploads: Path) -> Path:
     """The folder of uploads, empty."""
-    folder = tmp_path / "uploads"
-    folder.mkdir()
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
-    assert get_upload_folder() == str(folder)
-    return folder
+    shutil.rmtree(uploads)
+    uploads.mkdir()
+    return uploads
 
 
 @pytest.fixture
@@ -34,9 +51,8 @@ def secret(tmp_path: Path) -> Path:
     return file
 
 
-async def prepared(arena: Arena, file: dict[str, Any], kept: Any = None) -> list[Any]:
+async def prepared(demo: gr.Blocks, file: dict[str, Any], kept: Any = None) -> list[Any]:
     """What the page's "send" is given when a browser names `file`."""
-    demo = Page(arena).build()
     send = next(fn for fn in demo.fns.values() if fn.api_name == "take")
     values = {"prompt": {"text": "Read it.", "files": [file]}, "order": "together", "system": ""}
     inputs = [values.get(getattr(block, "elem_id", None) or "", kept) for block in send.inputs]
@@ -49,11 +65,11 @@ def names_in(folder: Path) -> list[str]:
 
 
 @pytest.mark.anyio
-async def test_an_upload_is_taken(arena: Arena, cache: Path) -> None:
+async def test_an_upload_is_taken(demo: gr.Blocks, cache: Path) -> None:
     file = cache / "1" / "note.md"
     file.parent.mkdir()
     file.write_text("mine")
-    taken = await prepared(arena, {"path": str(file), "meta": META})
+    taken = await prepared(demo, {"path": str(file), "meta": META})
     assert {"text": "Read it.", "files": [str(file)]} in taken
 
 
@@ -62,21 +78,23 @@ async def test_an_upload_is_taken(arena: Arena, cache: Path) -> None:
     "spelled",
     ["{secret}", "{cache}/../secret.md", "{cache}/link.md", "http://192.0.2.1/x.md", "\0", "x" * 5000, ""],
 )
-async def test_any_other_file_is_refused_and_not_copied(arena: Arena, cache: Path, secret: Path, spelled: str) -> None:
+async def test_any_other_file_is_refused_and_not_copied(
+    demo: gr.Blocks, cache: Path, secret: Path, spelled: str
+) -> None:
     (cache / "link.md").symlink_to(secret)
     path = spelled.format(secret=secret, cache=cache)
     with pytest.raises(gr.Error, match="Only uploaded files"):
-        await prepared(arena, {"path": path, "meta": META})
+        await prepared(demo, {"path": path, "meta": META})
     assert names_in(cache) == ["link.md"]
 
 
 @pytest.mark.anyio
-async def test_a_file_is_found_wherever_it_is_named(arena: Arena, cache: Path, secret: Path) -> None:
+async def test_a_file_is_found_wherever_it_is_named(demo: gr.Blocks, cache: Path, secret: Path) -> None:
     kept = {"deep": [{"down": {"path": str(secret), "meta": META}}]}
     mine = cache / "mine.md"
     mine.write_text("mine")
     with pytest.raises(gr.Error, match="Only uploaded files"):
-        await prepared(arena, {"path": str(mine), "meta": META}, kept)
+        await prepared(demo, {"path": str(mine), "meta": META}, kept)
     assert names_in(cache) == ["mine.md"]
 
 
