@@ -38,7 +38,7 @@ FLOORS: dict[str, set[str]] = {
     "openai": {"ollama", "wire", "streaming", "types", "errors"},
     "anthropic": {"errors"},
     "fleet": {"ollama", "openai", "wire", "streaming", *CORE},
-    "proxy": {"anthropic", "exchange", "fleet", "log", "ollama", "openai", "wire", "streaming", *CORE},
+    "proxy": {"anthropic", "exchange", "fleet", "keys", "log", "ollama", "openai", "wire", "streaming", *CORE},
     "style": {"types"},
     "ratings": {"types", "errors"},
     "store": CORE,

@@ -12,6 +12,7 @@ from arena.errors import BadRequest, ModelNotFound
 from arena.exchange import Inbound
 from arena.fleet import Endpoint
 from arena.fleet.catalogue import ask
+from arena.keys import allows
 from arena.names import canonical
 from arena.proxy.reply import Surroundings
 
@@ -59,12 +60,7 @@ def asked(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
 
 def seen(endpoint: Endpoint, inbound: Inbound, model: str) -> bool:
     """May the caller see `model` on `endpoint`: neither hidden by the operator nor outside the caller's own list?"""
-    return endpoint.spec.shows(canonical(model)) and allowed(inbound, model)
-
-
-def allowed(inbound: Inbound, model: str) -> bool:
-    """May the caller's key use `model`?"""
-    return inbound.caller.models is None or names.matches(model, inbound.caller.models)
+    return endpoint.spec.shows(canonical(model)) and allows(inbound.caller.models, model)
 
 
 async def holders(
@@ -75,7 +71,7 @@ async def holders(
     An alias tries its models; a name that nobody knows has the hosts asked once more. Raises ModelNotFound, and
     BadRequest for the name of a host that is none.
     """
-    if allowed(inbound, model):
+    if allows(inbound.caller.models, model):
         able = addressed(proxy, inbound, kinds)
         chain = proxy.fleet.catalogue.chain(model)
         for miss in (False, True):

@@ -14,8 +14,9 @@ import msgspec
 from arena.errors import Forbidden
 from arena.exchange import Inbound
 from arena.fleet import Endpoint
+from arena.keys import allows
 from arena.names import check_registry
-from arena.proxy.hosts import allowed, model_in, object_in
+from arena.proxy.hosts import model_in, object_in
 from arena.proxy.passing import api_path, fetched, headed, noted, passed, patient
 from arena.proxy.progress import Merged, Results, Tell, collected, follow, streamed, whole
 from arena.proxy.reply import Reply, Surroundings
@@ -54,8 +55,8 @@ async def create(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     sources = _sources(wanted)
     for source in sources:
         check_registry(source, proxy.settings.registry_hosts)
-        if not allowed(inbound, source):
-            raise Forbidden("This key may not use the model that it is to be made from")
+        if not allows(inbound.caller.models, source):
+            raise Forbidden("This key may not use the model that it is to be made from", code="model_not_allowed")
     where = await targets(proxy, inbound, with_model=sources[0] if sources else None, without_model=model)
     return await _progress(inbound, wanted, body, model, where)
 

@@ -11,10 +11,11 @@ from msgspec import Struct
 from arena.errors import ArenaError, ModelNotFound
 from arena.exchange import Headers, Inbound
 from arena.fleet import Endpoint
+from arena.keys import allows
 from arena.names import canonical
 from arena.proxy.ask import Told, fetch, some
 from arena.proxy.headers import header_value
-from arena.proxy.hosts import NATIVE, addressed, allowed, asked, holders, kinds_of, model_in, object_in, seen
+from arena.proxy.hosts import NATIVE, addressed, asked, holders, kinds_of, model_in, object_in, seen
 from arena.proxy.paths import shortened
 from arena.proxy.reply import TEXT, Reply, Surroundings, json_reply
 
@@ -175,7 +176,7 @@ class Union:
         found = {key: {**entry, "olla": self._extension(key)} for key, entry in self._entries.items()}
         for alias, chain in self._aliases.items():
             key = next((key for model in chain for key in sorted(found) if key[0] == canonical(model)), None)
-            if key is not None and allowed(self._inbound, alias):
+            if key is not None and allows(self._inbound.caller.models, alias):
                 meant = found[key]
                 names = dict.fromkeys((self._field, *further), alias)
                 extension = {**meant["olla"], "alias_of": meant[self._field]}

@@ -7,14 +7,14 @@ from functools import partial
 from time import monotonic
 from typing import Final
 
-from arena.errors import ArenaError, Forbidden, ShuttingDown
+from arena.errors import ArenaError, ShuttingDown
 from arena.exchange import Begin, Headers, Inbound, Session, Sink
 from arena.fleet import Fleet, Wanted
+from arena.keys import check_model
 from arena.proxy.answering import Answering
 from arena.proxy.dialect import dialect_of
 from arena.proxy.forward import Forward
 from arena.proxy.headers import RequestHead
-from arena.proxy.hosts import allowed
 from arena.proxy.reply import Reply
 from arena.proxy.routing import asked_in
 from arena.proxy.table import NotThisMethod, Route, Rows, Table, check_path
@@ -75,8 +75,7 @@ class Proxy:
                 if route.action is not None:
                     return self._act(inbound, route, partial(route.action, self, inbound, body), sink)
                 asked = asked_in(inbound, body, known.session, sticks=self.fleet.spec.sticks)
-                if not allowed(inbound, asked.model):
-                    raise Forbidden("This key may not use that model", code="model_not_allowed")
+                check_model(inbound.caller.models, asked.model)
             except ArenaError as error:
                 self._refuse(inbound, error, sink)
                 return None

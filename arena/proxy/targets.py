@@ -7,8 +7,9 @@ from arena.errors import BadRequest, Forbidden, NoEndpoint
 from arena.exchange import Inbound
 from arena.fleet import Endpoint
 from arena.fleet.catalogue import ask
+from arena.keys import check_model
 from arena.names import canonical
-from arena.proxy.hosts import ALL, MISSING, NATIVE, allowed, of_kind, said
+from arena.proxy.hosts import ALL, MISSING, NATIVE, of_kind, said
 from arena.proxy.reply import Surroundings
 
 
@@ -31,8 +32,7 @@ def check_open(proxy: Surroundings) -> None:
 def checked(proxy: Surroundings, inbound: Inbound, model: object, field: str = "model") -> str:
     """The legal name of a model that the caller may change. Raises BadRequest and Forbidden."""
     name = names.checked(model, field=field)
-    if not allowed(inbound, name):
-        raise Forbidden("This key may not use that model")
+    check_model(inbound.caller.models, name)
     return name
 
 

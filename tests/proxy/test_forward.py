@@ -195,6 +195,7 @@ async def test_a_host_is_pinned_by_name_and_a_key_sees_its_models_only() -> None
         caller = Caller("127.0.0.1", "k", "r-1", key="team", models=("other*",))
         refused = await it.ask("POST", "/olla/ollama/api/chat", {"model": "tiny", "messages": HELLO}, caller=caller)
         assert (refused.status, refused.json["code"]) == (403, "model_not_allowed")
+        assert "it may use: other*" in refused.json["error"]
 
 
 @pytest.mark.parametrize(

@@ -344,10 +344,12 @@ async def test_a_key_with_a_list_of_models_changes_no_others() -> None:
     async with grounds(TWO) as ground:
         ground.models = ("mistral*",)
         for source in ({"from": "tiny"}, {"modelfile": "FROM tiny"}):
-            with pytest.raises(Forbidden, match="made from"):
+            with pytest.raises(Forbidden, match="made from") as refused:
                 await ground.ask(manage.create, "POST", "/api/create", {"model": "mistral-mine", **source})
-        with pytest.raises(Forbidden, match="may not use that model"):
+            assert refused.value.code == "model_not_allowed"
+        with pytest.raises(Forbidden, match=r"may not use that model; it may use: mistral\*") as refused:
             await remove(ground, "tiny")
+        assert refused.value.code == "model_not_allowed"
         assert (await remove(ground, "mistral:7b")).status == 200
 
 
