@@ -5,8 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+TEXT, ARRAY = 8, 9
+NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+"""How a GGUF file spells the values of its keys."""
 
 LAYERS, WIDTH, HEADS, FEED_FORWARD, CONTEXT, VOCABULARY = 2, 64, 2, 128, 1024, 4096
 
@@ -25,18 +30,15 @@ def write_tiny(source: Path, target: Path) -> None:
     import gguf
     import numpy as np
 
-    reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, "llama")
-    tokens = set(reader.fields["tokenizer.ggml.tokens"].contents(slice(VOCABULARY)))
-    for name, field in reader.fields.items():
-        if name.startswith("tokenizer."):
-            kind = field.types[0]
-            value = field.contents()
-            if name.endswith(".merges"):
-                value = [merge for merge in value if merge.replace(" ", "") in tokens]
-            elif isinstance(value, list):
-                value = value[:VOCABULARY]
-            writer.add_key_value(name, value, kind, field.types[-1] if isinstance(value, list) else None)
+    keys = {name: found for name, *found in keys_of(source) if name.startswith("tokenizer.")}
+    tokens = set(keys["tokenizer.ggml.tokens"][0][:VOCABULARY])
+    for name, (value, kind, item_kind) in keys.items():
+        if name.endswith(".merges"):
+            value = [merge for merge in value if merge.replace(" ", "") in tokens]
+        elif isinstance(value, list):
+            value = value[:VOCABULARY]
+        writer.add_key_value(name, value, gguf.GGUFValueType(kind), item_kind and gguf.GGUFValueType(item_kind))
     vocabulary = VOCABULARY
     writer.add_block_count(LAYERS)
     writer.add_context_length(CONTEXT)
@@ -67,6 +69,33 @@ def write_tiny(source: Path, target: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def keys_of(source: Path) -> Iterator[tuple[str, Any, int, int | None]]:
+    """A file's keys with their values, kinds and the kinds of their items; the library takes seconds for them."""
+    with open(source, "rb") as file:
+        *_, count = _read(file, "<4sIQQ")
+        for _ in range(count):
+            name = _read_text(file)
+            (kind,) = _read(file, "<I")
+            if kind != ARRAY:
+                yield name, _read_value(file, kind), kind, None
+                continue
+            item_kind, length = _read(file, "<IQ")
+            yield name, [_read_value(file, item_kind) for _ in range(length)], kind, item_kind
+
+
+def _read(file: BinaryIO, layout: str) -> tuple[Any, ...]:
+    return struct.unpack(layout, file.read(struct.calcsize(layout)))
+
+
+def _read_text(file: BinaryIO) -> str:
+    (length,) = _read(file, "<Q")
+    return file.read(length).decode()
+
+
+def _read_value(file: BinaryIO, kind: int) -> Any:
+    return _read_text(file) if kind == TEXT else _read(file, NUMBERS[kind])[0]
 
 
 def gguf_bytes(keys: dict[str, Any] | None = None, tensors: dict[str, tuple[int, ...]] | None = None) -> bytes:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from arena.engine import prepare, requantise
-from arena.engine.catalogue import CATALOGUE, NOT_THERE
-from arena.engine.config import Config
+from arena.engine import prepare
 from arena.engine.digests import Digests, sha256_of
 from arena.engine.header import TENSOR_TYPES, read_header
 from arena.engine.models import Models
-from arena.engine.pull import Pulls
-from arena.errors import ArenaError
-from tests.engine.conftest import config_for, serving, until
+from tests.engine.conftest import config_for, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -93,80 +87,3 @@ async def test_sister_has_the_same_shape_in_eight_bits(engine: httpx.AsyncClient
     assert [(t.name, t.shape) for t in sister.tensors] == [(t.name, t.shape) for t in first.tensors]
     assert sister.chat_template == first.chat_template
     assert sister.quantization == "Q8_0"
-
-
-async def at_once(_: float) -> None:
-    """An engine that has nothing to do."""
-
-
-class TestFirstStart:
-    def parts(self, data: Path) -> tuple[Config, Models, Pulls]:
-        config = config_for(data)
-        models = Models(config)
-        return config, models, Pulls(config, models, Digests(data / "digests.json"))
-
-    async def test_fetches_nothing_where_nothing_can_be_fetched(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        monkeypatch.delitem(CATALOGUE, Q4)
-        await prepare.first_start(*self.parts(tmp_path), at_once)
-        assert NOT_THERE in caplog.text
-        out = io.StringIO()
-        assert not await prepare.setup(config_for(tmp_path), out)
-        assert out.getvalue() == f"pulling manifest\n{NOT_THERE}\n"
-
-    async def test_makes_the_sister_once(self, real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        made: list[Path] = []
-
-        async def make(config: Config, models: Models, *, patient: bool) -> bool:
-            assert patient
-            made.append(config.data)
-            return True
-
-        monkeypatch.setattr(prepare, "make_sister", make)
-        own = tmp_path / "models" / "smollm2"
-        own.mkdir(parents=True)
-        (own / "135m.gguf").symlink_to(real)
-        waited: list[float] = []
-
-        async def quiet(seconds: float) -> None:
-            assert made == []
-            waited.append(seconds)
-
-        for _ in range(2):
-            await prepare.first_start(*self.parts(tmp_path), quiet)
-        assert (made, waited) == ([tmp_path], [prepare.QUIET_S])
-
-    async def test_failure_is_told_and_leaves_no_file(self, real: Path, tmp_path: Path) -> None:
-        own = tmp_path / "models" / "smollm2"
-        own.mkdir(parents=True)
-        (own / "135m.gguf").symlink_to(real)
-        config, models, _ = self.parts(tmp_path)
-        models.find(Q4)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "executable", "/bin/false")
-            with pytest.raises(ArenaError, match="could not be made"):
-                await prepare.make_sister(config, models, patient=True)
-        assert not (own / "135m-q8_0.gguf").exists()
-
-    async def test_cancel_ends_the_work(self, real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        own = tmp_path / "models" / "smollm2"
-        own.mkdir(parents=True)
-        (own / "135m.gguf").symlink_to(real)
-        slow = tmp_path / "slow"
-        slow.write_text('#!/bin/sh\necho $$ > "$0.pid.new"; mv "$0.pid.new" "$0.pid"; exec sleep 600\n')
-        slow.chmod(0o755)
-        monkeypatch.setattr(sys, "executable", str(slow))
-        config, models, _ = self.parts(tmp_path)
-        working = asyncio.create_task(prepare.make_sister(config, models))
-        await until((tmp_path / "slow.pid").exists)
-        working.cancel()
-        await asyncio.wait({working})
-        with pytest.raises(ProcessLookupError):
-            os.kill(int((tmp_path / "slow.pid").read_text()), 0)
-
-    def test_in_this_process(self, tiny: Path, tmp_path: Path) -> None:
-        target = tmp_path / "new" / "q8.gguf"
-        requantise.requantise(tiny, target)
-        assert read_header(target).quantization == "Q8_0"
-        assert [file.name for file in target.parent.iterdir()] == ["q8.gguf"]
