@@ -429,6 +429,7 @@ class TestWheel:
             )
             file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             file.writestr(f"{info}/RECORD", "")
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # pip is none of ours, and quicker unmeasured
         monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
         monkeypatch.setenv("PIP_NO_INDEX", "1")
         monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
