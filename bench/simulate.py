@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arena.ratings import Caps, Fit, Tally, board, cells, fit, style_fit, suggested, weights
-from arena.ratings.strengths import SCALE
+from arena.ratings.board import standard_errors
+from arena.ratings.strengths import SCALE, Z
 from arena.ratings.tally import TIE, VERDICTS
 from bench import beside
 from bench.voted import NEW, Cost, Votes, cost_of
@@ -163,21 +164,27 @@ def errors_of_rankings(seed: int, sides: int, arenas: int, ballots: int, models:
     return float(SCALE * np.sqrt(np.mean(missed))), float(SCALE * np.sqrt(np.mean(said)))
 
 
-def votes_for_width(seed: int, suggest: bool, models: int, spread: float, width: float, batch: int = 4) -> int:
-    """How many votes it takes until every 95 % interval is at most `width` points wide."""
+def votes_for_width(seed: int, suggest: bool, models: int, spread: float, width: float, settled: int = 0) -> int:
+    """How many votes it takes until every 95 % interval is at most `width` points wide.
+
+    All models are new; with so many `settled` votes between random pairs of the others, only the last one is. Every few
+    votes it is looked again: random pairs know nothing of the ratings, and need it only to a fiftieth of their votes.
+    """
     random, draw = np.random.default_rng(seed), Random(seed)
     true = strengths(random, models, spread)
-    seen = tally(models, *(np.zeros(0, np.int64),) * 3)
-    fitted = fit(cells(seen, np.ones(0)), samples=0)
+    a, b = pairs(random, models - 1, settled)
+    seen = tally(models, a, b, verdicts(random, true[a] - true[b]))
+    fitted = fit(cells(seen, np.ones(settled)), samples=0)
+    few = max(4, models // 4)
     while widest(fitted, seen) > width:
         if suggest:
-            drawn = [suggested(fitted, draw, seen.names) for _ in range(batch)]
+            drawn = [suggested(fitted, draw, seen.names) for _ in range(few)]
             a, b = np.array(drawn).T
         else:
-            a, b = pairs(random, models, batch)
+            a, b = pairs(random, models, max(few, (seen.votes - settled) // 50))
         seen = joined(seen, tally(models, a, b, verdicts(random, true[a] - true[b])))
         fitted = fit(cells(seen, np.ones(len(seen.what))), samples=0)
-    return seen.votes
+    return seen.votes - settled
 
 
 def least_share(true: Array, rounds: int = 400) -> float:
@@ -208,10 +215,16 @@ def least_share(true: Array, rounds: int = 400) -> float:
     return least
 
 
+def least_share_of_newcomer(true: Array) -> float:
+    """The same for the interval of the last model where all others are known: it meets none but its equals."""
+    chance = 1 / (1 + np.exp(true[:-1] - true[-1]))
+    taught = chance * (1 - chance)
+    return float(2 / len(true) * taught.mean() / taught.max())
+
+
 def widest(fitted: Fit, seen: Tally) -> float:
     """The widest interval that the board would show, in points."""
-    rows = board(fitted, seen, np.ones(len(seen.what)))
-    return max(row.upper - row.lower for row in rows)
+    return float(2 * Z * SCALE * standard_errors(fitted, seen).max())
 
 
 def length_bias(seed: int, votes: int, bias: float = 0.5) -> tuple[float, float]:
@@ -265,16 +278,22 @@ def print_stuffing(quick: bool) -> None:
 
 
 def print_suggestions(quick: bool) -> None:
-    seeds = range(100, 102 if quick else 112)
-    for models, spread in ((8, 150.0), (8, 200.0), (8, 300.0), (20, 150.0), (20, 200.0), (20, 300.0)):
+    cold = [(8, 150.0, 0, 12), (8, 200.0, 0, 12), (8, 300.0, 0, 12), (20, 150.0, 0, 12), (20, 200.0, 0, 12)]
+    for models, spread, settled, arenas in [*cold, (50, 150.0, 0, 4), (8, 150.0, 4000, 12), (20, 150.0, 8000, 12)]:
+        seeds = range(100, 102 if quick else 100 + arenas)
         random, suggestion = (
-            float(np.mean([votes_for_width(seed, suggest, models, spread, TARGET_WIDTH) for seed in seeds]))
+            np.array([votes_for_width(seed, suggest, models, spread, TARGET_WIDTH, settled) for seed in seeds])
             for suggest in (False, True)
         )
-        least = [least_share(strengths(np.random.default_rng(seed), models, spread)) for seed in seeds]
+        share = suggestion.sum() / random.sum()
+        error = (suggestion - share * random).std(ddof=1) / random.mean() / np.sqrt(len(seeds))
+        best = least_share_of_newcomer if settled else least_share
+        least = np.mean([best(strengths(np.random.default_rng(seed), models, spread)) for seed in seeds])
+        known = f", all but one known from {settled:,} votes" if settled else ""
         print(
-            f"{models} models, spread {spread:.0f}, every interval within {TARGET_WIDTH:.0f} points: {random:.0f} "
-            f"random votes, {suggestion:.0f} suggested ({suggestion / random:.2f}; any plan: {np.mean(least):.2f})"
+            f"{models} models{known}, spread {spread:.0f}, every interval within {TARGET_WIDTH:.0f} points: "
+            f"{random.mean():.0f} random votes, {suggestion.mean():.0f} suggested "
+            f"({share:.2f} ± {error:.2f}; any plan: {least:.2f})"
         )
 
 

@@ -30,8 +30,27 @@ def test_stuffed_votes_move_their_target_little() -> None:
 
 
 def test_suggested_battles_need_fewer_votes() -> None:
-    random, suggestion = (simulate.votes_for_width(3, suggest, 10, 350.0, 300.0, 10) for suggest in (False, True))
+    random, suggestion = (simulate.votes_for_width(3, suggest, 10, 350.0, 300.0) for suggest in (False, True))
     assert suggestion <= 0.6 * random
+
+
+def test_a_newcomer_is_soon_known_by_suggested_battles_and_no_plan_does_much_better() -> None:
+    random, suggestion = (simulate.votes_for_width(3, suggest, 6, 150.0, 200.0, 1000) for suggest in (False, True))
+    assert suggestion <= 0.6 * random
+    assert simulate.least_share_of_newcomer(np.zeros(6)) == pytest.approx(2 / 6), "it is in a third of random pairs"
+    assert simulate.least_share_of_newcomer(np.array([0.0, 9.0, 9.0])) == pytest.approx(1 / 3, abs=0.001)
+
+
+def test_every_case_is_told_in_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulate, "votes_for_width", lambda seed, suggest, *_: (seed - 99) * (30 if suggest else 40))
+    monkeypatch.setattr(simulate, "least_share", lambda true: 0.5)
+    simulate.print_suggestions(quick=True)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == (
+        "8 models, spread 150, every interval within 150 points: 60 random votes, 45 suggested "
+        "(0.75 ± 0.00; any plan: 0.50)"
+    )
+    assert told[-1].startswith("20 models, all but one known from 8,000 votes, spread 150, every interval within 150")
 
 
 def test_among_equals_no_plan_beats_random_pairs_and_among_unequals_one_does() -> None:
