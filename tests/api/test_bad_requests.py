@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,6 +20,26 @@ pytestmark = pytest.mark.anyio
 ROUTES = ("/api/chat", "/api/stream_chat")
 CANARY = "canary-5ecret"
 BASE: dict[str, Any] = {"id": "a", "model": "tiny"}
+
+
+@pytest.fixture(scope="module")
+async def stage() -> AsyncIterator[tuple[FakeOllama, Client]]:
+    """One API and its fake Ollama for all that is refused, and therefore changes nothing."""
+    async with FakeOllama() as fake, started(create_api(settings_for(fake.url))) as api:
+        yield fake, api
+
+
+@pytest.fixture
+def fake(stage: tuple[FakeOllama, Client]) -> FakeOllama:
+    """The fake Ollama, begun anew."""
+    stage[0].reset()
+    return stage[0]
+
+
+@pytest.fixture
+def api(stage: tuple[FakeOllama, Client], fake: FakeOllama) -> Client:
+    """The API on it."""
+    return stage[1]
 
 
 def instance(**fields: Any) -> dict[str, Any]:
