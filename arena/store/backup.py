@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 from sqlalchemy import Connection, func, insert, select, text
 
@@ -18,13 +19,16 @@ from arena.store.tables import documents, metadata, votes
 
 ROWS = 1000
 """Rows copied at a time."""
+LOGS = ("-wal", "-journal")
+INDEX = "-shm"
+"""What SQLite adds to the name of a database for the files that it keeps beside it."""
 
 
 def backup(store: Store, target: Path) -> int:
     """Write all of `store`, as it is at one moment, to the file `target`; returns how many votes. The store goes on.
 
     The file appears whole or not at all. Raises BadRequest for a file that cannot be written, or that is the store's
-    own, and StoreUnavailable.
+    own, and StoreUnavailable, which names the file where that is the one to fail.
     """
     check_apart(store, target)
     with _told_of(target, "written"):
@@ -33,7 +37,7 @@ def backup(store: Store, target: Path) -> int:
         folder_of = target.absolute().parent
         with TemporaryDirectory(dir=folder_of, prefix=".backup-") as folder:
             made = Path(folder) / "store"
-            count = _copied(store, Store(f"sqlite:///{made}"))
+            count = _copied(store, Store(f"sqlite:///{made}", called=str(target)))
             _closed_up(made)
             os.replace(made, target)
         _sync(folder_of)
@@ -50,23 +54,29 @@ def restore(store: Store, source: Path, *, replace: bool = False) -> int:
     with TemporaryDirectory(prefix="arena-restore-") as folder:
         copy = Path(folder) / "store"
         with _told_of(source, "read"):
-            shutil.copyfile(source, copy)  # it is brought up to date here, and the backup stays as it is
+            _fetch(source, copy)  # it is brought up to date here, and the backup stays as it is
         if not _is_backup(copy):
             raise BadRequest(f"{source.name} is not a backup of the arena's store")
         if not replace and _holds_something(store):
             raise Conflict("The store holds votes or documents already; --replace gives them up for the backup's")
-        return _copied(Store(f"sqlite:///{copy}"), store)
+        return _copied(Store(f"sqlite:///{copy}", called=f"The copy of {source} in {folder}"), store)
 
 
 def check_apart(store: Store, file: Path) -> None:
-    """Make sure that `file` is neither part of `store`, nor a database in use, with a log beside it.
+    """Make sure that `file` is neither part of `store`, nor a database in use or part of one. Raises BadRequest.
 
-    Raises BadRequest.
+    A database in use has its log or journal beside it.
     """
     if store.database.lies_in(file):
         raise BadRequest(f"{file} holds the votes themselves: give another file")
-    if os.path.exists(f"{os.path.realpath(file)}-wal"):
-        raise BadRequest(f"{file} is in use as a database, with {file.name}-wal beside it: give another file")
+    real = os.path.realpath(file)
+    for suffix in LOGS:
+        if os.path.exists(real + suffix):
+            raise BadRequest(f"{file} is in use as a database, with {file.name}{suffix} beside it: give another file")
+    for suffix in (*LOGS, INDEX):
+        owner = real.removesuffix(suffix)
+        if owner != real and os.path.isfile(owner):
+            raise BadRequest(f"{file} belongs to the database {owner}: give another file")
 
 
 @contextmanager
@@ -76,6 +86,17 @@ def _told_of(file: Path, done: str) -> Iterator[None]:
         yield
     except (OSError, sqlite3.DatabaseError) as error:
         raise BadRequest(f"{file} cannot be {done}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _fetch(source: Path, copy: Path) -> None:
+    """Copy the file. Raises OSError, and BadRequest where there is no room for the copy."""
+    try:
+        shutil.copyfile(source, copy)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        text = f"{gettempdir()} has no room for a copy of {source}: {error.strerror}. TMPDIR can name another folder"
+        raise BadRequest(text) from error
 
 
 def _copied(source: Store, target: Store) -> int:

@@ -47,8 +47,12 @@ _REASONS = {
 class Database:
     """One engine over one URL, with one writer at a time in this process, and in all others."""
 
-    def __init__(self, url: str) -> None:
-        """`url`: sqlite:///path, or postgresql://... Raises SettingsError for any other; touches nothing yet."""
+    def __init__(self, url: str, called: str = "The store") -> None:
+        """`url`: sqlite:///path, or postgresql://... Raises SettingsError for any other; touches nothing yet.
+
+        Errors begin with what it is `called`.
+        """
+        self._called = called
         try:
             parsed = make_url(url)
         except (exc.ArgumentError, ValueError):  # the latter for a port; either may repeat the password
@@ -86,14 +90,14 @@ class Database:
                 pass
         except OSError as error:
             log.error("no store can be made in %s: %s", self.file.parent, error.strerror)
-            raise _unavailable(_NO_FOLDER) from error
+            raise self._unavailable(_NO_FOLDER) from error
 
     def open(self) -> None:
         """Connect; a SQLite file that is not there is made. Raises StoreUnavailable."""
         if self.file is not None:
-            with translated():
+            with self._translated():
                 self.file.parent.mkdir(parents=True, exist_ok=True)
-                _checked(self.file)
+                self._check_soundness(self.file)
         self._engine = self._made()
 
     def close(self) -> None:
@@ -105,7 +109,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """One consistent view. Raises StoreUnavailable."""
-        with translated(), self._connected() as connection, connection.begin():
+        with self._translated(), self._connected() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -116,9 +120,9 @@ class Database:
         """
         committing = False
         if not self._writing.acquire(timeout=PATIENCE_S):
-            raise _unavailable("too many are writing")
+            raise self._unavailable("too many are writing")
         try:
-            with translated(), self._connected() as connection:
+            with self._translated(), self._connected() as connection:
                 connection = connection.execution_options(writes=True)
                 with connection.begin():
                     if self.file is None:
@@ -129,14 +133,14 @@ class Database:
                 self._check_file(connection)
         except StoreUnavailable as error:
             if committing and self.file is None:
-                raise _unavailable(NO_ANSWER, "It is not known whether this was saved") from error
+                raise self._unavailable(NO_ANSWER, "It is not known whether this was saved") from error
             raise
         finally:
             self._writing.release()
 
     def _connected(self) -> Connection:
         if self._engine is None:
-            raise _unavailable("it is not open")
+            raise self._unavailable("it is not open")
         return self._engine.connect()
 
     def _made(self) -> Engine:
@@ -171,7 +175,47 @@ class Database:
         known = connection.info.setdefault("file", here)
         if here is None or here != known or not os.path.exists(f"{self.file}-wal"):
             connection.invalidate()
-            raise _unavailable("its file has vanished or was exchanged while the arena runs; put it back and restart")
+            raise self._unavailable(
+                "its file has vanished or was exchanged while the arena runs; put it back and restart"
+            )
+
+    def _check_soundness(self, file: Path) -> None:
+        """Make the file where there is none; make sure of one that is there."""
+        connection = sqlite3.connect(file, timeout=PATIENCE_S, isolation_level=None)
+        try:
+            ((mode,),) = connection.execute("PRAGMA journal_mode=WAL").fetchall()
+            ((sound,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
+        finally:
+            connection.close()
+        if mode != "wal":
+            raise self._unavailable("its folder cannot hold a write-ahead log (a network drive?)")
+        if sound != "ok":
+            raise self._unavailable(_REASONS["SQLITE_CORRUPT"])
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """A fault of the database or of a file becomes StoreUnavailable; a mistake of ours stays what it is."""
+        try:
+            yield
+        except (exc.ProgrammingError, exc.IntegrityError, exc.DataError):
+            raise
+        except (exc.DBAPIError, exc.TimeoutError) as error:
+            raise self._told(error.orig if isinstance(error, exc.DBAPIError) else error) from error
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise self._told(error) from error
+
+    def _told(self, error: BaseException | None) -> StoreUnavailable:
+        name = getattr(error, "sqlite_errorname", "")
+        reason = next((reason for code, reason in _REASONS.items() if name.startswith(code)), None)
+        if reason is None and isinstance(error, OSError):
+            reason = _NO_FOLDER
+        log.error("%s fails: %s", self._called, error)
+        return self._unavailable(reason or NO_ANSWER)
+
+    def _unavailable(self, reason: str, fate: str = "Nothing was saved") -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self._called} cannot be used now: {reason}. {fate}; it is safe to try again.", retry_after_s=RETRY_S
+        )
 
 
 def _check_options(url: URL) -> None:
@@ -211,45 +255,3 @@ def _identity(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _checked(file: Path) -> None:
-    """Make the file where there is none; make sure of one that is there."""
-    connection = sqlite3.connect(file, timeout=PATIENCE_S, isolation_level=None)
-    try:
-        ((mode,),) = connection.execute("PRAGMA journal_mode=WAL").fetchall()
-        ((sound,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
-    finally:
-        connection.close()
-    if mode != "wal":
-        raise _unavailable("its folder cannot hold a write-ahead log (a network drive?)")
-    if sound != "ok":
-        raise _unavailable(_REASONS["SQLITE_CORRUPT"])
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """A fault of the database or of a file becomes StoreUnavailable; a mistake of ours stays what it is."""
-    try:
-        yield
-    except (exc.ProgrammingError, exc.IntegrityError, exc.DataError):
-        raise
-    except (exc.DBAPIError, exc.TimeoutError) as error:
-        raise _told(error.orig if isinstance(error, exc.DBAPIError) else error) from error
-    except (sqlite3.DatabaseError, OSError) as error:
-        raise _told(error) from error
-
-
-def _told(error: BaseException | None) -> StoreUnavailable:
-    name = getattr(error, "sqlite_errorname", "")
-    reason = next((reason for code, reason in _REASONS.items() if name.startswith(code)), None)
-    if reason is None and isinstance(error, OSError):
-        reason = _NO_FOLDER
-    log.error("the store fails: %s", error)
-    return _unavailable(reason or NO_ANSWER)
-
-
-def _unavailable(reason: str, fate: str = "Nothing was saved") -> StoreUnavailable:
-    return StoreUnavailable(
-        f"The store cannot be used now: {reason}. {fate}; it is safe to try again.", retry_after_s=RETRY_S
-    )

@@ -56,9 +56,11 @@ class Store:
     database went away at the commit, nobody knows; the same call may be made again, and saves once.
     """
 
-    def __init__(self, url: str, *, daily: caps.Caps = UNCAPPED) -> None:
-        """Raises SettingsError for a URL that is neither SQLite's nor PostgreSQL's; touches nothing yet."""
-        self.database = Database(url)
+    def __init__(self, url: str, *, daily: caps.Caps = UNCAPPED, called: str = "The store") -> None:
+        """Errors begin with what it is `called`. Raises SettingsError for a URL that is neither SQLite's nor
+        PostgreSQL's; touches nothing yet.
+        """
+        self.database = Database(url, called)
         self._daily = daily
         self._opening = threading.Lock()
         self._salt = b""

@@ -84,6 +84,9 @@ def test_an_export_never_writes_over_the_votes_of_another_arena(run: Run, file: 
     assert other.last_number() == 0
     other.close()
     assert (tmp_path / "other").read_bytes().startswith(b"SQLite")
+    told = run("votes", "export", str(tmp_path / "other-journal"))
+    assert (told.status, "other-journal belongs to the database" in told.err) == (1, True)
+    assert not (tmp_path / "other-journal").exists()
 
 
 def test_mistakes_are_told(run: Run, file: Path, tmp_path: Path) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
-from arena.errors import BadRequest, Conflict
+from arena.errors import BadRequest, Conflict, StoreUnavailable
 from arena.store import Document, Store, backup, restore
+from arena.store.database import Database
 from tests.cli.conftest import run as run
 from tests.cli.running import Run
 from tests.store.postgres import Postgres
@@ -97,6 +102,45 @@ def test_a_file_that_cannot_be_used_is_told_of_and_the_store_is_not_blamed(
     assert sqlite.last_number() == 1
 
 
+def test_of_two_disks_the_full_one_is_told_of(
+    sqlite: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sqlite.add_votes([vote(f"b{i}") for i in range(100)])
+    kept, full = tmp_path / "kept.backup", tmp_path / "full"
+    backup(sqlite, kept)
+    full.mkdir()
+    connected = Database._sqlite
+
+    def limited(database: Database) -> sqlite3.Connection:
+        """For a database it is the same whether its disk or itself may not grow."""
+        connection = connected(database)
+        if database.file is not None and database.file.is_relative_to(full):
+            connection.execute("PRAGMA max_page_count=1")
+        return connection
+
+    monkeypatch.setattr(Database, "_sqlite", limited)
+    with pytest.raises(StoreUnavailable, match=rf"^{full}/x\.backup cannot be used now: the disk is full"):
+        backup(sqlite, full / "x.backup")
+    assert list(full.iterdir()) == []
+    assert "The store" not in caplog.text
+    with pytest.raises(StoreUnavailable, match=r"^The store cannot be used now: the disk is full"):
+        restore(Store(f"sqlite:///{full / 'new'}"), kept)
+    assert "The store fails: database or disk is full" in caplog.text
+
+
+def test_a_backup_that_is_not_copied_for_want_of_room_is_not_blamed(
+    sqlite: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, copy: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", source)
+
+    kept = tmp_path / "kept.backup"
+    backup(sqlite, kept)
+    monkeypatch.setattr(shutil, "copyfile", refuse)
+    with pytest.raises(BadRequest, match=rf"^{gettempdir()} has no room for a copy of {kept}: .*TMPDIR"):
+        restore(sqlite, kept)
+
+
 def respelled(file: Path) -> Path:
     return file.parent / ".." / file.parent.name / file.name
 
@@ -156,6 +200,28 @@ def test_the_database_of_another_arena_is_no_backup_while_it_is_in_use(sqlite: S
         restore(sqlite, tmp_path / "other", replace=True)
     other.close()
     assert restore(sqlite, tmp_path / "other", replace=True) == 2
+
+
+@pytest.mark.parametrize("spelled", [log_of, index_of, journal_of])
+def test_no_file_of_any_database_is_a_backup(sqlite: Store, tmp_path: Path, spelled: Callable[[Path], Path]) -> None:
+    sqlite.add_vote(vote("b1"))
+    alone = tmp_path / "alone"
+    part = spelled(alone)
+    assert backup(sqlite, part) == 1, "no database of that name is there"
+    part.unlink()
+    alone.write_bytes(b"a database at rest")
+    (tmp_path / "link").symlink_to(part)
+    for file in (part, tmp_path / "link"):
+        with pytest.raises(BadRequest, match=f"{file.name} belongs to the database {alone}: give another file"):
+            backup(sqlite, file)
+    assert not part.exists()
+
+
+def test_a_database_with_a_journal_beside_it_is_in_use(sqlite: Store, tmp_path: Path) -> None:
+    sqlite.add_vote(vote("b1"))
+    journal_of(tmp_path / "other").touch()
+    with pytest.raises(BadRequest, match="other is in use as a database, with other-journal beside it"):
+        backup(sqlite, tmp_path / "other")
 
 
 def test_a_store_behind_a_link_knows_its_own_files(tmp_path: Path) -> None:
