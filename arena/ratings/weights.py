@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from arena.ratings.strengths import cells, fit
 from arena.ratings.tally import SCORES, Codes, Floats, Tally, sums
@@ -16,6 +17,7 @@ _JUDGED: Final = 8  # votes, below which nobody is judged
 _CIRCLE: Final = 0.1  # of all weight, from which on nobody is
 _CROWD: Final = 10  # others, fewer than which put a cap on nobody: a small circle knows what it does
 _SLACK: Final = 0.5  # variance, in votes squared: one odd vote between unequal models is held against nobody
+_BLOCK: Final = 65_536  # tastes at once: those of a voter for each contestant; more fall out of the processor's cache
 
 
 class Caps(Struct, frozen=True):
@@ -38,57 +40,41 @@ class Caps(Struct, frozen=True):
 
 def weights(tally: Tally, caps: Caps | None) -> Floats:
     """The weight of one vote of each row, at most 1; None caps nothing."""
-    share = tally.share[tally.what]
-    if caps is None or not len(share):
-        return share
-    held, capped = share * tally.count, np.ones(len(share))
-    for group, floor in _groups(tally, held, caps):
-        sizes = sums(group, capped * held)
-        if sizes.max() > floor:
-            limit = np.maximum(floor, _middle_of_others(sizes))
-            capped *= np.minimum(1.0, limit / np.maximum(sizes, limit))[group]
-    weight = sums(tally.voter, capped * held)
-    judged = (sums(tally.voter, tally.count) >= _JUDGED) & (weight < _CIRCLE * weight.sum())
-    trusted = share * capped
-    if judged.any():
-        slots, alike = _Slots(tally), trusted
-        for _ in range(_ROUNDS):  # without those who stray, others are seen to
-            deviation = slots.deviations(fit(cells(tally, trusted), samples=0).strengths)
-            believed = np.minimum(1.0, (caps.stray / np.maximum(deviation, caps.stray)) ** 2)
-            trusted = alike * np.where(judged, believed, 1.0)[tally.voter]
-    return trusted
-
-
-def _groups(tally: Tally, held: Floats, caps: Caps) -> Iterator[tuple[Codes, float]]:
-    """Who casts, ever more widely; and the cap on that."""
-    for who, by_day, floor in (
-        (tally.voter, caps.voter_day, caps.voter),
-        (tally.address, caps.address_day, caps.address),
+    weight = tally.share[tally.what]
+    if caps is None or not len(weight):
+        return weight
+    held = weight * tally.count
+    for who, floor, by_day in (
+        (tally.voter, caps.voter, caps.voter_day),
+        (tally.address, caps.address, caps.address_day),
     ):
-        if np.count_nonzero(sums(who, held)) > _CROWD:
-            yield _by_day(who, tally.day), by_day
-            yield who, floor
+        if np.count_nonzero(np.bincount(who)) > _CROWD:
+            _cap(who, tally.day, by_day, (weight, held))
+            _cap(who, None, floor, (weight, held))
+    held_by = sums(tally.voter, held)
+    judged = (sums(tally.voter, tally.count) >= _JUDGED) & (held_by < _CIRCLE * held_by.sum())
+    return _believed(tally, weight, judged, caps.stray) if judged.any() else weight
 
 
-class _Slots:
-    """For each vote, where it adds to what is known of its voter's taste for a and for b."""
+def _cap(who: Codes, day: Codes | None, floor: float, amounts: tuple[Floats, ...]) -> None:
+    """Take from all `amounts` of each of `who`, on each day or altogether, what the last of them exceeds the cap by.
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally, self._size = tally, len(tally.names)
-        row = tally.voter * self._size
-        self._on_a, self._on_b = row + tally.whats[0][tally.what], row + tally.whats[1][tally.what]
-        self._slots = (int(tally.voter.max()) + 1) * self._size
-
-    def deviations(self, strengths: Floats) -> Floats:
-        """By how many standard errors each voter deviates at most, over all contestants."""
-        tally = self._tally
-        a, b, verdict, *_ = tally.whats
-        chance = 1 / (1 + np.exp(strengths[b] - strengths[a]))
-        surprise = (tally.share * (SCORES[verdict] - chance))[tally.what] * tally.count
-        variance = (tally.share**2 * tally.spread * chance * (1 - chance))[tally.what] * tally.count
-        summed = sums(self._on_a, surprise, self._slots) - sums(self._on_b, surprise, self._slots)
-        spread = sums(self._on_a, variance, self._slots) + sums(self._on_b, variance, self._slots) + _SLACK
-        return np.asarray((np.abs(summed) / np.sqrt(spread)).reshape(-1, self._size).max(1))
+    Whoever holds no more than `floor` altogether is under the cap on every day, so hardly anybody's votes need to be
+    grouped.
+    """
+    held = amounts[-1]
+    total = sums(who, held)
+    rows = np.flatnonzero((total > floor)[who])
+    if not len(rows):
+        return
+    group = who[rows] if day is None else _by_day(who[rows], day[rows])
+    sizes = sums(group, held[rows])
+    if sizes.max() <= floor:
+        return
+    limit = np.maximum(floor, _middle_of_others(sizes, floor, total.sum()))
+    kept = (limit / np.maximum(sizes, limit))[group]
+    for amount in amounts:
+        amount[rows] *= kept
 
 
 def _by_day(who: Codes, day: Codes) -> Codes:
@@ -97,8 +83,65 @@ def _by_day(who: Codes, day: Codes) -> Codes:
     return np.unique(group, return_inverse=True)[1] if sparse else group
 
 
-def _middle_of_others(sizes: Floats) -> Floats:
-    """For each group, the size of the group that the middle one of all others' votes belongs to."""
-    ordered = np.sort(sizes[sizes > 0])
-    middle = np.searchsorted(np.cumsum(ordered), (ordered.sum() - sizes) / 2)
+def _middle_of_others(sizes: Floats, floor: float, total: float) -> Floats:
+    """For each group, the size of the group that the middle one of all others' votes belongs to; 0 up to `floor`.
+
+    `sizes` are all that are above it, and maybe more; `total` is that of everybody's.
+    """
+    ordered = np.concatenate([[0.0], np.sort(sizes[sizes > floor])])
+    upto = np.cumsum(ordered) + (total - ordered.sum())
+    middle = np.searchsorted(upto, (total - sizes) / 2)
     return np.asarray(ordered[np.minimum(middle, len(ordered) - 1)])
+
+
+def _believed(tally: Tally, weight: Floats, judged: NDArray[Any], stray: float) -> Floats:
+    """The weights, with those lowered that belong to voters who are `judged` and stray from all others."""
+    tastes, trusted = _Tastes(tally, judged), weight
+    for _ in range(_ROUNDS):  # without those who stray, others are seen to
+        deviation = tastes.deviations(fit(cells(tally, trusted), samples=0).strengths)
+        if deviation.max() <= stray and trusted is weight:
+            break
+        believed = np.ones(len(judged))
+        believed[judged] = (stray / np.maximum(deviation, stray)) ** 2
+        trusted = weight * believed[tally.voter]
+    return trusted
+
+
+class _Tastes:
+    """What the votes of those who are judged say of their taste for each contestant; some voters' lie together each."""
+
+    def __init__(self, tally: Tally, judged: NDArray[Any]) -> None:
+        self._tally, self._voters = tally, int(np.count_nonzero(judged))
+        rows = np.flatnonzero(judged[tally.voter])
+        place = (np.cumsum(judged) - 1)[tally.voter[rows]]
+        self._each = max(1, _BLOCK // len(tally.names))  # voters to a block
+        block = place // self._each
+        order = np.argsort(block.astype(np.min_scalar_type(self._voters // self._each)), kind="stable")
+        self._ends = np.cumsum(np.bincount(block)).tolist()
+        self._place, self._what, self._count = (each[order] for each in (place, tally.what[rows], tally.count[rows]))
+
+    def deviations(self, strengths: Floats) -> Floats:
+        """By how many standard errors each voter who is judged deviates at most, over all contestants."""
+        a, b, verdict, *_ = self._tally.whats
+        share, size = self._tally.share, len(strengths)
+        chance = 1 / (1 + np.exp(strengths[b] - strengths[a]))
+        surprise = share * (SCORES[verdict] - chance)
+        variance = share**2 * self._tally.spread * chance * (1 - chance)
+        found = np.empty(self._voters)
+        for voter, votes in self._blocks():
+            what, count = self._what[votes], self._count[votes]
+            first = (self._place[votes] - voter) * size
+            on_a, on_b, slots = first + a[what], first + b[what], self._each * size
+            amount, by = surprise[what] * count, variance[what] * count
+            summed = sums(on_a, amount, slots) - sums(on_b, amount, slots)
+            spread = sums(on_a, by, slots) + sums(on_b, by, slots) + _SLACK
+            most = (summed**2 / spread).reshape(-1, size).max(1)
+            found[voter : voter + self._each] = most[: self._voters - voter]
+        return np.sqrt(found)
+
+    def _blocks(self) -> Iterator[tuple[int, slice]]:
+        """The first voter of each, and where the votes are."""
+        begin = 0
+        for number, end in enumerate(self._ends):
+            yield number * self._each, slice(begin, end)
+            begin = end
