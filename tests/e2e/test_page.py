@@ -202,6 +202,9 @@ def test_a_narrow_screen_shows_one_column_and_no_overflow(arena: ArenaPage, page
     assert 340 < first["width"] < 400
     assert first["x"] + first["width"] < second["x"] < 400
     expect(arena.prompt).to_be_in_viewport()
+    small = "({width, height}) => width < 24 || height < 24"
+    sizes = f"all => all.filter(it => ({small})(it.getBoundingClientRect())).map(it => it.outerHTML)"
+    assert page.locator("button:visible").evaluate_all(sizes) == [], "no finger hits what is smaller than 24 pixels"
 
 
 def test_light_and_dark_are_chosen_and_remembered(arena: ArenaPage, page: Page) -> None:
