@@ -1,5 +1,6 @@
 """The counts of the benchmark as tests: nothing lost, all alive, all cut, through the arena and the proxy as shipped.
 
+Where a second and a third one run, they go without the page, which takes seconds to import.
 No times are asserted, machines are shared; those are the gates that `python bench/run.py` prints.
 """
 
@@ -25,8 +26,9 @@ STREAMS = 200
 DEADLINE_S = 30.0
 PLACES = 2
 ARENA: list[str | Path] = [sys.executable, ROOT / "arena_app.py"]
+PAGELESS: list[str | Path] = [sys.executable, "-m", "tests.pageless"]
 ASGI: list[str | Path] = [
-    *(sys.executable, "-m", "uvicorn", "arena_app:app", "--app-dir", ROOT),
+    *(sys.executable, "-m", "uvicorn", "tests.pageless:app", "--factory"),
     *("--port", "0", "--http", "httptools", "--loop", "uvloop", "--no-access-log"),
 ]
 ANSWER = "The quick brown fox jumps over the lazy dog."
@@ -88,7 +90,7 @@ def fleet(programs: Path) -> Iterator[Fleet]:
         )
         (data / "fleet.yaml").write_text(f"endpoints:\n{hosts}")
         program: list[str | Path] = [programs / "fake_ollama", other.rpartition(":")[2], "16"]
-        arena = stack.enter_context(running(ARENA, environment, "running on "))
+        arena = stack.enter_context(running(PAGELESS, environment, "running on "))
         yield Fleet(Servers(programs / "loadgen", one, arena), Servers(programs / "loadgen", other, arena), program)
 
 
@@ -151,7 +153,7 @@ class Fleet:
 def settings(data: Path, upstream: str) -> dict[str, str]:
     """The environment of an arena before `upstream`."""
     named = {"ARENA_ENDPOINTS": upstream} if upstream else {}
-    return {"ARENA_PORT": "0", "ARENA_ENGINE": "off", "ARENA_DATA": str(data), **named}
+    return {"ARENA_PORT": "0", "ARENA_ENGINE": "off", "ARENA_DATA": str(data), "PYTHONPATH": str(ROOT), **named}
 
 
 def ended(load: subprocess.Popen[str]) -> Json:
