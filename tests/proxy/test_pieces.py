@@ -175,7 +175,9 @@ def test_a_conversation_may_name_itself() -> None:
 
 
 @given(
-    st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists), max_size=5),
+    st.dictionaries(
+        st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=10), max_size=5
+    ),
     st.text(min_size=1),
 )
 def test_respelling_changes_the_model_and_nothing_else(body: dict[str, Any], model: str) -> None:
