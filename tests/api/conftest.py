@@ -11,6 +11,7 @@ from arena.app import create_app
 from arena.settings import Settings
 from tests.api.asgi import App, Client, started
 from tests.fake_ollama import FakeOllama
+from tests.tracing import untraced
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 
@@ -18,12 +19,14 @@ HELLO = [{"role": "user", "content": "Hello!"}]
 def settings_for(*urls: str, **changes: Any) -> Settings:
     """Settings with these endpoints and no engine."""
     values: dict[str, Any] = {"endpoints": urls, "engine": "off", "connect_timeout_s": 2, **changes}
-    return Settings(**values)
+    with untraced():
+        return Settings(**values)
 
 
 def create_api(settings: Settings) -> App:
-    """The whole application but the page."""
-    return create_app(settings, page=False)
+    """The whole application but the page, put together unmeasured, which is half of a small test."""
+    with untraced():
+        return create_app(settings, page=False)
 
 
 @pytest.fixture
