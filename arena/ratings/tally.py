@@ -14,11 +14,14 @@ from arena.types import Verdict
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
-Page = tuple[Sequence[str], Sequence[str], Sequence[str]]
-"""What votes say, who casts them, and when: each a JSON list, of a, b, verdict, sides, repeats; voter, address; day.
+Who = str | tuple[str, str]
+Page = tuple[Sequence[str], Sequence[Who], Sequence[str]]
+"""What votes say (a JSON list of a, b, verdict, sides, repeats), who casts them (voter and address), on which day.
 
 Equal votes have equal texts, so only a text that is new needs to be taken apart.
 """
+BETWEEN: Final = "\x1f"
+"""Where voter and address are one text, this stands between them, and nowhere else."""
 
 VERDICTS: Final[tuple[Verdict, ...]] = ("a", "b", "tie", "both_bad")
 A, B, TIE, BOTH_BAD = range(4)
@@ -26,8 +29,6 @@ SCORES: Final = np.array([1.0, 0.0, 0.5, 0.5])
 """What each verdict gives to a. "Both bad" says that neither was better, as a tie does."""
 MOST_REPEATS: Final = 7  # told apart; it costs a ballot seven eighths of its weight
 _WHATS: Final = msgspec.json.Decoder(list[tuple[str, str, Verdict, int, int]])
-_WHOS: Final = msgspec.json.Decoder(list[tuple[str, str]])
-_DAYS: Final = msgspec.json.Decoder(list[tuple[str]])
 
 
 class Counted(Protocol):
@@ -123,8 +124,8 @@ class Ledger:
         """Append counted votes. A contestant against itself says nothing and is left out."""
         kept = [cell for cell in cells if cell.a != cell.b]
         whats = [_text(c.a, c.b, c.verdict, c.sides, c.repeats) for c in kept]
-        whos, days = [_text(c.voter, c.address) for c in kept], [_text(c.day) for c in kept]
-        self._append((whats, whos, days), [c.count for c in kept])
+        page = whats, [(c.voter, c.address) for c in kept], [c.day for c in kept]
+        self._append(page, [c.count for c in kept])
 
     def add_pages(self, pages: Iterable[Page]) -> None:
         """Append votes one by one. Nobody may be voted on against itself."""
@@ -141,18 +142,18 @@ class Ledger:
         a, b, *others = self._whats.all
         moved = np.array([place[name] for name in self._names], np.int64)
         whats = np.array([moved[a], moved[b], *others])
-        days = tuple(day for (day,) in _DAYS.decode(_list(self._day)))
-        return Tally(ordered, days, whats, *self._rows.all)
+        return Tally(ordered, tuple(self._day), whats, *self._rows.all)
 
     def _append(self, page: Page, count: Sequence[int] | int) -> None:
         what, who, day = (each.of(texts) for each, texts in zip((self._what, self._who, self._day), page, strict=True))
         if fresh := self._what.fresh():
-            a, b, verdict, sides, repeats = zip(*_WHATS.decode(_list(fresh)), strict=True)
+            a, b, verdict, sides, repeats = zip(*_WHATS.decode(f"[{','.join(fresh)}]"), strict=True)
             again = np.minimum(repeats, MOST_REPEATS)
             numbers = self._names.of(a), self._names.of(b), self._verdicts.of(verdict), np.array(sides), again
             self._whats.extend(np.array(numbers, np.int64))
         if fresh := self._who.fresh():
-            voters, addresses = zip(*_WHOS.decode(_list(fresh)), strict=True)
+            pairs = (who.split(BETWEEN) if isinstance(who, str) else who for who in fresh)
+            voters, addresses = zip(*pairs, strict=True)
             self._whos.extend(np.array([self._voters.of(voters), self._addresses.of(addresses)]))
         rows = np.empty((5, len(what)), np.int64)
         rows[0], rows[1:3], rows[3], rows[4] = what, self._whos.all[:, who], day, count
@@ -209,7 +210,3 @@ def sums(codes: Codes, amount: Floats | Codes, size: int = 0) -> Floats:
 
 def _text(*values: str | int) -> str:
     return msgspec.json.encode(values).decode()
-
-
-def _list(texts: Iterable[str]) -> str:
-    return f"[{','.join(texts)}]"

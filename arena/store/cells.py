@@ -1,30 +1,32 @@
-"""Votes counted by the database: what the ratings are computed from."""
+"""Votes as the ratings read them: many at once, as texts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import BigInteger, ColumnElement, Connection, Select, Text, bindparam, cast, func, select, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, Text, bindparam, cast, func, select, type_coerce
 
 from arena.store.tables import votes
 from arena.types import Verdict
 
-Detail = Literal["voter", "address", "day", "category"]
-DETAILS: Final[tuple[Detail, ...]] = ("voter", "address", "day", "category")
-Page = tuple[list[str], list[str], list[str]]
-"""Votes, each told by three JSON lists: a, b, verdict, sides, repeats; voter, address; day."""
+Page = tuple[list[str], list[str] | list[tuple[str, str]], list[str]]
+"""Votes, each told by three texts: a JSON list of a, b, verdict, sides, repeats; voter and address; day.
+
+Voter and address are one text with BETWEEN in the middle, or a pair where somebody's name has what parts texts in it.
+"""
 PAGE: Final = 1000  # numbers of votes; more of their texts fall out of the processor's cache
-_SEPARATOR: Final = "\x1f"  # JSON escapes it
+BETWEEN: Final = "\x1f"
+_AFTER: Final = "\x1e"  # each text; JSON escapes it
 
 
 class CellFilter(Struct, frozen=True):
-    """Which votes to count, and how finely. None takes all.
+    """Which votes to tell, and by whom they are on. None takes all.
 
     `since` and `until` are moments (ISO 8601, UTC; until is not included); `after` and `upto` are numbers of votes,
-    for counting what is new (upto is included). `details` adds columns to group by.
+    for reading what is new (upto is included).
     """
 
     blind: bool | None = None
@@ -37,7 +39,6 @@ class CellFilter(Struct, frozen=True):
     after: int = 0
     upto: int | None = None
     per: Literal["configuration", "model"] = "configuration"
-    details: tuple[Detail, ...] = ()
 
 
 RATED: Final = CellFilter()
@@ -45,7 +46,7 @@ RATED: Final = CellFilter()
 
 
 class Cell(Struct, frozen=True):
-    """`count` equal votes: a, b and verdict as they stood; the details that were not asked for are "".
+    """`count` equal votes: a, b and verdict as they stood; what is not known is "".
 
     `sides` is how many the ballots were about: one on k sides is k(k-1)/2 votes. `repeats` is how often their voter had
     compared the two models on the same prompt before.
@@ -58,7 +59,6 @@ class Cell(Struct, frozen=True):
     voter: str = ""
     address: str = ""
     day: str = ""
-    category: str = ""
     sides: int = 2
     repeats: int = 0
 
@@ -86,60 +86,45 @@ def conditions(wanted: CellFilter) -> list[ColumnElement[bool]]:
     return found
 
 
-def counting(wanted: CellFilter) -> Select[Any]:
-    """The query that counts: a, b, verdict, count, sides, repeats, and the details as far as they are asked for."""
-    contestants = (votes.c[f"{wanted.per}_a"], votes.c[f"{wanted.per}_b"])
-    details = {"voter": votes.c.voter, "address": votes.c.address, "category": votes.c.category}
-    more = [_day() if name == "day" else details[name] for name in asked(wanted)]
-    by = (*contestants, votes.c.verdict, votes.c.sides, votes.c.repeats, *more)
-    return select(*by[:3], func.count(), *by[3:]).where(*conditions(wanted)).group_by(*by)
-
-
 def pages(connection: Connection, wanted: CellFilter) -> Iterator[Page]:
-    """The votes one by one, a page at a time; the details do not matter. Those on two of the same are left out.
+    """The votes one by one, a page at a time. Those on two of the same are left out.
 
-    Where hardly any two votes are equal, counting them costs the database more than telling them. It tells a page as
-    one text: handing over the values of a million rows would take longer than the ratings.
+    The database tells a page as three texts: handing over the values of a million rows would take longer than the
+    ratings.
     """
-    json = func.json_array if connection.dialect.name == "sqlite" else func.json_build_array
     a, b = (votes.c[f"{wanted.per}_{side}"] for side in "ab")
-    lists = (
-        json(a, b, votes.c.verdict, votes.c.sides, votes.c.repeats),
-        json(votes.c.voter, votes.c.address),
-        json(_day()),
-    )
-    what, who, day = (cast(each, Text) for each in lists)
+    json = func.json_array if connection.dialect.name == "sqlite" else func.json_build_array
+    what = cast(json(a, b, votes.c.verdict, votes.c.sides, votes.c.repeats), Text)
+    day = func.substr(votes.c.at, 1, 10)
     found = (a != b, *conditions(wanted))
+    rows = select(what, votes.c.voter, votes.c.address, day).where(*found)
     if wanted.voters is not None:
         # by the index of the voters, which asked with each page would lead to all their votes anew
-        theirs = select(what, who, day).where(*found).execution_options(yield_per=PAGE)
-        for rows in connection.execute(theirs).partitions():
-            whats, whos, days = zip(*rows, strict=True)
-            yield list(whats), list(whos), list(days)
+        for part in connection.execute(rows.execution_options(yield_per=PAGE)).partitions():
+            yield _page(part)
         return
-    told = func.aggregate_strings(what + _SEPARATOR + who + _SEPARATOR + day, _SEPARATOR)
-    first, last = bindparam("first", type_=BigInteger), bindparam("last", type_=BigInteger)
-    query = select(told).where(votes.c.number.between(first, last), *found)
+    whats, whos, days = (
+        func.aggregate_strings(text, _AFTER) for text in (what, votes.c.voter + BETWEEN + votes.c.address, day)
+    )
+    within = votes.c.number.between(bindparam("first", type_=BigInteger), bindparam("last", type_=BigInteger))
+    told, rows = select(whats, whos, days).where(*found, within), rows.where(within)
     upto = wanted.upto
     if upto is None:
         upto = connection.execute(select(func.max(votes.c.number))).scalar_one() or 0
     for start in range(wanted.after + 1, upto + 1, PAGE):
-        text = connection.execute(query, {"first": start, "last": min(start + PAGE - 1, upto)}).scalar_one()
-        if text:
-            texts = text.split(_SEPARATOR)
-            yield texts[::3], texts[1::3], texts[2::3]
+        numbers = {"first": start, "last": min(start + PAGE - 1, upto)}
+        texts = connection.execute(told, numbers).one()
+        if texts[0] is not None:
+            yield _parted(*texts) or _page(connection.execute(rows, numbers).all())
 
 
-def asked(wanted: CellFilter) -> tuple[Detail, ...]:
-    """The details in the order of their columns."""
-    return tuple(name for name in DETAILS if name in wanted.details)
+def _parted(whats: str, whos: str, days: str) -> Page | None:
+    """The texts of each vote; None where a text has in it what parts texts."""
+    page = whats.split(_AFTER), whos.split(_AFTER), days.split(_AFTER)
+    votes = len(page[0])
+    return page if len(page[1]) == len(page[2]) == whos.count(BETWEEN) == votes else None
 
 
-def cell(row: Sequence[Any], details: tuple[Detail, ...]) -> Cell:
-    """One row of what was counted."""
-    a, b, verdict, count, sides, repeats, *more = row
-    return Cell(a, b, verdict, count, sides=sides, repeats=repeats, **dict(zip(details, more, strict=True)))
-
-
-def _day() -> ColumnElement[str]:
-    return func.substr(votes.c.at, 1, 10).label("day")
+def _page(rows: Sequence[Row[tuple[str, str, str, str]]]) -> Page:
+    whats, voters, addresses, days = zip(*rows, strict=True)
+    return list(whats), list(zip(voters, addresses, strict=True)), list(days)

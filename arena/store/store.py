@@ -17,9 +17,8 @@ from sqlalchemy import Connection, Table, func, select, tuple_
 from arena.errors import Conflict
 from arena.settings import Settings
 from arena.store import caps
-from arena.store import cells as counted
 from arena.store.battles import Side, StoredBattle
-from arena.store.cells import RATED, Cell, CellFilter, Page
+from arena.store.cells import RATED, CellFilter, Page, pages
 from arena.store.database import Database
 from arena.store.documents import Document, Kind, Snapshot
 from arena.store.migrations import migrate
@@ -186,18 +185,11 @@ class Store:
         with self.database.reading() as connection:
             return int(connection.execute(select(func.max(votes.c.number))).scalar() or 0)
 
-    def cells(self, wanted: CellFilter = RATED) -> list[Cell]:
-        """Equal votes counted by the database."""
-        self.open()
-        details = counted.asked(wanted)
-        with self.database.reading() as connection:
-            return [counted.cell(row, details) for row in connection.execute(counted.counting(wanted))]
-
     def pages(self, wanted: CellFilter = RATED) -> Iterator[Page]:
         """The votes one by one, as texts, a page at a time; those on two of the same are left out."""
         self.open()
         with self.database.reading() as connection:
-            yield from counted.pages(connection, wanted)
+            yield from pages(connection, wanted)
 
     def configurations(self) -> dict[str, Configuration]:
         """Every configuration that was voted on, by id."""

@@ -102,7 +102,7 @@ async def test_from_the_pair_to_the_reveal(api: Client, store: Store) -> None:
     kept = store.battle(battle_id)
     assert kept is not None
     assert kept.prompts == ("Hello!",)
-    assert {cell.a for cell in store.cells()} <= set(store.configurations())
+    assert {vote.configuration_a, vote.configuration_b} <= set(store.configurations())
 
 
 async def test_several_turns_each_side_with_its_own_history(api: Client, fake: FakeOllama) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from arena.ratings import Caps, Ledger, Tally, board, cells, duels, fit, weights
-from arena.ratings.tally import Page
+from arena.ratings.tally import BETWEEN, Page
 from arena.store import Cell
 from bench import simulate
 
@@ -20,7 +20,7 @@ def row(a: str, b: str, verdict: str = "a", sides: int = 2, voter: str = "v", da
 
 def page(rows: list[Row]) -> Page:
     """As a store tells them."""
-    return [text(each[:5]) for each in rows], [text(each[5:7]) for each in rows], [text(each[7:]) for each in rows]
+    return [text(each[:5]) for each in rows], [BETWEEN.join(each[5:7]) for each in rows], [each[7] for each in rows]
 
 
 def text(values: tuple[object, ...]) -> str:
@@ -68,14 +68,14 @@ def test_a_contestant_against_itself_is_left_out() -> None:
 def test_votes_told_one_by_one_are_those_that_were_counted() -> None:
     rows = [row("xy"[n % 2], "z", "ab"[n % 3 % 2], voter=f"v{n % 7}", day=str(n % 3), repeats=n % 2) for n in range(50)]
     ledger = Ledger()
-    ledger.add([Cell(a, b, v, 1, who, at, day, "", k, again) for a, b, v, k, again, who, at, day in rows])  # type: ignore[arg-type]
+    ledger.add([Cell(a, b, v, 1, who, at, day, k, again) for a, b, v, k, again, who, at, day in rows])  # type: ignore[arg-type]
     for name in Tally.__struct_fields__:
         assert np.array_equal(getattr(ledger.tally(), name), getattr(told(rows), name)), name
 
 
-def test_another_spelling_of_a_text_is_the_same_voter_and_contestant() -> None:
+def test_another_way_to_tell_them_is_the_same_voter_and_contestant() -> None:
     ledger = Ledger()
-    ledger.add_pages([page([row("x", "y")]), (['["x", "y", "a", 2, 0]'], ['["v", "at v"]'], ['["1"]'])])
+    ledger.add_pages([page([row("x", "y")]), (['["x", "y", "a", 2, 0]'], [("v", "at v")], ["1"])])
     tally = ledger.tally()
     assert (tally.names, tally.votes, tally.voters) == (("x", "y"), 2, 1)
     assert (tally.days, tally.address.tolist()) == (("1",), [0, 0])
