@@ -56,7 +56,16 @@ def hasty() -> Iterator[Running]:
         (b"GET / HTTP/1.1\r\nHost: h\r\nX : y\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nX: y\r\n\r\n", 400),
-        (b"GET http://evil/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET https://h/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET http:/h/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET http://h#/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET http://h\t/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET http://h\r\nHost: h\r\n\r\n", 400),
+        (b"GET http://h/ HTTP/1.1\r\n\r\n", 400),
+        (b"GET http://h/ HTTP/1.1\r\nHost: a\r\nHost: h\r\n\r\n", 400),
+        (b"GET http://h/ HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", 400),
+        (b"GET http://h/a b HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"CONNECT http://h/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         (b"GET @evil/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         (b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         (b"GET /\xc3\xa4 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
@@ -118,6 +127,31 @@ def test_empty_lines_before_a_request_are_skipped(served: Running) -> None:
         assert wire.send(GET).reply().status == 200
     for _ in range(2):
         served.app.seen.get(timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "host"),
+    [
+        (b"http://h:1/echo", "/echo", b"h:1"),
+        (b"HTTP://h/echo?x=http://y/", "/echo", b"h"),
+        (b"http://h", "/", b"h"),
+        (b"http://h?/x", "/", b"h"),
+        (b"http://h//evil/", "//evil/", b"h"),
+        (rb"http://u:p@h\1/%2f", "//", rb"u:p@h\1"),
+        (b"http:///x", "/x", b""),
+    ],
+)
+def test_the_authority_of_an_absolute_target_is_the_host(
+    served: Running, target: bytes, path: str, host: bytes
+) -> None:
+    head = b"POST " + target + b" HTTP/1.1\r\nX: host: x\r\nhOST:\tother\r\nContent-Length: 3\r\n\r\n"
+    with Wire(served.port) as wire:
+        wire.send(head + b"abc" + GET)
+        assert [wire.reply().body, wire.reply().body] == [b"3", b"0"]
+    seen = served.app.seen.get(timeout=PATIENCE_S)
+    assert (seen.path, seen.body) == (path, b"abc")
+    assert [value for name, value in seen.headers if name == b"host"] == [host]
+    assert served.app.seen.get(timeout=PATIENCE_S).path == "/echo"
 
 
 @pytest.mark.parametrize("offer", [b"h2c", b"websocket"])

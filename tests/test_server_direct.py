@@ -168,6 +168,17 @@ def test_answers_of_known_length_keep_the_connection(app: DirectApp, served: Run
         assert wire.ask("/echo", body=b"abc").reply().body == b"3"
 
 
+def test_the_authority_of_an_absolute_target_is_the_host_also_when_the_head_is_known(
+    app: DirectApp, served: Running
+) -> None:
+    head = b"POST http://h:1/direct/echo?a=1 HTTP/1.1\r\nHost: other\r\nContent-Length: 1\r\n\r\n"
+    with Wire(served.port) as wire:
+        for body in (b"1", b"2"):
+            assert wire.send(head + body).reply().body == body
+            assert [told(app), told(app)] == ["/direct/echo?a=1", "over"]
+    assert [dict(scope["headers"])[b"host"] for scope in app.scopes] == [b"h:1", b"h:1"]
+
+
 def test_an_answer_of_unknown_length_is_chunked(served: Running) -> None:
     with Wire(served.port) as wire:
         for _ in range(2):

@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 
 from arena.exchange import SHARED, Begin, Direct
 from arena.server.direct import Exchange
-from arena.server.head import END, Flaw, flaw, partial_flaw, without_upgrade
+from arena.server.head import END, Flaw, flaw, in_origin_form, partial_flaw, without_upgrade
 from arena.server.known import Head, KnownHeads
 from arena.server.limits import Limits
 
@@ -192,7 +192,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._in_head = self._parsing = True
         self._enter(Stage.BODY)
-        self._feed(without_upgrade(head))
+        self._feed(without_upgrade(in_origin_form(head)))
         if rest:
             self.data_received(rest)
 
