@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Row, Text, bindpar
 from arena.store.tables import votes
 from arena.types import Verdict
 
-Page = tuple[list[str], list[str] | list[tuple[str, str]], list[str]]
+Page = tuple[Sequence[str], Sequence[str | tuple[str, str]], Sequence[str]]
 """Votes, each told by three texts: a JSON list of a, b, verdict, sides, repeats; voter and address; day.
 
 Voter and address are one text with BETWEEN in the middle, or a pair where somebody's name has what parts texts in it.
