@@ -84,17 +84,7 @@ async def test_failure_is_told_and_leaves_no_file(data: Path) -> None:
     assert [file.name for file in (data / "models" / "smollm2").iterdir()] == ["135m.gguf"]
 
 
-def program(path: Path, does: str) -> str:
-    """A program of the shell's that stands in for the Python which re-quantises."""
-    path.write_text(f"#!/bin/sh\n{does}\n")
-    path.chmod(0o755)
-    return str(path)
-
-
 async def test_setup_makes_the_sister_and_lists_both(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        sys, "executable", program(data / "copies", 'test "$2" = arena.engine.requantise; cp "$3" "$4"')
-    )
     out = io.StringIO()
     for _ in range(2):
         assert await prepare.setup(config_for(data), out)
@@ -105,8 +95,10 @@ async def test_setup_makes_the_sister_and_lists_both(data: Path, monkeypatch: py
 
 
 async def test_cancel_ends_the_work(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = program(data / "slow", 'echo $$ > "$0.pid.new"; mv "$0.pid.new" "$0.pid"; exec sleep 600')
-    monkeypatch.setattr(sys, "executable", slow)
+    slow = data / "slow"
+    slow.write_text('#!/bin/sh\necho $$ > "$0.pid.new"; mv "$0.pid.new" "$0.pid"; exec sleep 600\n')
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
     config, models, _ = parts(data)
     working = asyncio.create_task(prepare.make_sister(config, models))
     await until((data / "slow.pid").exists)
