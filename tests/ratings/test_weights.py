@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,15 @@ def test_one_odd_vote_is_held_against_nobody() -> None:
 def test_sparse_groups_are_grouped_all_the_same() -> None:
     rows = [(1, f"v{n}", f"a{n}", f"day {n}") for n in range(1500)]
     assert set(weighed(*rows)) == {1.0}
+
+
+def test_it_does_not_matter_how_many_voters_are_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger()
+    ledger.add([Cell("A", "B", verdict, 10, f"v{n}", f"a{n}") for n in range(20) for verdict in ("a", "b")])
+    ledger.add([Cell("A", "B", "a", 20, "s", "x"), Cell("A", "B", "b", 20, "t", "u")])
+    ledger.add([Cell("C", "B", "b", 9, "odd", "y"), Cell("C", "A", "a", 1, "few", "z")])
+    found = weights(ledger.tally(), Caps())
+    assert (found < 1).any()
+    for size in (1, 7):
+        monkeypatch.setattr(importlib.import_module("arena.ratings.weights"), "_BLOCK", size)
+        assert weights(ledger.tally(), Caps()) == pytest.approx(found, rel=1e-12)
