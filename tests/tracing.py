@@ -22,7 +22,7 @@ UNMEASURED = (
     *("tests/engine/test_in_arena.py", "tests/proxy/test_with_engine.py", "tests/proxy/test_failover.py"),
     *("tests/api/test_faults.py", "tests/api/test_mutations.py", "tests/api/test_stream_chat.py"),
     *("tests/api/test_samples.py", "tests/test_routes.py", "tests/test_battle_leaks.py"),
-    *("tests/store/test_caps.py", "tests/store/test_cells.py", "tests/store/test_steps.py", "tests/test_simulate.py"),
+    *("tests/store/test_caps.py", "tests/store/test_steps.py", "tests/test_simulate.py"),
     *("tests/ratings/test_style.py", "tests/ratings/test_tally.py"),
     *("tests/fake_ollama", "tests/test_fake_ollama.py", "tests/test_exchange.py", "tests/test_names.py"),
     *("tests/test_architecture.py", "tests/test_bench_counts.py", "tests/test_docs.py"),
