@@ -16,7 +16,7 @@ from arena.battle import Ballot, Contest, Turn
 from arena.errors import ArenaError, NotFound, StoreUnavailable
 from arena.exchange import Caller
 from arena.ui import battle_parts as parts
-from arena.ui.battle_table import Table
+from arena.ui.battle_table import LEFT, Table
 from arena.ui.callers import voter_of
 from arena.ui.drafts import Draft, Frame, renderer
 from arena.ui.frames import HEARTBEAT_S, pause, tick_s
@@ -134,6 +134,8 @@ class Playing:
                 if not reading.done():
                     await pause(news, HEARTBEAT_S - tick)  # often enough to notice a page that has left
         finally:
+            if not reading.done() and not table.told:  # nobody follows any more, and nobody pressed stop
+                table.told = LEFT
             reading.cancel()
             await asyncio.shield(asyncio.wait([reading]))
             table.settle()

@@ -266,7 +266,7 @@ async def test_a_page_that_leaves_frees_the_models_and_may_come_back(player: Pla
         await anext(frames)
         await fake.arrived(4, path="/api/chat")
     await fake.closed(2, within_s=PATIENCE_S)
-    assert player.panel.tables.of("gone").phase == "failed"
+    assert (player.panel.tables.of("gone").phase, player.panel.tables.of("gone").told) == ("failed", LEFT)
     later = request("later")
     await player.events.ask(player.set_up, later)
     player.events.leave(later)
