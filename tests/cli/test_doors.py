@@ -152,19 +152,20 @@ def test_remote_arena_asks_for_its_token(run: Run, own: RunningFake, monkeypatch
 @contextmanager
 def command(*words: str) -> Iterator[subprocess.Popen[str]]:
     """The command line in a process of its own, in its own group as a shell would start it."""
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored, as in a job in the background, it would be there too
-    process = subprocess.Popen(
-        [sys.executable, "-m", "arena", *words],
-        cwd=os.environ["ARENA_DATA"],  # where no .env lies
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is ignored here, it would ignore too
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "arena", *words],
+            cwd=os.environ["ARENA_DATA"],  # where no .env lies
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         yield process
     finally:
