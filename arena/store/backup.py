@@ -32,8 +32,7 @@ def backup(store: Store, target: Path) -> int:
     """
     check_apart(store, target)
     with _told_of(target, "written"):
-        if target.exists() and not target.is_file():
-            raise BadRequest(f"{target} cannot be written: it is no ordinary file")
+        _check_ordinary(target, "written")
         folder_of = target.absolute().parent
         with TemporaryDirectory(dir=folder_of, prefix=".backup-") as folder:
             made = Path(folder) / "store"
@@ -54,6 +53,7 @@ def restore(store: Store, source: Path, *, replace: bool = False) -> int:
     with TemporaryDirectory(prefix="arena-restore-") as folder:
         copy = Path(folder) / "store"
         with _told_of(source, "read"):
+            _check_ordinary(source, "read")  # the copy of a device might never end
             _fetch(source, copy)  # it is brought up to date here, and the backup stays as it is
         if not _is_backup(copy):
             raise BadRequest(f"{source.name} is not a backup of the arena's store")
@@ -86,6 +86,12 @@ def _told_of(file: Path, done: str) -> Iterator[None]:
         yield
     except (OSError, sqlite3.DatabaseError) as error:
         raise BadRequest(f"{file} cannot be {done}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _check_ordinary(file: Path, done: str) -> None:
+    """Raises BadRequest for what is there and is no file with an end, such as a folder or a device."""
+    if file.exists() and not file.is_file():
+        raise BadRequest(f"{file} cannot be {done}: it is no ordinary file")
 
 
 def _fetch(source: Path, copy: Path) -> None:

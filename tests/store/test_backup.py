@@ -93,7 +93,9 @@ def test_a_file_that_cannot_be_used_is_told_of_and_the_store_is_not_blamed(
             backup(sqlite, target)
     for source, said in (
         (tmp_path / "missing", "missing cannot be read: No such file or directory$"),
-        (pipe, "pipe cannot be read: .* is a named pipe"),
+        (pipe, "pipe cannot be read: it is no ordinary file"),
+        (tmp_path, "cannot be read: it is no ordinary file"),
+        (Path(os.devnull), f"{os.devnull} cannot be read: it is no ordinary file"),
     ):
         with pytest.raises(BadRequest, match=said):
             restore(sqlite, source, replace=True)
