@@ -5,7 +5,8 @@ One stream type serves every door: batches of `StreamEvent`, folded by `streamin
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Final, Literal
 
 from msgspec import Struct, to_builtins
 
@@ -260,3 +261,12 @@ class Vote(Struct, frozen=True):
     repeats: int = 0
     dwell_s: float | None = None
     source: str = ""
+
+
+VotePage = tuple[Sequence[str], Sequence[str | tuple[str, str]], Sequence[str]]
+"""Many votes at once: for each a JSON list of a, b, verdict, sides, repeats; its voter and address; its day.
+
+Equal votes have equal texts. Voter and address are one text with BETWEEN in the middle, or a pair where a name holds
+what parts texts.
+"""
+BETWEEN: Final = "\x1f"

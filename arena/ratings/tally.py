@@ -10,18 +10,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from arena.types import Verdict
+from arena.types import BETWEEN, Verdict, VotePage
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
-Who = str | tuple[str, str]
-Page = tuple[Sequence[str], Sequence[Who], Sequence[str]]
-"""What votes say (a JSON list of a, b, verdict, sides, repeats), who casts them (voter and address), on which day.
-
-Equal votes have equal texts, so only a text that is new needs to be taken apart.
-"""
-BETWEEN: Final = "\x1f"
-"""Where voter and address are one text, this stands between them, and nowhere else."""
 
 VERDICTS: Final[tuple[Verdict, ...]] = ("a", "b", "tie", "both_bad")
 A, B, TIE, BOTH_BAD = range(4)
@@ -112,7 +104,7 @@ class Tally(Struct, frozen=True):
 
 
 class Ledger:
-    """Collects votes as they come; new ones cost only themselves."""
+    """Collects votes as they come; new ones cost only themselves, and only a text that is new is taken apart."""
 
     def __init__(self) -> None:
         self._names, self._voters, self._addresses = (_Numbers() for _ in range(3))
@@ -127,7 +119,7 @@ class Ledger:
         page = whats, [(c.voter, c.address) for c in kept], [c.day for c in kept]
         self._append(page, [c.count for c in kept])
 
-    def add_pages(self, pages: Iterable[Page]) -> None:
+    def add_pages(self, pages: Iterable[VotePage]) -> None:
         """Append votes one by one. Nobody may be voted on against itself."""
         for page in pages:
             self._append(page, 1)
@@ -144,7 +136,7 @@ class Ledger:
         whats = np.array([moved[a], moved[b], *others])
         return Tally(ordered, tuple(self._day), whats, *self._rows.all)
 
-    def _append(self, page: Page, count: Sequence[int] | int) -> None:
+    def _append(self, page: VotePage, count: Sequence[int] | int) -> None:
         what, who, day = (each.of(texts) for each, texts in zip((self._what, self._who, self._day), page, strict=True))
         if fresh := self._what.fresh():
             a, b, verdict, sides, repeats = zip(*_WHATS.decode(f"[{','.join(fresh)}]"), strict=True)

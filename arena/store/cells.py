@@ -10,15 +10,9 @@ from msgspec import Struct
 from sqlalchemy import BigInteger, ColumnElement, Connection, Row, Text, bindparam, cast, func, select, type_coerce
 
 from arena.store.tables import votes
-from arena.types import Verdict
+from arena.types import BETWEEN, Verdict, VotePage
 
-Page = tuple[Sequence[str], Sequence[str | tuple[str, str]], Sequence[str]]
-"""Votes, each told by three texts: a JSON list of a, b, verdict, sides, repeats; voter and address; day.
-
-Voter and address are one text with BETWEEN in the middle, or a pair where somebody's name has what parts texts in it.
-"""
 PAGE: Final = 4000  # numbers of votes, told in about a megabyte; fewer cost more questions
-BETWEEN: Final = "\x1f"
 _AFTER: Final = "\x1e"  # each text; JSON escapes it
 
 
@@ -86,7 +80,7 @@ def conditions(wanted: CellFilter) -> list[ColumnElement[bool]]:
     return found
 
 
-def pages(connection: Connection, wanted: CellFilter) -> Iterator[Page]:
+def pages(connection: Connection, wanted: CellFilter) -> Iterator[VotePage]:
     """The votes one by one, a page at a time. Those on two of the same are left out.
 
     The database tells a page as three texts: handing over the values of a million rows would take longer than the
@@ -118,13 +112,13 @@ def pages(connection: Connection, wanted: CellFilter) -> Iterator[Page]:
             yield _parted(*texts) or _page(connection.execute(rows, numbers).all())
 
 
-def _parted(whats: str, whos: str, days: str) -> Page | None:
+def _parted(whats: str, whos: str, days: str) -> VotePage | None:
     """The texts of each vote; None where a text has in it what parts texts."""
     page = whats.split(_AFTER), whos.split(_AFTER), days.split(_AFTER)
-    votes = len(page[0])
-    return page if len(page[1]) == len(page[2]) == whos.count(BETWEEN) == votes else None
+    count = len(page[0])
+    return page if len(page[1]) == len(page[2]) == whos.count(BETWEEN) == count else None
 
 
-def _page(rows: Sequence[Row[tuple[str, str, str, str]]]) -> Page:
+def _page(rows: Sequence[Row[tuple[str, str, str, str]]]) -> VotePage:
     whats, voters, addresses, days = zip(*rows, strict=True)
     return list(whats), list(zip(voters, addresses, strict=True)), list(days)

@@ -18,12 +18,12 @@ from arena.errors import Conflict
 from arena.settings import Settings
 from arena.store import caps
 from arena.store.battles import Side, StoredBattle
-from arena.store.cells import RATED, CellFilter, Page, pages
+from arena.store.cells import RATED, CellFilter, pages
 from arena.store.database import Database
 from arena.store.documents import Document, Kind, Snapshot
 from arena.store.migrations import migrate
 from arena.store.tables import battles, configurations, documents, facts, sides, snapshots, votes
-from arena.types import Configuration, Vote
+from arena.types import Configuration, Vote, VotePage
 
 FILE = "arena.sqlite3"
 UNCAPPED = caps.Caps()
@@ -185,7 +185,7 @@ class Store:
         with self.database.reading() as connection:
             return int(connection.execute(select(func.max(votes.c.number))).scalar() or 0)
 
-    def pages(self, wanted: CellFilter = RATED) -> Iterator[Page]:
+    def pages(self, wanted: CellFilter = RATED) -> Iterator[VotePage]:
         """The votes one by one, as texts, a page at a time; those on two of the same are left out."""
         self.open()
         with self.database.reading() as connection:

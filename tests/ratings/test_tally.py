@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from arena.ratings import Caps, Ledger, Tally, board, cells, duels, fit, weights
-from arena.ratings.tally import BETWEEN, Page
 from arena.store import Cell
+from arena.types import BETWEEN, VotePage
 from bench import simulate
 
 Row = tuple[str, str, str, int, int, str, str, str]
@@ -18,7 +18,7 @@ def row(a: str, b: str, verdict: str = "a", sides: int = 2, voter: str = "v", da
     return a, b, verdict, sides, repeats, voter, f"at {voter}", day
 
 
-def page(rows: list[Row]) -> Page:
+def page(rows: list[Row]) -> VotePage:
     """As a store tells them."""
     return [text(each[:5]) for each in rows], [BETWEEN.join(each[5:7]) for each in rows], [each[7] for each in rows]
 

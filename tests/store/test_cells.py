@@ -10,6 +10,7 @@ from sqlalchemy import event
 
 from arena.ratings import Ledger
 from arena.store import CellFilter, Store, cells, tables
+from arena.types import BETWEEN
 from tests.store.votes import vote
 
 ODD = ("", "[", '","', "\\", "\x1f", "\x1e,\n", "\u2028 日本 🦙", "'; --", "%s {} :first", "a" * 3000)
@@ -24,7 +25,7 @@ def told(store: Store, **wanted: Any) -> list[Told]:
 
 def named(who: str | tuple[str, str]) -> tuple[str, ...]:
     """Voter and address."""
-    return tuple(who.split(cells.BETWEEN)) if isinstance(who, str) else who
+    return tuple(who.split(BETWEEN)) if isinstance(who, str) else who
 
 
 def statements(store: Store) -> list[tuple[str, Any]]:
@@ -52,7 +53,7 @@ def test_votes_are_told_whatever_their_names(store: Store) -> None:
     assert (tally.names, tally.votes, tally.voters) == (tuple(sorted(ODD)), len(pairs), len(ODD))
 
 
-@pytest.mark.parametrize("odd", [cells.BETWEEN, "\x1e", "\x1e\x1f", "x\x1fy\x1ez", "\x1f\x1e\x1f"])
+@pytest.mark.parametrize("odd", [BETWEEN, "\x1e", "\x1e\x1f", "x\x1fy\x1ez", "\x1f\x1e\x1f"])
 def test_a_name_that_looks_like_two_is_one(store: Store, monkeypatch: pytest.MonkeyPatch, odd: str) -> None:
     monkeypatch.setattr(cells, "PAGE", 3)
     whos = [
