@@ -19,6 +19,7 @@ _PLAIN = re.compile(
 )
 # scheme and authority before a path, as proxies are asked; https is none of ours without a gateway, which leaves it out
 _ABSOLUTE = re.compile(rb"([!-~]+ )[Hh][Tt][Tt][Pp]://([!-\"$-.0->@-~]*)(?=[/? ])/?")
+_VERSIONS = (b" HTTP/1.1", b" HTTP/1.0")
 _HOST = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE)
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r]*", re.IGNORECASE)
 
@@ -62,7 +63,8 @@ def flaw(head: bytes, limits: Limits) -> Flaw | None:
 
 
 def _careful_flaw(head: bytes, limits: Limits) -> Flaw | None:
-    if head.find(b"\r\n") > limits.request_line_bytes:
+    line = head[: head.find(b"\r\n")]
+    if len(line) > limits.request_line_bytes:
         return LINE_TOO_LONG
     if len(head) > limits.head_bytes:
         return HEAD_TOO_LARGE
@@ -73,7 +75,8 @@ def _careful_flaw(head: bytes, limits: Limits) -> Flaw | None:
         return BAD_LINES
     if b"\0" in head:
         return BAD_LINES
-    return None if head.partition(b" ")[2].startswith(b"/") or _ABSOLUTE.match(head) else BAD_TARGET
+    target = line.partition(b" ")[2].startswith(b"/") or _ABSOLUTE.match(line)
+    return None if target and line.endswith(_VERSIONS) else BAD_TARGET  # the parser takes any version, and none
 
 
 def in_origin_form(head: bytes) -> bytes:
