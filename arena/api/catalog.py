@@ -14,7 +14,7 @@ from arena.api.operation import Operation, json_response
 from arena.api.stream import while_client_stays
 from arena.arena import Arena
 from arena.errors import ArenaError, BadRequest
-from arena.keys import check_model
+from arena.keys import allows, check_model
 
 
 class Named(Struct, frozen=True):
@@ -32,18 +32,20 @@ class Models:
         self._catalog = arena.catalog
 
     async def models(self, request: Request) -> Response:
-        """All installed models: their names, and what is known of each."""
+        """All installed models that the caller may use: their names, and what is known of each."""
         await self._settled()
         try:
             models = await while_client_stays(request.receive, self._catalog.models())
         except ArenaError as error:
             return errors.unexpected(error)
-        return json_response({"models": [info.name for info in models], "details": models})
+        seen = [info for info in models if self._may_use(request, info.name)]
+        return json_response({"models": [info.name for info in seen], "details": seen})
 
     async def loaded(self, request: Request) -> Response:
-        """All models in memory."""
+        """All models in memory that the caller may use."""
         await self._settled()
-        return json_response({"loaded": await while_client_stays(request.receive, self._catalog.loaded())})
+        loaded = await while_client_stays(request.receive, self._catalog.loaded())
+        return json_response({"loaded": [each for each in loaded if self._may_use(request, each.name)]})
 
     async def pull(self, request: Request) -> Response:
         """Start a download, or join it."""
@@ -96,6 +98,10 @@ class Models:
         known = [endpoint.name for endpoint in self._arena.fleet.endpoints]
         check_model(inbound_of(request.scope).caller.models, names.checked(model))
         return Named(model, fields.endpoint_name(body.get("endpoint"), known))
+
+    @staticmethod
+    def _may_use(request: Request, model: str) -> bool:
+        return allows(inbound_of(request.scope).caller.models, model)
 
     async def _settled(self) -> None:
         """Wait for the endpoints at the very start only."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from arena.errors import Forbidden
+from arena.errors import BadRequest, Forbidden
 from arena.exchange import Inbound
 from arena.fleet import Endpoint
 from arena.keys import allows
@@ -62,11 +62,12 @@ async def create(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
 
 
 def _sources(wanted: dict[str, Any]) -> list[str]:
-    """The models that another is to be made from; files and blobs of the host are none."""
-    source, modelfile = wanted.get("from"), wanted.get("modelfile")
-    named = [source] if isinstance(source, str) and source else []
-    if isinstance(modelfile, str):
-        named += [line[1].strip().strip("\"'") for line in _FROM.finditer(modelfile)]
+    """The models that another is to be made from; files and blobs of the host are none. Raises BadRequest."""
+    source, modelfile = (wanted.get(field) or "" for field in ("from", "modelfile"))
+    if not (isinstance(source, str) and isinstance(modelfile, str)):
+        raise BadRequest("from and modelfile must be text")
+    named = [source] if source else []
+    named += [line[1].strip().strip("\"'") for line in _FROM.finditer(modelfile)]
     return [name for name in named if not name.startswith(_NO_NAME)]
 
 

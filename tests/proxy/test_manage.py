@@ -310,6 +310,7 @@ async def test_the_hosts_own_refusals_are_handed_on_but_not_those_of_our_credent
         (manage.pull, {"model": "evil.example/ns/model"}, "names a registry that is not allowed"),
         (manage.push, {"model": "evil.example:5000/ns/model"}, "names a registry that is not allowed"),
         (manage.create, {"model": "x", "from": "evil.example/ns/model"}, "names a registry that is not allowed"),
+        (manage.create, {"model": "x", "from": ["tiny"]}, "from and modelfile must be text"),
         (manage.create, {"model": "x", "From": "evil.example/ns/model"}, "From is no key of this request"),
         (
             manage.create,
