@@ -30,12 +30,9 @@ def backup(
     data: Data = None,
 ) -> None:
     """Write all of the store to one file, while the server runs. FILE is replaced if it is there."""
-    from arena.errors import NotFound
     from arena.store import backup as write
 
-    with opened(data) as store:
-        if not store.exists:
-            raise NotFound("There is no store yet: nothing has been voted on or kept.")
+    with existing(data) as store:
         print(f"Backed up {write(store, file)} votes to {file}.")
 
 
@@ -66,3 +63,14 @@ def opened(data: Path | None) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+@contextmanager
+def existing(data: Path | None) -> Iterator[Store]:
+    """The same store, for those who only read. Raises NotFound where there is none."""
+    from arena.errors import NotFound
+
+    with opened(data) as store:
+        if not store.exists:
+            raise NotFound("There is no store yet: nothing has been voted on or kept.")
+        yield store

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
-from arena.cli.store import Data, opened
-from arena.errors import BadRequest, NotFound
+from arena.cli.store import Data, existing, opened
+from arena.errors import BadRequest
 
 if TYPE_CHECKING:
     from arena.leaderboard import Format
@@ -83,29 +83,19 @@ def export(
     data: Data = None,
 ) -> None:
     """Write all votes, in the field names of LMArena's published battles, also while the server runs."""
-    from arena.store import check_apart
+    from arena.store import check_apart, readable
 
     suffix = file.suffix.removeprefix(".")
     wanted = form or (Outgoing(suffix) if suffix in set(Outgoing) else Outgoing.JSONL)
-    with opened(data) as store:
-        if not store.exists:
-            raise NotFound("There is no store yet: nothing has been voted on or kept.")
+    with existing(data) as store:
         if str(file) != "-":
             check_apart(store, file)
-        pieces = _pieces(store, wanted)
-        try:
-            if str(file) == "-":
-                sys.stdout.flush()
-                sys.stdout.buffer.writelines(pieces)
-                sys.stdout.buffer.flush()
-                return
-            with file.open("wb") as target:
+        with readable(store) as source:
+            pieces = _pieces(source, wanted)
+            with _writable(file) as target:
                 target.writelines(pieces)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise BadRequest(f"{file} cannot be written: {error.strerror}") from None
-    print(f"Written to {file}.")
+    if str(file) != "-":
+        print(f"Written to {file}.")
 
 
 def _pieces(store: Store, wanted: Outgoing) -> Iterator[bytes]:
@@ -118,6 +108,20 @@ def _pieces(store: Store, wanted: Outgoing) -> Iterator[bytes]:
         Outgoing.PREFERENCES: leaderboard.preferences,
     }
     return written[wanted](store)
+
+
+@contextmanager
+def _writable(file: Path) -> Iterator[BinaryIO]:
+    """The file, once all of it is written, or the standard output."""
+    from arena.store import replacing
+
+    if str(file) != "-":
+        with replacing(file) as target:
+            yield target
+        return
+    sys.stdout.flush()
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """What the arena keeps: votes, battles, configurations, kept documents and snapshots, in SQLite or PostgreSQL."""
 
-from arena.store.backup import backup, check_apart, restore
+from arena.store.backup import backup, check_apart, readable, restore
 from arena.store.battles import Side, StoredBattle
 from arena.store.caps import Caps
 from arena.store.cells import Cell, CellFilter
 from arena.store.documents import Document, Snapshot
+from arena.store.files import replacing
 from arena.store.store import Store, url_of
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "StoredBattle",
     "backup",
     "check_apart",
+    "readable",
+    "replacing",
     "restore",
     "url_of",
 ]

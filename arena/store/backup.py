@@ -7,13 +7,15 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
 from sqlalchemy import Connection, func, insert, select, text
 
 from arena.errors import BadRequest, Conflict
+from arena.store.database import PATIENCE_S
+from arena.store.files import beside, told_of
 from arena.store.store import Store
 from arena.store.tables import documents, metadata, votes
 
@@ -31,15 +33,11 @@ def backup(store: Store, target: Path) -> int:
     own, and StoreUnavailable, which names the file where that is the one to fail.
     """
     check_apart(store, target)
-    with _told_of(target, "written"):
+    with readable(store) as source, told_of(target, "written"):
         _check_ordinary(target, "written")
-        folder_of = target.absolute().parent
-        with TemporaryDirectory(dir=folder_of, prefix=".backup-") as folder:
-            made = Path(folder) / "store"
-            count = _copied(store, Store(f"sqlite:///{made}", called=str(target)))
+        with beside(target) as made:
+            count = _copied(source, Store(f"sqlite:///{made}", called=str(target)))
             _closed_up(made)
-            os.replace(made, target)
-        _sync(folder_of)
         return count
 
 
@@ -52,7 +50,7 @@ def restore(store: Store, source: Path, *, replace: bool = False) -> int:
     check_apart(store, source)
     with TemporaryDirectory(prefix="arena-restore-") as folder:
         copy = Path(folder) / "store"
-        with _told_of(source, "read"):
+        with told_of(source, "read"):
             _check_ordinary(source, "read")  # the copy of a device might never end
             _fetch(source, copy)  # it is brought up to date here, and the backup stays as it is
         if not _is_backup(copy):
@@ -80,12 +78,35 @@ def check_apart(store: Store, file: Path) -> None:
 
 
 @contextmanager
-def _told_of(file: Path, done: str) -> Iterator[None]:
-    """A fault of the file that the caller has named is told of that file; the store's own are told already."""
-    try:
-        yield
-    except (OSError, sqlite3.DatabaseError) as error:
-        raise BadRequest(f"{file} cannot be {done}: {getattr(error, 'strerror', None) or error}") from error
+def readable(store: Store) -> Iterator[Store]:
+    """`store` itself, or a copy of it where its place may not be written: even to look into a database changes files.
+
+    Raises BadRequest for one that cannot be copied.
+    """
+    file = store.database.file
+    if file is None or all(os.access(path, os.W_OK) for path in (file, file.parent) if path.exists()):
+        yield store
+        return
+    with TemporaryDirectory(prefix="arena-read-") as folder:
+        made = Path(folder) / "store"
+        with told_of(file, "read"):
+            _copy_unwritable(file, made)
+        copy = Store(f"sqlite:///{made}", called=f"The copy of {file} in {folder}")
+        try:
+            yield copy
+        finally:
+            copy.close()
+
+
+def _copy_unwritable(file: Path, made: Path) -> None:
+    if os.path.exists(f"{file}{INDEX}"):  # others may be writing, and SQLite can look on
+        reading = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=PATIENCE_S)
+        with closing(reading), closing(sqlite3.connect(made)) as target:
+            reading.backup(target)
+        return
+    for suffix in ("", *LOGS):
+        if os.path.exists(f"{file}{suffix}"):
+            _fetch(Path(f"{file}{suffix}"), Path(f"{made}{suffix}"))
 
 
 def _check_ordinary(file: Path, done: str) -> None:
@@ -149,25 +170,9 @@ def _is_backup(file: Path) -> bool:
 
 
 def _closed_up(file: Path) -> None:
-    """Make one file of the database and its log, and have it on the disk."""
+    """Make one file of the database and its log."""
     connection = sqlite3.connect(file, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode=DELETE")
     finally:
         connection.close()
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    """Have the file's name on the disk; Windows has no such call and needs none."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

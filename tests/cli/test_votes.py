@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,23 @@ def test_from_a_named_pipe(run: Run, tmp_path: Path) -> None:
     writer.start()
     assert "1 votes of the format lmarena are new" in run("votes", "import", str(pipe)).out
     writer.join()
+
+
+def test_an_export_that_breaks_off_leaves_the_old_file(
+    run: Run, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("votes", "import", str(file))
+    sheet = tmp_path / "votes.csv"
+    sheet.write_text("old")
+
+    def full(store: Store) -> Iterator[bytes]:
+        yield b"half"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("arena.leaderboard.votes_csv", full)
+    told = run("votes", "export", str(sheet))
+    assert (told.status, told.err) == (1, f"error: {sheet} cannot be written: No space left on device\n")
+    assert sheet.read_text() == "old"
 
 
 def test_an_export_never_writes_over_the_votes(run: Run, file: Path, data: Path) -> None:
