@@ -166,13 +166,43 @@ def test_what_is_no_json_is_refused(store: Store) -> None:
     for content in (b"{", b"\xff\xfe", b"", b"[1", b"[" * 100_000):
         with pytest.raises(BadRequest, match="not JSON"):
             taken(store, content)
-    for rest in (b"{", b"[1]", b"\xff"):
-        with pytest.raises(BadRequest, match="line 3 is not a JSON object"):
+    for rest in (b"{", b"[1]", b'"a'):
+        with pytest.raises(BadRequest, match=r"^line 3 is not a JSON object$"):
             taken(store, lines(OLDER) + b"\n\n" + rest)
     with pytest.raises(BadRequest, match=r"\[1\] must be an object"):
         taken(store, [OLDER, 7])
     with pytest.raises(BadRequest, match="none of the formats arena, lmarena, local-llm-arena, llm-comparator"):
         taken(store, {"history": []})
+
+
+@pytest.mark.parametrize(
+    ("half", "said"),
+    [
+        (b"caf\xc3", r"is not UTF-8: byte 0xc3 at its position {}"),
+        (b"caf\xe9!", r"is not UTF-8: byte 0xe9 at its position {}"),
+        (b"\\\\caf\\ud83d", r"has half a character: .*U\+D800 to U\+DFFF"),
+        (b"\\ud83d\\ude00\\uDE00", r"has half a character"),
+    ],
+)
+def test_half_a_character_is_told_with_its_line(store: Store, half: bytes, said: str) -> None:
+    good, bad = lines(OLDER), lines(OLDER | {"judge": "HERE"}).replace(b"HERE", half)
+    place = bad.find(b"\xc3" if b"\xc3" in bad else b"\xe9") + 1
+    for content, line in (
+        (good + b"\n\n" + bad, 3),
+        (bad, 1),
+        (b"\n" + bad + b"\n" + good, 2),
+        (b"[\n" + good + b",\n" + bad + b"\n]", 3),
+    ):
+        with pytest.raises(BadRequest, match=rf"^line {line} {said.format(place)}"):
+            taken(store, content)
+    assert not store.exists
+
+
+def test_a_whole_character_is_no_half(store: Store) -> None:
+    for escaped in (b"\\ud83d\\ude00", b"\\\\ud83d", "\U0001f600".encode()):
+        bad = lines(OLDER | {"judge": "HERE"}).replace(b"HERE", escaped)
+        with pytest.raises(BadRequest, match=r"^line 2 is not a JSON object$"):
+            taken(store, lines(OLDER) + b"\n" + bad + b"x")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -38,6 +39,10 @@ _BINARY: Final = {
     b"\xfe\xff": "UTF-16, not JSON in UTF-8: convert it",
 }
 """By how a file begins, what it is."""
+_HALF: Final = re.compile(
+    rb"(?<!\\)(?:\\\\)*(?:\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F])"
+)
+"""An escape for one half of a pair of surrogates without the other, as a cut within a character leaves it."""
 _COMPARISONS: Final[dict[Format, Callable[[dict[str, Any], str], Iterator[Comparison]]]] = {
     "local-llm-arena": local_llm_arena.comparisons,
     "llm-comparator": llm_comparator.comparisons,
@@ -150,7 +155,23 @@ def _document(file: BinaryIO) -> dict[str, Any] | list[Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any] | list[Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"line 1 is no vote, and the file as a whole is not JSON: {error}") from None
+        told = _half_told(text, 1) or f"line 1 is no vote, and the file as a whole is not JSON: {error}"
+        raise BadRequest(told) from None
+
+
+def _half_told(text: bytes, number: int) -> str | None:
+    """Where `text`, which begins with the line `number`, breaks off within a character, if it does."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        place = error.start - text.rfind(b"\n", 0, error.start)
+        line = number + text.count(b"\n", 0, error.start)
+        return f"line {line} is not UTF-8: byte {text[error.start]:#04x} at its position {place}"
+    half = _HALF.search(text)
+    if half is None:
+        return None
+    line = number + text.count(b"\n", 0, half.start())
+    return f"line {line} has half a character: an escape from U+D800 to U+DFFF without its other half"
 
 
 def _of_lines(file: BinaryIO, rated: bool) -> Iterator[Found]:
@@ -165,7 +186,7 @@ def _of_lines(file: BinaryIO, rated: bool) -> Iterator[Found]:
         try:
             yield lmarena.vote_of(msgspec.json.decode(line, type=dict[str, Any]), rated), ()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise BadRequest(f"line {number} is not a JSON object") from None
+            raise BadRequest(_half_told(line, number) or f"line {number} is not a JSON object") from None
         except BadRequest as error:
             raise BadRequest(f"line {number}: {error.message}") from None
 
