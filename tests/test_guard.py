@@ -296,6 +296,24 @@ async def test_refusals_are_logged_without_what_was_sent(locked: House, caplog: 
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_a_refusal_of_a_foreign_host_names_the_caller(caplog: pytest.LogCaptureFixture, kind: str) -> None:
+    house = House(token=TOKEN, trusted_proxies="10.0.0.0/8")
+
+    async def receive() -> Message:
+        return {}
+
+    async def send(message: Message) -> None:
+        assert message["type"] != "websocket.accept"
+
+    hop = {"X-Forwarded-For": "198.51.100.7"}
+    for peer in ("192.0.2.7", "10.0.0.1"):
+        await house.guard(house.scope("GET", "/x", hop, host="evil.example", peer=peer, kind=kind), receive, send)
+    for address in ("192.0.2.7", "198.51.100.7"):
+        assert f" /x from {address}: forbidden" in caplog.text
+
+
+@pytest.mark.anyio
 async def test_a_stream_costs_one_plain_call_a_message(locked: House) -> None:
     """The server's own send runs as it is: what the guard hands back is that very awaitable."""
     awaited: list[object] = []
