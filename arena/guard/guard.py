@@ -25,7 +25,7 @@ from arena.errors import (
     UnsupportedMedia,
 )
 from arena.exchange import SHARED, Begin, Connection, Headers, Inbound, Refusals, Session
-from arena.guard.asgi import App, Carrier, Message, Receive, Refused, Scope, Send, Told, answer, error_body
+from arena.guard.asgi import App, Message, Receive, Refused, Scope, Send, Told, answer, error_body
 from arena.guard.body import BoundedBody
 from arena.guard.credentials import Credentials, presented
 from arena.guard.headers import API_PREFIXES, SafetyHeaders, preflight
@@ -62,8 +62,7 @@ JUDGED: Final = "judged"
 class Guard:
     """Wraps `app`. Before it: host, framing, origin, token, limits. After it: the headers of safety.
 
-    `direct` tells of a method and a path what answers them straight on a connection, past ASGI, if anything does; on a
-    server without that, `carrier` brings such an answer out over ASGI, past `app` all the same (None: through `app`).
+    `direct` tells of a method and a path what answers them straight on a connection, past ASGI, if anything does;
     `needs` which scope a named key of `keys` must have for them (None: any key will do).
     `told` is how the clients of a path want to be told that they are refused, where they want it otherwise than plain.
     `on_drain` is called once when the server stops: it has every running answer end. `on_reload` has the configuration
@@ -77,7 +76,6 @@ class Guard:
         settings: Settings,
         *,
         direct: Callable[[str, str], Begin | None] = lambda method, path: None,
-        carrier: Carrier | None = None,
         keys: Keys | None = None,
         needs: Callable[[str, str], Right | None] = lambda method, path: "admin",
         told: Told = lambda path, request_id, error: None,
@@ -93,7 +91,7 @@ class Guard:
             log.warning("WEB_CHAT_TOKEN has fewer than %d characters: it can be guessed", SHORT_TOKEN)
         self.app = app
         self.draining = False
-        self._direct, self._carrier, self._told = direct, carrier, told
+        self._direct, self._told = direct, told
         self._on_drain = on_drain
         self._on_reload = on_reload
         # request ids need only tell lines of a log apart, so they may be cheap
@@ -193,24 +191,14 @@ class Guard:
         except Refused as refused:
             await self._refuse(request, refused, send)
             return
+        scope["arena.caller"] = request.as_caller()
+        welcome = await self._visitors.welcome(request) if self._visitors else []
+        dressed = self._dressing(request, body.send if body else send, welcome)
         try:
-            await self._let_in(request, scope, body.receive if body else receive, body.send if body else send)
+            await self.app(scope, body.receive if body else receive, dressed)
         finally:
             if over is not None:
                 over()
-
-    async def _let_in(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have a request answered: past the application's routers, if it is one that could do without ASGI."""
-        caller = request.as_caller()
-        if self._carrier is not None and b"%" not in (scope.get("raw_path") or b"%"):
-            begin = self._direct(request.method, request.path)
-            if begin is not None:
-                inbound = Inbound(request.method, request.path, request.query, scope["headers"], caller)
-                await self._carrier(begin, inbound, receive, send, partial(self._headers.dress, request))
-                return
-        scope["arena.caller"] = caller
-        welcome = await self._visitors.welcome(request) if self._visitors else []
-        await self.app(scope, receive, self._dressing(request, send, welcome))
 
     def _read(self, scope: Scope) -> Request:
         path = self._inner(scope["path"]) if self._root_path else scope["path"]
