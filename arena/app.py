@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from arena.api import include_api, internal
+from arena.api import carrier, include_api, internal
 from arena.api.proxy import include_proxy
 from arena.api.scopes import needs
 from arena.arena import Arena
@@ -51,6 +51,7 @@ def create_app(settings: Settings, *, page: bool = True) -> Guard:
         app,
         settings,
         direct=direct,
+        carrier=carrier.answer,
         keys=arena.keys,
         needs=needs(proxy.table),
         told=turned_away,

@@ -89,6 +89,11 @@ async def on_http_error(_: Request, error: Exception) -> Response:
 
 async def on_bug(_: Request, __: Exception) -> Response:
     """Answer a bug of ours: the server logs it, the caller learns nothing of it."""
+    return bug()
+
+
+def bug() -> Response:
+    """What the caller learns of a bug of ours: nothing."""
     return error_response(500, UNEXPECTED, "internal")
 
 

@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from arena.errors import ArenaError
-from arena.exchange import Headers
+from arena.exchange import Begin, Headers, Inbound
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Carrier = Callable[[Begin, Inbound, Receive, Send, Callable[[Headers], Headers]], Awaitable[None]]
+"""Has `Begin` answer the request whose body is still to be received; the headers go through the last one."""
 
 
 class Refused(Exception):
