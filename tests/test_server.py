@@ -57,6 +57,11 @@ def hasty() -> Iterator[Running]:
         (b"GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nX: y\r\n\r\n", 400),
         (b"GET https://h/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET http:///x HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET http://?x HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET http://:80/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET http://h/ HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\n\r\n", 400),
         (b"GET http:/h/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         (b"GET http://h#/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
         (b"GET http://h\t/ HTTP/1.1\r\nHost: h\r\n\r\n", 400),
@@ -142,7 +147,6 @@ def test_empty_lines_before_a_request_are_skipped(served: Running) -> None:
         (b"http://h?/x", "/", b"h"),
         (b"http://h//evil/", "//evil/", b"h"),
         (rb"http://u:p@h\1/%2f", "//", rb"u:p@h\1"),
-        (b"http:///x", "/x", b""),
     ],
 )
 def test_the_authority_of_an_absolute_target_is_the_host(
@@ -156,6 +160,14 @@ def test_the_authority_of_an_absolute_target_is_the_host(
     assert (seen.path, seen.body) == (path, b"abc")
     assert [value for name, value in seen.headers if name == b"host"] == [host]
     assert served.app.seen.get(timeout=PATIENCE_S).path == "/echo"
+
+
+@pytest.mark.parametrize("headers", [b"", b"X: host: x\r\n", b"Host: other\r\n"])
+def test_an_absolute_target_of_http_1_0_needs_no_host(served: Running, headers: bytes) -> None:
+    with Wire(served.port) as wire:
+        assert wire.send(b"GET http://h:1/echo HTTP/1.0\r\n" + headers + b"\r\n").reply().body == b"0"
+    seen = served.app.seen.get(timeout=PATIENCE_S)
+    assert [value for name, value in seen.headers if name == b"host"] == [b"h:1"]
 
 
 @pytest.mark.parametrize("offer", [b"h2c", b"websocket"])

@@ -18,7 +18,8 @@ _PLAIN = re.compile(
     rb"[A-Z]+ /[!-~]* HTTP/1\.1\r\n(?:[!#-'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n){1,%d}\r\n" % PLAIN_HEADERS
 )
 # scheme and authority before a path, as proxies are asked; https is none of ours without a gateway, which leaves it out
-_ABSOLUTE = re.compile(rb"([!-~]+ )[Hh][Tt][Tt][Pp]://([!-\"$-.0->@-~]*)(?=[/? ])/?")
+_ABSOLUTE = re.compile(rb"([!-~]+ )[Hh][Tt][Tt][Pp]://(?!:)([!-\"$-.0->@-~]+)(?=[/? ])/?")
+_HOSTLESS = re.compile(_ABSOLUTE.pattern + rb"[!-~]* HTTP/1\.0\r\n")  # which knew no Host yet
 _VERSIONS = (b" HTTP/1.1", b" HTTP/1.0")
 _HOST = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE)
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r]*", re.IGNORECASE)
@@ -59,7 +60,8 @@ def flaw(head: bytes, limits: Limits) -> Flaw | None:
         wrong = _careful_flaw(head, limits)
         if wrong is not None:
             return wrong
-    return BAD_HOST if head.lower().count(b"\r\nhost:") != 1 else None
+    hosts = head.lower().count(b"\r\nhost:")
+    return None if hosts == 1 or (hosts == 0 and _HOSTLESS.match(head)) else BAD_HOST
 
 
 def _careful_flaw(head: bytes, limits: Limits) -> Flaw | None:
@@ -87,7 +89,8 @@ def in_origin_form(head: bytes) -> bytes:
     if head.startswith(b"/", head.find(b" ") + 1) or (absolute := _ABSOLUTE.match(head)) is None:
         return head
     method, authority = absolute.groups()
-    return method + b"/" + _HOST.sub(lambda _: b"\r\nHost: " + authority, head[absolute.end() :])
+    line, _, headers = head[absolute.end() :].partition(b"\r\n")
+    return b"%b/%b\r\nHost: %b%b" % (method, line, authority, _HOST.sub(b"", b"\r\n" + headers))
 
 
 def without_upgrade(head: bytes) -> bytes:
