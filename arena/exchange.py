@@ -109,9 +109,12 @@ Begin = Callable[[Inbound, bytes, Sink], Session | None]
 
 
 class Connection(Sink, Protocol):
-    """The sink of a server: the guard dresses the headers that leave on it, and hears when the exchange is over."""
+    """The sink of a server: the guard dresses the headers that leave on it, and hears when the exchange is over.
 
-    dress: Callable[[Headers], Headers] | None
+    `dress` returns what leaves of an answer's headers, and the lines that are added to them.
+    """
+
+    dress: Callable[[Headers], tuple[Headers, bytes]] | None
     over: Callable[[], object] | None
 
 

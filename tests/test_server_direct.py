@@ -55,7 +55,7 @@ class DirectApp(TinyApp):
         assert begin == self.begin
         self.scopes.append(scope)
         connection.over = lambda: self.told.put("over")
-        connection.dress = lambda headers: [*headers, (b"x-dressed", b"yes")]
+        connection.dress = lambda headers: (headers, b"x-dressed: yes\r\n")
         self.connections.put(connection)
         ways: dict[str, Callable[[Connection, bytes], None]] = {
             "/direct/echo": self.echo,

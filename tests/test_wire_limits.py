@@ -16,6 +16,7 @@ import pytest
 
 from arena.errors import Unreachable, UpstreamTimeout
 from arena.wire import Call, Pool, Resolver, Timeouts
+from arena.wire.answer import Answer
 from arena.wire.resolve import NameNotFound
 from tests.peer import (
     LOOPS,
@@ -126,7 +127,7 @@ def by_hand(monkeypatch: pytest.MonkeyPatch, timeouts: Timeouts) -> tuple[HandLo
     call = Call("peer", "GET", (b"", b""), lambda _: None, resend=True, timeouts=timeouts)
     monkeypatch.undo()
     call.watch("head", timeouts.first_byte_s)
-    call.began(200, ())
+    call.began(Answer("GET"))
     return loop, call
 
 

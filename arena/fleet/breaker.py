@@ -38,16 +38,18 @@ class Breaker:
 
     A request takes a ticket when it begins and brings it back with its outcome. The ticket is the number of the
     state it began in, so that stragglers from before a change cannot change the state again.
+    While it is `calm`, closed with no failure counted, it only needs to be told of failures: all pass with `ticket`.
     """
 
-    __slots__ = ("_clock", "_jitter", "_open_s", "_ticket", "failures", "open_until_s", "state")
+    __slots__ = ("_clock", "_jitter", "_open_s", "calm", "failures", "open_until_s", "state", "ticket")
 
     def __init__(self, clock: Callable[[], float], jitter: Callable[[], float] = random.random) -> None:
         self.state: BreakerState = "closed"
+        self.calm = True
         self.failures = 0
         self.open_until_s = 0.0
         self._open_s = OPEN_S
-        self._ticket = 0
+        self.ticket = 0
         self._clock = clock
         self._jitter = jitter
 
@@ -62,25 +64,26 @@ class Breaker:
             self.open_until_s = now_s + TRIAL_S
         elif self.state != "closed":
             return -1
-        return self._ticket
+        return self.ticket
 
     def began(self, ticket: int) -> None:
         """An answer has begun: a trial has done its part, but the next failure opens the breaker again."""
-        if self.state == "half-open" and ticket == self._ticket:
+        if self.state == "half-open" and ticket == self.ticket:
             self._become("closed")
             self.failures = FAILURES - 1
 
     def good(self, ticket: int) -> None:
         """A request has succeeded."""
-        if ticket == self._ticket and self.state == "half-open":
+        if ticket == self.ticket and self.state == "half-open":
             self._become("closed")
         if self.state == "closed":
-            self.failures, self._open_s = 0, OPEN_S
+            self.calm, self.failures, self._open_s = True, 0, OPEN_S
 
     def bad(self, ticket: int) -> None:
         """A request has failed, and it was the endpoint's fault."""
-        if ticket != self._ticket:
+        if ticket != self.ticket:
             return
+        self.calm = False
         self.failures += 1
         if self.state == "half-open" or self.failures >= FAILURES:
             self._become("open")
@@ -89,7 +92,7 @@ class Breaker:
 
     def left(self, ticket: int) -> None:
         """A request has ended without saying anything about the endpoint."""
-        if self.state == "half-open" and ticket == self._ticket:
+        if self.state == "half-open" and ticket == self.ticket:
             self._become("open")
             self.open_until_s = self._clock()
 
@@ -97,10 +100,10 @@ class Breaker:
         """Begin anew, as with a server that was restarted."""
         if self.state != "closed":
             self._become("closed")
-        self.failures, self._open_s = 0, OPEN_S
+        self.calm, self.failures, self._open_s = True, 0, OPEN_S
 
     def _become(self, state: BreakerState) -> None:
-        self.state = state
-        self._ticket += 1
+        self.calm, self.state = False, state
+        self.ticket += 1
         if state == "closed":
             self.failures, self.open_until_s = 0, 0.0

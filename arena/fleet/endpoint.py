@@ -130,7 +130,8 @@ class Endpoint:
 
     def ready(self, now_s: float) -> bool:
         """May it get work: up, not draining, not resting, its breaker not open?"""
-        return self.health.up and not self.draining and now_s >= self.rests_until_s and self.breaker.admits(now_s)
+        passes = self.breaker.calm or self.breaker.admits(now_s)
+        return passes and self.health.up and not self.draining and now_s >= self.rests_until_s
 
     def keys(self, model: str) -> frozenset[str]:
         """The optional keys of OpenAI's chat that it may be sent for a model in its own spelling."""
@@ -153,13 +154,15 @@ class Endpoint:
         leases.add(lease)
         self.in_flight = len(leases)
         self._per_model[lease.key] = self._per_model.get(lease.key, 0) + 1
-        return self.breaker.enter(lease.began_s)
+        breaker = self.breaker
+        return breaker.ticket if breaker.calm else breaker.enter(lease.began_s)
 
     def began(self, lease: Lease) -> float:
         """A good answer has begun: its model is in memory. Returns the time."""
         now_s = self._clock()
         self._has_answered(lease.key, now_s)
-        self.breaker.began(lease.ticket)
+        if not self.breaker.calm:
+            self.breaker.began(lease.ticket)
         return now_s
 
     def leave(self, lease: Lease) -> float:
@@ -173,7 +176,8 @@ class Endpoint:
             del self._per_model[key]
         now_s = self._clock()
         if lease.outcome == "succeeded":
-            self.breaker.good(lease.ticket)
+            if not self.breaker.calm:
+                self.breaker.good(lease.ticket)
             self._has_answered(key, now_s)
             if not self.health.up:
                 self.health.alive()

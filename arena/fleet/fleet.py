@@ -37,7 +37,10 @@ _PANIC = Routing("optimistic", "fallback", "all_unhealthy_fallback")
 
 
 class Fleet:
-    """All endpoints. It works as it is; `start()` adds probing, `aclose()` ends everything."""
+    """All endpoints. It works as it is; `start()` adds probing, `aclose()` ends everything.
+
+    `sticks`: do conversations stay where they were?
+    """
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class Fleet:
         self.balancer = Balancer(spec.strategy)
         self.sticky = Sticky(spec.sticky)
         self.queue.spec = spec.queue
-        self._sticks = spec.sticks
+        self.sticks = spec.sticks
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -179,7 +182,7 @@ class Fleet:
         """One of those that are ready and have room."""
         endpoint: Endpoint | None = None
         word: StickyWord = "disabled"
-        pin = (wanted.conversation, key) if self._sticks and wanted.conversation is not None else None
+        pin = (wanted.conversation, key) if self.sticks and wanted.conversation is not None else None
         if pin is not None:
             endpoint, word = self.sticky.find(pin, candidates, now_s)
         if endpoint is None:

@@ -89,7 +89,8 @@ class EndpointSpec(Struct, frozen=True, kw_only=True):
 
     def shows(self, model: str) -> bool:
         """May the fleet see `model` (a name in canonical form)?"""
-        return (not self.include or matches(model, self.include)) and not matches(model, self.exclude)
+        included = not self.include or matches(model, self.include)
+        return included and not (self.exclude and matches(model, self.exclude))
 
     def same_server(self, other: EndpointSpec) -> bool:
         """Is `other` reached in the same way, so that connections and what is known can stay?"""

@@ -34,7 +34,7 @@ class Sticky:
             self.misses += 1
             return None, "miss"
         for endpoint in candidates:
-            if endpoint.name == held[0] and not _much_busier(endpoint, candidates):
+            if endpoint.name == held[0] and (endpoint.in_flight < ESCAPE_AT or not _much_busier(endpoint, candidates)):
                 self.hits += 1
                 return endpoint, "hit"
         self.repins += 1
@@ -67,6 +67,4 @@ class Sticky:
 
 
 def _much_busier(endpoint: Endpoint, candidates: Sequence[Endpoint]) -> bool:
-    if endpoint.in_flight < ESCAPE_AT:
-        return False
     return endpoint.in_flight - min(candidate.in_flight for candidate in candidates) >= ESCAPE_AT

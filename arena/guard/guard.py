@@ -25,7 +25,7 @@ from arena.errors import (
     UnsupportedMedia,
 )
 from arena.exchange import SHARED, Begin, Connection, Headers, Inbound, Refusals, Session
-from arena.guard.asgi import App, Message, Receive, Refused, Scope, Send, Told, answer, error_body
+from arena.guard.asgi import App, Carrier, Message, Receive, Refused, Scope, Send, Told, answer, error_body
 from arena.guard.body import BoundedBody
 from arena.guard.credentials import Credentials, presented
 from arena.guard.headers import API_PREFIXES, SafetyHeaders, preflight
@@ -57,12 +57,14 @@ FORM_OVERHEAD_BYTES: Final = 64 * 1024
 SPACE_PROXIES: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "fc00::/7")
 SHORT_TOKEN: Final = 16
 JUDGED: Final = "judged"
+ADDRESS: Final = "arena.address"
 
 
 class Guard:
     """Wraps `app`. Before it: host, framing, origin, token, limits. After it: the headers of safety.
 
-    `direct` tells of a method and a path what answers them straight on a connection, past ASGI, if anything does;
+    `direct` tells of a method and a path what answers them straight on a connection, past ASGI, if anything does; on a
+    server without that, `carrier` brings such an answer out over ASGI, past `app` all the same (None: through `app`).
     `needs` which scope a named key of `keys` must have for them (None: any key will do).
     `told` is how the clients of a path want to be told that they are refused, where they want it otherwise than plain.
     `on_drain` is called once when the server stops: it has every running answer end. `on_reload` has the configuration
@@ -76,6 +78,7 @@ class Guard:
         settings: Settings,
         *,
         direct: Callable[[str, str], Begin | None] = lambda method, path: None,
+        carrier: Carrier | None = None,
         keys: Keys | None = None,
         needs: Callable[[str, str], Right | None] = lambda method, path: "admin",
         told: Told = lambda path, request_id, error: None,
@@ -91,7 +94,7 @@ class Guard:
             log.warning("WEB_CHAT_TOKEN has fewer than %d characters: it can be guessed", SHORT_TOKEN)
         self.app = app
         self.draining = False
-        self._direct, self._told = direct, told
+        self._direct, self._carrier, self._told = direct, carrier, told
         self._on_drain = on_drain
         self._on_reload = on_reload
         # request ids need only tell lines of a log apart, so they may be cheap
@@ -161,7 +164,8 @@ class Guard:
             self._check_caller(request)
             if len(body) > self._least_limit and len(body) > self._body_limit(request):
                 raise self._too_large(request)
-            connection.over = self._count(request)
+            if self._rated or request.key is not None:
+                connection.over = self._count(request)
         except Refused as refused:
             self._note(request, refused)
             headers, text = self._refusal(request, refused)
@@ -169,7 +173,7 @@ class Guard:
             connection.write(text)
             connection.end()
             return None
-        connection.dress = partial(self._headers.dress, request)
+        connection.dress = partial(self._headers.dress_lines, request)
         inbound = Inbound(request.method, request.path, request.query, scope["headers"], request.as_caller())
         return begin(inbound, body, connection)
 
@@ -191,14 +195,24 @@ class Guard:
         except Refused as refused:
             await self._refuse(request, refused, send)
             return
-        scope["arena.caller"] = request.as_caller()
-        welcome = await self._visitors.welcome(request) if self._visitors else []
-        dressed = self._dressing(request, body.send if body else send, welcome)
         try:
-            await self.app(scope, body.receive if body else receive, dressed)
+            await self._let_in(request, scope, body.receive if body else receive, body.send if body else send)
         finally:
             if over is not None:
                 over()
+
+    async def _let_in(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a request answered: past the application's routers, if it is one that could do without ASGI."""
+        caller = request.as_caller()
+        if self._carrier is not None and b"%" not in (scope.get("raw_path") or b"%"):
+            begin = self._direct(request.method, request.path)
+            if begin is not None:
+                inbound = Inbound(request.method, request.path, request.query, scope["headers"], caller)
+                await self._carrier(begin, inbound, receive, send, partial(self._headers.dress, request))
+                return
+        scope["arena.caller"] = caller
+        welcome = await self._visitors.welcome(request) if self._visitors else []
+        await self.app(scope, receive, self._dressing(request, send, welcome))
 
     def _read(self, scope: Scope) -> Request:
         path = self._inner(scope["path"]) if self._root_path else scope["path"]
@@ -211,11 +225,13 @@ class Guard:
         """Another request with a head that was found good; nothing is known of its caller yet."""
         new_id = f"{self._process}{next(self._numbers):08x}"
         request_id.set(new_id)
-        https = scope["scheme"] in SECURE
+        https, address = scope["scheme"] in SECURE, scope.get(ADDRESS, "")
         request = Request(
-            new_id, seen.path, seen.method, seen.query, https, seen.found, allowed_origin=seen.allowed_origin
+            new_id, seen.path, seen.method, seen.query, https, seen.found, address, address, None, seen.allowed_origin
         )
-        self._find_address(request, scope)
+        if not address:  # the next one with this head on this connection comes from there too
+            self._find_address(request, scope)
+            scope[ADDRESS] = request.address
         return request
 
     def _inner(self, path: str) -> str:
@@ -282,7 +298,8 @@ class Guard:
         """Who calls, and how often. Raises Refused (401, 403, 429, 503)."""
         if self.draining:
             raise Refused(ShuttingDown("The server is stopping"), [(b"connection", b"close"), (b"retry-after", b"5")])
-        self._authorize(request)
+        if self._credentials.required:
+            self._authorize(request)
         if self._visitors and b"cookie" in request.found:
             request.visitor = self._visitors.name(request.found[b"cookie"])
         own_rate = request.key is not None and request.key.per_minute is not None
@@ -303,8 +320,6 @@ class Guard:
 
     def _authorize(self, request: Request) -> None:
         """Find the session, or check the token or key. Raises Refused (401, 403, 429)."""
-        if not self._credentials.required:
-            return
         found = request.found
         session = self._credentials.session(found.get(b"cookie", ()))
         if session is not None:

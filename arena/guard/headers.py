@@ -20,6 +20,7 @@ SPACE_FRAMES: Final = "'self' https://huggingface.co https://*.hf.space"
 API_PREFIXES: Final = ("/api/", "/olla/", "/v1/")
 STREAMS: Final = (b"text/event-stream", b"application/x-ndjson")
 NO_STORE: Final = (b"cache-control", b"no-store")
+NO_STORE_LINE: Final = b"cache-control: no-store\r\n"
 EXPOSED: Final = b"x-request-id, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset"
 
 
@@ -41,7 +42,9 @@ class SafetyHeaders:
             (b"content-security-policy", PAGE_POLICY.format(frames=self._frames).encode()),
             (b"referrer-policy", b"no-referrer"),
         ]
-        self._ours = frozenset({*(name for name, _ in self._page), b"x-frame-options", b"x-request-id"})
+        self._page_lines = lines_of(self._page)
+        ours = {*(name for name, _ in self._page), b"x-frame-options", b"x-request-id", b"x-accel-buffering"}
+        self._ours, self._ours_in_api = frozenset(ours), frozenset({*ours, b"cache-control"})
 
     def form(self, request: Request, style: str) -> Headers:
         """The headers of a page without scripts; `style` is the hash of its one style sheet.
@@ -64,25 +67,44 @@ class SafetyHeaders:
 
     def dress(self, request: Request, headers: Headers) -> Headers:
         """The application's headers as they leave."""
-        ours = self._ours
-        no_store = request.path.startswith(API_PREFIXES)
-        dressed = []
-        for pair in headers:
-            name, value = pair
-            if name in ours or name.startswith(b"access-control-") or (no_store and name == b"cache-control"):
-                continue
-            if name == b"content-type" and value.startswith(STREAMS):
-                # a reverse proxy must not collect a stream before it passes it on
-                dressed.append((b"x-accel-buffering", b"no"))
-            if name != b"x-accel-buffering":
-                dressed.append(pair)
+        in_api = request.path.startswith(API_PREFIXES)
+        dressed = self._kept(headers, in_api=in_api)
         dressed += self._page
         dressed.append((b"x-request-id", request.id.encode()))
-        if no_store:
+        if in_api:
             dressed.append(NO_STORE)
         if request.allowed_origin is not None:
             dressed += cross_origin(request.allowed_origin)
         return dressed
+
+    def dress_lines(self, request: Request, headers: Headers) -> tuple[Headers, bytes]:
+        """The same, with those that we add written out already."""
+        in_api = request.path.startswith(API_PREFIXES)
+        lines = b"%bx-request-id: %b\r\n" % (self._page_lines, request.id.encode())
+        if in_api:
+            lines += NO_STORE_LINE
+        if request.allowed_origin is not None:
+            lines += lines_of(cross_origin(request.allowed_origin))
+        return self._kept(headers, in_api=in_api), lines
+
+    def _kept(self, headers: Headers, *, in_api: bool) -> Headers:
+        """What of the application's own headers leaves."""
+        ours = self._ours_in_api if in_api else self._ours
+        kept = []
+        for pair in headers:
+            name = pair[0]
+            if name in ours or name.startswith(b"access-control-"):
+                continue
+            kept.append(pair)
+            if name == b"content-type" and pair[1].startswith(STREAMS):
+                # a reverse proxy must not collect a stream before it passes it on
+                kept.append((b"x-accel-buffering", b"no"))
+        return kept
+
+
+def lines_of(headers: Headers) -> bytes:
+    """`headers` as they stand in a head."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
 
 
 def cross_origin(origin: bytes) -> Headers:

@@ -93,8 +93,9 @@ class Tail:
             return self._lines()
         if media_type.startswith(EVENTS):
             return self._events(dialect)
-        if dialect == "native" and len(self.end) == self.received_bytes:
-            last = _last(self.end)
+        end = self.end
+        if dialect == "native" and len(end) == self.received_bytes:
+            last = _last(end)
             if last is not None:
                 return End(_usage_of(last))
         return End(self._counted())
@@ -150,12 +151,13 @@ def _last(line: bytes) -> Last | None:
 
 
 def _usage_of(last: Last) -> Usage:
+    load_ns, prompt_ns, eval_ns = last.load_duration, last.prompt_eval_duration, last.eval_duration
     return Usage(
         max(0, last.prompt_eval_count),
         max(0, last.eval_count),
-        _seconds(last.load_duration),
-        _seconds(last.prompt_eval_duration),
-        _seconds(last.eval_duration),
+        load_ns / NANOSECONDS if load_ns > 0 else None,
+        prompt_ns / NANOSECONDS if prompt_ns > 0 else None,
+        eval_ns / NANOSECONDS if eval_ns > 0 else None,
     )
 
 

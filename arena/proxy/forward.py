@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Struct
 
 from arena.errors import ArenaError, BadRequest, Busy, NoEndpoint, NotFound, ShuttingDown, UpstreamBroken, UpstreamError
-from arena.exchange import Headers, Inbound, Sink
-from arena.fleet import Fleet, Lease, Usage, Wanted
+from arena.exchange import Inbound, Sink
+from arena.fleet import Fleet, Lease, Wanted
 from arena.log import request_id, warn_failed
 from arena.proxy import headers as head
 from arena.proxy.counters import Tail
@@ -311,16 +311,21 @@ class Forward(Struct, eq=False):
             self._break_off(UpstreamBroken(text, endpoint=name, code="upstream_eof"))
             return
         else:
-            lease.succeeded(self._usage(end.usage))
+            usage, tokens = end.usage, end.usage.completion_tokens
+            if self._is_stream and tokens > 1:
+                usage.gap_s = (monotonic() - self._first_s) / (tokens - 1)
+            usage.sent_bytes, usage.received_bytes = self._sent_bytes, self._tail.received_bytes
+            lease.succeeded(usage)
         self._finish()
 
     def _finish(self) -> None:
         """The answer is whole."""
-        trailers: Headers = []
         if self._is_stream:
             total_ms = (monotonic() - self._since_s) * 1000
-            trailers = [(b"x-olla-total-time", b"%dms" % total_ms), (b"server-timing", b"total;dur=%.1f" % total_ms)]
-        self._sink.end(trailers)
+            total = b"%dms" % total_ms, b"total;dur=%.1f" % total_ms
+            self._sink.end([(b"x-olla-total-time", total[0]), (b"server-timing", total[1])])
+        else:
+            self._sink.end()
         self._end()
 
     def _break_off(self, error: ArenaError) -> None:
@@ -360,7 +365,8 @@ class Forward(Struct, eq=False):
             return
         self._over = True
         self._asked = None
-        self._drop_call()
+        if self._call is not None:
+            self._drop_call()
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
@@ -380,21 +386,6 @@ class Forward(Struct, eq=False):
             call.release()
 
     # words and figures
-
-    def _usage(self, told: Usage) -> Usage:
-        tokens = told.completion_tokens
-        gap_s = (monotonic() - self._first_s) / (tokens - 1) if self._is_stream and tokens > 1 else None
-        return Usage(
-            told.prompt_tokens,
-            tokens,
-            told.load_s,
-            told.prompt_s,
-            told.eval_s,
-            gap_s,
-            self._sent_bytes,
-            self._tail.received_bytes,
-            told.estimated,
-        )
 
     def _note(self, error: ArenaError, lease: Lease) -> None:
         """One line in the log for each failure of an endpoint; callbacks of a connection run for no request at all."""

@@ -33,7 +33,7 @@ class Exchange(Struct, eq=False):
     disconnected: bool = False
     response_started: bool = False
     response_complete: bool = False
-    dress: Callable[[Headers], Headers] | None = None
+    dress: Callable[[Headers], tuple[Headers, bytes]] | None = None
     over: Callable[[], object] | None = None
     status: int = 0
     _session: Session | None = None
@@ -83,16 +83,17 @@ class Exchange(Struct, eq=False):
         if self.response_complete:
             return
         self.status = status
+        added = b""
         if self.dress is not None:
-            headers = self.dress(headers)
+            headers, added = self.dress(headers)
         first = LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        head = b"".join([first, self._connection.common_lines, *[b"%b: %b\r\n" % pair for pair in headers]])
+        head = b"".join([first, self._connection.state.common_lines, *[b"%b: %b\r\n" % pair for pair in headers]])
         self._chunked = status not in BODYLESS and b"\r\ncontent-length: " not in head
         if self._chunked:
             lines += b"transfer-encoding: chunked\r\n"
         if not self.keep_alive:
             lines += b"connection: close\r\n"
-        self._head = b"%b%b\r\n" % (head, lines)
+        self._head = b"%b%b%b\r\n" % (head, added, lines)
 
     def write(self, data: bytes) -> None:
         """A piece of the body."""

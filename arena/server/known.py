@@ -15,24 +15,17 @@ MAX_HEAD_BYTES: Final = 1024
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: ?([0-9]{1,9})(?=\r\n)", re.IGNORECASE)
 
 
-class Head(Struct, frozen=True):
-    """What a head said, and what answers it. `scope` is another connection's; its headers tell the length of a body at
-    `length_at`.
-    """
+class Known(Struct, frozen=True, eq=False):
+    """What a head said, and what answers it. `scope` is of the connection it came on, `size` the bytes of the body."""
 
     begin: Begin
     scope: dict[str, Any]
     keep_alive: bool
-    length_at: int | None
+    size: int
 
-    def scope_of(self, client: tuple[str, int] | None, scheme: str | None, size: int) -> dict[str, Any]:
-        """The scope of another request with this head, and a body of `size` bytes."""
-        scope = self.scope.copy()
-        scope["client"], scope["scheme"] = client, scheme
-        if self.length_at is not None:
-            scope["headers"] = headers = scope["headers"].copy()
-            headers[self.length_at] = (b"content-length", b"%d" % size)
-        return scope
+    def scope_of(self, client: tuple[str, int] | None, scheme: str | None) -> dict[str, Any]:
+        """The scope of requests with this head on another connection."""
+        return {**self.scope, "client": client, "scheme": scheme}
 
 
 class KnownHeads:
@@ -42,27 +35,47 @@ class KnownHeads:
     """
 
     def __init__(self) -> None:
-        self._heads: dict[bytes, Head] = {}
+        self._heads: dict[bytes, Known] = {}
+        self._alike: dict[bytes, Known] = {}
 
-    @staticmethod
-    def key(head: bytes) -> tuple[bytes, bytes | None] | None:
-        """The head without the length of its body, and that length; None for a head that is not worth it.
+    def find(self, head: bytes) -> Known | None:
+        """What this head said, if it was seen before, maybe with a body of another length."""
+        known = self._heads.get(head)
+        if known is None and (parted := _without_length(head)) is not None:
+            alike = self._alike.get(parted[0])
+            if alike is not None:
+                known = _of_size(alike, parted[1])
+                _keep(self._heads, head, known)
+        return known
 
-        A second length would stay in the key, and no sound head has two: such a one is never found here.
-        """
-        if len(head) > MAX_HEAD_BYTES:
-            return None
-        found = _LENGTH.search(head)
-        if found is None:
-            return b"-" + head, None  # the mark comes first, where no head can imitate it
-        return b"+" + head[: found.start()] + head[found.end() :], found[1]
-
-    def find(self, key: bytes) -> Head | None:
-        """What this head said, if it was seen before."""
-        return self._heads.get(key)
-
-    def keep(self, key: bytes, head: Head) -> None:
+    def keep(self, head: bytes, begin: Begin, scope: dict[str, Any], *, keep_alive: bool) -> None:
         """Remember a sound head."""
-        if len(self._heads) >= MAX_HEADS:
-            del self._heads[next(iter(self._heads))]
-        self._heads[key] = head
+        parted = _without_length(head)
+        if parted is not None:
+            key, size = parted
+            _keep(self._heads, head, Known(begin, scope, keep_alive, size))
+            _keep(self._alike, key, self._heads[head])
+
+
+def _keep(heads: dict[bytes, Known], head: bytes, known: Known) -> None:
+    if len(heads) >= MAX_HEADS:
+        del heads[next(iter(heads))]
+    heads[head] = known
+
+
+def _of_size(alike: Known, size: int) -> Known:
+    headers = [(name, b"%d" % size if name == b"content-length" else value) for name, value in alike.scope["headers"]]
+    return Known(alike.begin, {**alike.scope, "headers": headers}, alike.keep_alive, size)
+
+
+def _without_length(head: bytes) -> tuple[bytes, int] | None:
+    """The head without the length of its body, and that length; None for a head that is not worth it.
+
+    A second length would stay in there, and no sound head has two: such a one is never found.
+    """
+    if len(head) > MAX_HEAD_BYTES:
+        return None
+    found = _LENGTH.search(head)
+    if found is None:
+        return b"-" + head, 0  # the mark comes first, where no head can imitate it
+    return b"+" + head[: found.start()] + head[found.end() :], int(found[1])

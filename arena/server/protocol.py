@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 from arena.exchange import SHARED, Begin, Direct
 from arena.server.direct import Exchange
 from arena.server.head import END, Flaw, flaw, in_origin_form, partial_flaw, without_upgrade
-from arena.server.known import Head, KnownHeads
+from arena.server.known import Known, KnownHeads
 from arena.server.limits import Limits
 
 NOT_HTTP: Final = Flaw(400, "The request is not valid HTTP")
@@ -86,7 +86,7 @@ class LimitedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._state = server_state
+        self.state = server_state
         self._limits = server_state.limits
         self._stage = Stage.HEAD
         self._since = self._last = self.loop.time()
@@ -103,12 +103,13 @@ class LimitedProtocol(HttpToolsProtocol):
         self._closing_at: float | None = None
         self._ready: Exchange | None = None
         self._parsing = True
-        self._key: bytes | None = None
+        self._head: bytes | None = None
+        self._seen: tuple[Known, dict[str, Any]] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; beyond the last descriptors we can spare, only to say so."""
         super().connection_made(transport)
-        self._turned_away = self._state.crowded
+        self._turned_away = self.state.crowded
 
     # what arrives
 
@@ -122,7 +123,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take the next bytes to the stage they belong to."""
         stage = self._stage
-        if stage is Stage.BODY or stage is Stage.DISCARD:
+        if stage is Stage.IDLE and not self._turned_away:
+            self._take_head(data)
+        elif stage is Stage.BODY or stage is Stage.DISCARD:
             self._take_body(data)
         elif stage is Stage.LINGER or self._deaf:
             self._discard(data)
@@ -133,8 +136,8 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self._take_head(data)
         ready, self._ready = self._ready, None
-        if ready is not None and self._state.direct is not None and not ready.disconnected:
-            ready.begin(self._state.direct)
+        if ready is not None and self.state.direct is not None and not ready.disconnected:
+            ready.begin(self.state.direct)
             if self.flow.write_paused:
                 ready.pause()  # it could not be told before it had begun
 
@@ -176,16 +179,12 @@ class LimitedProtocol(HttpToolsProtocol):
     def _begin_request(self, head: bytes, rest: bytes) -> None:
         self._unread = self._framing = self._taken = self._discarded = 0
         self._chunked = False
-        parted = None if self._state.direct is None else self._state.known.key(head)
-        if parted is None:
-            self._key = None
-        else:
-            self._key, length = parted
-            known = self._state.known.find(self._key)
-            size = 0 if length is None else int(length)
-            if known is not None and size <= DIRECT_BODY_BYTES:
-                self._begin_known(known, size, rest)
+        if self.state.direct is not None:
+            known = self.state.known.find(head)
+            if known is not None and known.size <= DIRECT_BODY_BYTES:
+                self._begin_known(known, rest)
                 return
+            self._head = head
         wrong = flaw(head, self._limits)
         if wrong is not None:
             self._refuse(wrong)
@@ -196,11 +195,12 @@ class LimitedProtocol(HttpToolsProtocol):
         if rest:
             self.data_received(rest)
 
-    def _begin_known(self, known: Head, size: int, rest: bytes) -> None:
-        """Begin a request whose head was read before, and with it the body of `size` bytes: the parser sees neither."""
-        self.cycle = exchange = Exchange(  # type: ignore[assignment]
-            self, known.begin, known.scope_of(self.client, self.scheme, size), known.keep_alive
-        )
+    def _begin_known(self, known: Known, rest: bytes) -> None:
+        """Begin a request whose head was read before, with its body: the parser sees neither."""
+        size, seen = known.size, self._seen
+        if seen is None or seen[0] is not known:
+            self._seen = seen = known, known.scope_of(self.client, self.scheme)
+        self.cycle = exchange = Exchange(self, known.begin, seen[1], known.keep_alive)  # type: ignore[assignment]
         if len(rest) < size:
             self._unread, self._parsing = size, False
             self._enter(Stage.BODY)
@@ -283,12 +283,10 @@ class LimitedProtocol(HttpToolsProtocol):
         if (found := self._direct_request()) is not None:
             begin, scope = found
             keep_alive = self.parser.should_keep_alive()
-            if self._key is not None:
-                names = [name for name, _ in self.headers]
-                length_at = names.index(b"content-length") if b"content-length" in names else None
+            if self._head is not None:
                 scope[SHARED] = {}
-                self._state.known.keep(self._key, Head(begin, scope, keep_alive, length_at))
-                scope = scope.copy()
+                self.state.known.keep(self._head, begin, scope, keep_alive=keep_alive)
+                self._head = None
             self.cycle = Exchange(self, begin, scope, keep_alive)  # type: ignore[assignment]
             return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
@@ -299,7 +297,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _direct_request(self) -> tuple[Begin, dict[str, Any]] | None:
         """What answers a plain request past ASGI, and what that reads of it; None for every other request."""
-        direct = self._state.direct
+        direct = self.state.direct
         if direct is None or self._chunked or self._unread > DIRECT_BODY_BYTES or self.expect_100_continue:
             return None
         raw_path, _, query = self.url.partition(b"?")
@@ -346,13 +344,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The answer is written: on to the rest of the body, the next request, or rest."""
-        self._state.total_requests += 1
+        self.state.total_requests += 1
         if self.transport.is_closing():
             return
         if self._deaf:
             self.transport.close()
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self._stage is Stage.BODY:
             self._enter(Stage.DISCARD)
         elif not self.flow.write_paused:
@@ -376,11 +375,6 @@ class LimitedProtocol(HttpToolsProtocol):
     def _answered(self) -> bool:
         """Is the answer complete, but not taken yet, or the next request not begun?"""
         return self._stage is Stage.BUSY and self.cycle is not None and self.cycle.response_complete
-
-    @property
-    def common_lines(self) -> bytes:
-        """The lines of the headers that every answer has."""
-        return self._state.common_lines
 
     def direct_answer_complete(self, exchange: Exchange) -> None:
         """An answer past ASGI is out."""

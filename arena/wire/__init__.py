@@ -6,10 +6,10 @@ connection underneath is never handed out, because it may serve somebody else by
 `Pool.forward()` hands somebody else's request on and its answer back, told by plain calls.
 """
 
-from arena.wire.answer import Headers
+from arena.wire.answer import Headers, RawHeaders
 from arena.wire.call import Call, Timeouts
 from arena.wire.pool import Fetched, Pool
-from arena.wire.raw import RawCall, RawHeaders, Receiver
+from arena.wire.raw import RawCall, Receiver
 from arena.wire.resolve import Resolver
 from arena.wire.stream import Stream
 

@@ -215,7 +215,7 @@ class Call:
         self.watch("connect", self.timeouts.connect_s)
 
     def attached(self, connection: Connection) -> None:
-        """The request goes out on `connection` now."""
+        """The request goes out on `connection`: from now on the endpoint's time runs."""
         self._dialing = None
         self._connection = connection
         if connection.alarm is None:
@@ -223,23 +223,22 @@ class Call:
         else:
             self._alarm = connection.alarm
             self._alarm.call = self
-
-    def sent(self) -> None:
-        """It is on its way: from now on the endpoint's time runs."""
-        self._pause_again()  # not before: uvloop begins to read only after the connection's own callback
         self.watch("head", self.timeouts.first_byte_s)
+        if self._paused:  # not yet: uvloop begins to read only after the connection's own callback
+            self._loop.call_soon(self._pause_again)
 
     def detached(self) -> None:
         """The connection is no longer this call's: it died and another will be tried, or the answer is complete."""
         self._connection = self._alarm = None
 
-    def began(self, status: int, headers: Headers) -> None:
+    def began(self, answer: Answer) -> None:
         """The head is complete."""
         self.request = None
-        self.status, self.headers = status, headers
+        self.status, self.headers = answer.status, answer.headers
         if self._head is not None and not self._head.done():
-            self._head.set_result((status, headers))
-        self.watch("body", self.timeouts.idle_s)
+            self._head.set_result((answer.status, answer.headers))
+        if not answer.complete:
+            self.watch("body", self.timeouts.idle_s)
 
     def touched(self, now_s: float) -> None:
         """Bytes came in at `now_s` on the loop's clock."""

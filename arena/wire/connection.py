@@ -28,7 +28,6 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_answer",
         "_call",
-        "_call_soon",
         "_first",
         "_home",
         "_rest",
@@ -47,9 +46,7 @@ class Connection(asyncio.Protocol):
         self._first = True
         self._rest = REST_BYTES
         self._room: asyncio.Future[None] | None = None
-        loop = asyncio.get_running_loop()
-        self._time = loop.time
-        self._call_soon = loop.call_soon
+        self._time = asyncio.get_running_loop().time
         self.alarm: Alarm | None = None
         self.idle_since_s = 0.0
 
@@ -81,23 +78,12 @@ class Connection(asyncio.Protocol):
         self._answer = None
         self._rest = REST_BYTES
         call.attached(self)
-        # the request leaves at the end of this turn: what is only needed for its answer can wait until then
-        self._call_soon(self._sent, call)
         head, body = call.request
         if len(body) < REST_BYTES:
             self._transport.write(head + body)
         else:
             self._transport.write(head)
             self._transport.write(body)
-
-    def _sent(self, call: Call) -> None:
-        if self._call is call and self._answer is None:
-            self._expect(call)
-
-    def _expect(self, call: Call) -> Answer:
-        answer = self._answer = call.answer()
-        call.sent()
-        return answer
 
     def write(self, data: bytes) -> asyncio.Future[None] | None:
         """Send a piece of a request's body; what is returned, if anything, ends when there is room for the next."""
@@ -121,16 +107,18 @@ class Connection(asyncio.Protocol):
         if call is None:
             self.drop()  # nobody asked for anything
             return
-        answer = self._answer or self._expect(call)
         if call.done.cancelled():
             call.hang_up()  # its task cleans up in the loop's next turn; a fast endpoint says megabytes until then
             return
+        answer = self._answer
+        if answer is None:
+            answer = self._answer = call.answer()
         began = answer.status
         body = answer.feed(data)
         if began:
             call.touched(self._time())
         elif answer.status:
-            call.began(answer.status, answer.headers)
+            call.began(answer)
         if body:
             self._hand_over(call, body)
         if self._call is not call:
@@ -194,8 +182,10 @@ class Connection(asyncio.Protocol):
         self._call = self._answer = None
         self._first = False
         sent = call.whole and self._transport.get_write_buffer_size() == 0
-        if answer.keep_alive and not answer.surplus and sent and self.usable:
-            self.resume_reading()  # a paused connection would starve its next answer
+        if answer.keep_alive and not answer.surplus and sent and not self._transport.is_closing():
+            if call.paused:
+                self.resume_reading()  # a paused connection would starve its next answer
+            self.idle_since_s = self._time()
             self._home.idle(self)
         else:
             self._transport.abort()
@@ -207,7 +197,7 @@ class Connection(asyncio.Protocol):
         if call is None:
             self.drop()
             return
-        answer = self._answer or self._expect(call)
+        answer = self._answer or call.answer()
         if exc is None and answer.until_eof:
             self._completed(call, answer)
         elif not self._first and call.resend and answer.untouched and not call.done.done():

@@ -254,11 +254,9 @@ class Pool:
         if self._closed or len(self._idle) >= MAX_IDLE:
             connection.drop()
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since_s = loop.time()
         self._idle.append(connection)
         if self._reaper is None:
-            self._reaper = loop.call_later(IDLE_S, self._reap)
+            self._reaper = asyncio.get_running_loop().call_later(IDLE_S, self._reap)
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone."""

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from arena.wire.answer import Answer, Headers
+from arena.wire.answer import Answer, RawHeaders
 from arena.wire.call import Call, Timeouts
-
-RawHeaders = list[tuple[bytes, bytes]]
-"""Names in lower case, in the order in which they came."""
 
 
 class Receiver(Protocol):
@@ -30,17 +27,19 @@ class Receiver(Protocol):
 class RawAnswer(Answer):
     """An answer whose headers stay bytes, and whose content may be coded."""
 
-    __slots__ = ("_raw", "raw_headers")
+    __slots__ = ("_raw",)
 
     def __init__(self, method: str) -> None:
         super().__init__(method, self._keep)
         self._raw: RawHeaders = []
-        self.raw_headers: RawHeaders = []
 
     def _keep(self, name: bytes, value: bytes) -> None:
         """A header as it came; trailers are dropped."""
         if not self.status:
             self._raw.append((name.lower(), value))
+
+    def _plain(self, fields: RawHeaders) -> None:
+        self.raw_headers = fields
 
     def _begun(self) -> None:
         self.raw_headers, self._raw = self._raw, []
@@ -61,7 +60,7 @@ class RawAnswer(Answer):
 class RawCall(Call):
     """A call whose events go to a receiver. `done` ends as for any call, but nobody needs to wait for it."""
 
-    __slots__ = ("_answer", "_receiver")
+    __slots__ = ("_receiver",)
 
     def __init__(
         self,
@@ -75,19 +74,16 @@ class RawCall(Call):
     ) -> None:
         super().__init__(endpoint, method, request, receiver.on_data, resend=resend, timeouts=timeouts)
         self._receiver: Receiver | None = receiver
-        self._answer: RawAnswer | None = None
 
     def answer(self) -> Answer:
         """A parser for the answer."""
-        self._answer = RawAnswer(self.method)
-        return self._answer
+        return RawAnswer(self.method)
 
-    def began(self, status: int, headers: Headers) -> None:
+    def began(self, answer: Answer) -> None:
         """The head is complete."""
-        super().began(status, headers)
-        answer, self._answer = self._answer, None
-        if self._receiver is not None and answer is not None:
-            self._receiver.on_head(status, answer.raw_headers)
+        super().began(answer)
+        if self._receiver is not None:
+            self._receiver.on_head(answer.status, answer.raw_headers)
 
     def completed(self) -> None:
         """The answer is complete."""
