@@ -10,7 +10,7 @@ import platform
 import sys
 import threading
 import time
-from functools import partial
+from functools import cache, partial
 from hashlib import blake2s
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -19,57 +19,61 @@ import msgspec
 
 from arena import __version__
 from arena.api import figures, unified
-from arena.api.fleet_status import Snapshot, state
+from arena.api.fleet_status import Snapshot, State, state
 from arena.api.metrics import MEDIA_TYPE, exposition
 from arena.exchange import Headers, Inbound, Refusals
 from arena.proxy import Route, Rows
-from arena.proxy.reply import JSON, Action, Reply, Surroundings, json_reply
+from arena.proxy.reply import JSON, Known, Reply, Surroundings, json_reply
 from arena.proxy.table import Scope
 
 GZIP_BYTES: Final = 256
 """Smaller bodies are not worth the work."""
 
 
-async def health(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+def health(proxy: Surroundings, inbound: Inbound) -> Reply:
     """200 while any host can serve (`healthy`, or `degraded` if some cannot), else 503: what a readiness probe asks."""
-    word = state(proxy.fleet)
+    return _health(state(proxy.fleet))
+
+
+@cache
+def _health(word: State) -> Reply:
     return json_reply({"status": word}, 503 if word == "unhealthy" else 200, [(b"cache-control", b"no-store")])
 
 
-async def status(proxy: Surroundings, inbound: Inbound, body: bytes, refusals: Refusals | None = None) -> Reply:
+def status(proxy: Surroundings, inbound: Inbound, refusals: Refusals | None = None) -> Reply:
     """Hosts, totals, queue, and what was turned away at the door."""
     return _told(inbound, Snapshot(proxy.fleet).status(refusals or Refusals()))
 
 
-async def endpoints(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+def endpoints(proxy: Surroundings, inbound: Inbound) -> Reply:
     """The hosts."""
     return _told(inbound, Snapshot(proxy.fleet).endpoints())
 
 
-async def models(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+def models(proxy: Surroundings, inbound: Inbound) -> Reply:
     """The models by family; `detailed=true` lists all, `group=family` groups them."""
     query = parse_qs(inbound.query.decode("latin-1"))
     told = Snapshot(proxy.fleet).models(detailed=_on(query, "detailed"), grouped=query.get("group") == ["family"])
     return _told(inbound, told)
 
 
-async def model_stats(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+def model_stats(proxy: Surroundings, inbound: Inbound) -> Reply:
     """What each model has served; `include_endpoints=true` also on which host."""
     query = parse_qs(inbound.query.decode("latin-1"))
     return json_reply(Snapshot(proxy.fleet).model_stats(with_endpoints=_on(query, "include_endpoints")))
 
 
-async def sticky(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+def sticky(proxy: Surroundings, inbound: Inbound) -> Reply:
     """How conversations stay where they were."""
     return json_reply(Snapshot(proxy.fleet).sticky())
 
 
-async def translators(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+def translators(proxy: Surroundings, inbound: Inbound) -> Reply:
     """What Anthropic's clients asked, and how much of it had to be said in OpenAI's words."""
     return json_reply({"timestamp": figures.moment(time.time()), **Snapshot(proxy.fleet).translators()})
 
 
-async def process(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+def process(proxy: Surroundings, inbound: Inbound) -> Reply:
     """What this process costs."""
     resident = resident_bytes()
     cycles = gc.get_stats()
@@ -102,13 +106,18 @@ async def process(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     return json_reply(told)
 
 
-async def metrics(proxy: Surroundings, inbound: Inbound, body: bytes, refusals: Refusals | None = None) -> Reply:
+def metrics(proxy: Surroundings, inbound: Inbound, refusals: Refusals | None = None) -> Reply:
     """Everything counted, for Prometheus."""
     return Reply(200, [(b"content-type", MEDIA_TYPE)], exposition(proxy.fleet, refusals or Refusals()))
 
 
-async def version(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+def version(proxy: Surroundings, inbound: Inbound) -> Reply:
     """Who answers, and where what is."""
+    return _version()
+
+
+@cache
+def _version() -> Reply:
     return json_reply(
         {
             "name": "Ollama Arena",
@@ -136,7 +145,7 @@ _CAPABILITIES: Final = (
     "model-management", "token-accounting", "prometheus", "anthropic-messages",
 )  # fmt: skip
 
-_ACTIONS: Final[tuple[tuple[str, Action, Scope | None], ...]] = (
+_KNOWN: Final[tuple[tuple[str, Known, Scope | None], ...]] = (
     ("/internal/health", health, None),
     ("/internal/status", status, "admin"),
     ("/internal/status/endpoints", endpoints, "admin"),
@@ -147,24 +156,23 @@ _ACTIONS: Final[tuple[tuple[str, Action, Scope | None], ...]] = (
     ("/internal/process", process, "admin"),
     ("/internal/metrics", metrics, "admin"),
     ("/version", version, None),
-    ("/olla/models", unified.listed, None),
 )
-_PATHS: Final = tuple(path for path, _, _ in _ACTIONS)
+_PATHS: Final = (*(path for path, _, _ in _KNOWN), "/olla/models")
 
 
 def rows(refusals: Refusals) -> Rows:
     """All of these routes, for the proxy's table; `refusals` are those of the door that the server stands behind."""
-    actions: dict[str, Action] = {
-        **{path: action for path, action, _ in _ACTIONS},
+    of_the_door: dict[str, Known] = {
         "/internal/status": partial(status, refusals=refusals),
         "/internal/metrics": partial(metrics, refusals=refusals),
     }
     return {
+        ("GET", "/olla/models"): Route("native", action=unified.listed),
         ("GET", "/olla/models/*"): Route("native", action=unified.one),
-        ("POST", "/internal/health"): Route("native", action=health),  # what some ask with
+        ("POST", "/internal/health"): Route("native", known=health, at_once=True),  # what some ask with
         **{
-            ("GET", path): Route("native", scope=scope, action=actions[path], at_once=not path.startswith("/olla/"))
-            for path, _, scope in _ACTIONS
+            ("GET", path): Route("native", scope=scope, known=of_the_door.get(path, known), at_once=True)
+            for path, known, scope in _KNOWN
         },
     }
 

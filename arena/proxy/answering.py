@@ -1,4 +1,4 @@
-"""The routes that we answer ourselves: their coroutine runs in a task, and what it returns is pushed to the sink."""
+"""The routes that we answer ourselves: what is known is told at once, and for the rest a coroutine runs in a task."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import lru_cache
 from time import monotonic
 from typing import Final
 
@@ -29,6 +30,38 @@ def turned_away(path: str, request_id: str, error: ArenaError) -> tuple[Headers,
     ours = head.told(request_id, None, 0) + head.unrouted(_backend(dialect), "none", error.code)
     ours += own_headers(dialect, request_id)
     return ours, error_body(dialect, error, request_id)
+
+
+def tell(reply: Reply, inbound: Inbound, dialect: Dialect, sink: Sink, since_s: float, reason: str = "") -> None:
+    """Write a `reply` whose body is whole to a request that came at `since_s`. `reason`: why it is a refusal."""
+    body = reply.body
+    assert isinstance(body, bytes)
+    headers, lines = _head(inbound, dialect, reply.headers, since_s, reason)
+    sink.start(reply.status, [*headers, (b"content-length", b"%d" % len(body))], lines)
+    if inbound.method != "HEAD":
+        sink.write(body)
+    sink.end()
+
+
+def _head(
+    inbound: Inbound, dialect: Dialect, headers: Headers, since_s: float, reason: str = ""
+) -> tuple[Headers, bytes]:
+    """`headers` and those that every answer has, in the two forms that a sink takes."""
+    request_id = inbound.caller.request_id
+    seen, steady = _steady(dialect, reason, *headers)
+    own = (request_id.encode("ascii", "replace"), (monotonic() - since_s) * 1000)
+    lines = b"%bx-olla-request-id: %b\r\nx-olla-response-time: %dms\r\n" % (steady, *own)
+    return seen, lines if dialect == "native" else lines + head.lines(own_headers(dialect, request_id))
+
+
+@lru_cache(256)
+def _steady(dialect: Dialect, reason: str, *headers: tuple[bytes, bytes]) -> tuple[Headers, bytes]:
+    """What of it many answers share: the headers that the guard looks at, and the lines of the others."""
+    backend = _backend(dialect)
+    ours = [(b"x-olla-model", head.NONE), (b"via", head.VIA)]
+    ours += head.unrouted(backend, "none", reason) if reason else head.answered(backend)
+    named = [pair for pair in headers if pair[0].startswith(b"x-olla-")]
+    return [pair for pair in headers if pair not in named], head.lines(named + head.lacking([*headers], ours))
 
 
 def _backend(dialect: Dialect) -> str:
@@ -58,10 +91,11 @@ class Answering:
 
     def refuse(self, error: ArenaError, headers: Headers = []) -> None:  # noqa: B006 - never changed
         """An error is the whole answer."""
-        body = error_body(self._dialect, error, self._inbound.caller.request_id)
-        self._write_head(error.status, [JSON, *headers, *retry_headers(error)], len(body), error.code)
-        self._sink.write(body)
-        self._sink.end()
+        self._started = True
+        inbound, dialect = self._inbound, self._dialect
+        body = error_body(dialect, error, inbound.caller.request_id)
+        reply = Reply(error.status, [JSON, *headers, *retry_headers(error)], body)
+        tell(reply, inbound, dialect, self._sink, self._since_s, error.code)
 
     def pause(self) -> None:
         """The client is slow: no further piece is asked for."""
@@ -94,15 +128,14 @@ class Answering:
             self.refuse(error)
             return
         if isinstance(reply.body, bytes):
-            self._write_head(reply.status, reply.headers, len(reply.body))
-            if self._inbound.method != "HEAD":
-                self._sink.write(reply.body)
-            self._sink.end()
+            self._started = True
+            tell(reply, self._inbound, self._dialect, self._sink, self._since_s)
         else:
             await self._stream(reply, reply.body)
 
     async def _stream(self, reply: Reply, pieces: AsyncIterator[bytes]) -> None:
-        self._write_head(reply.status, reply.headers, None)
+        self._started = True
+        self._sink.start(reply.status, *_head(self._inbound, self._dialect, reply.headers, self._since_s))
         try:
             async with aclosing(pieces) as body:  # type: ignore[type-var]
                 async for piece in body:
@@ -114,19 +147,6 @@ class Answering:
             self._sink.abort()
         else:
             self._sink.end()
-
-    def _write_head(self, status: int, headers: Headers, length: int | None, reason: str = "") -> None:
-        self._started = True
-        inbound = self._inbound
-        elapsed_s = monotonic() - self._since_s
-        backend = _backend(self._dialect)
-        ours = head.told(inbound.caller.request_id, None, elapsed_s)
-        ours += own_headers(self._dialect, inbound.caller.request_id)
-        ours += head.unrouted(backend, "none", reason) if reason else head.answered(backend)
-        lines = head.lines(head.lacking(headers, ours))
-        if length is not None:
-            headers = [*headers, (b"content-length", b"%d" % length)]
-        self._sink.start(status, headers, lines)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         """A fault of ours must not leave the client waiting."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -11,11 +12,12 @@ from msgspec import Struct
 from arena.errors import ArenaError, ModelNotFound
 from arena.exchange import Headers, Inbound
 from arena.fleet import Endpoint
+from arena.fleet.health import HealthState
 from arena.keys import allows
 from arena.names import canonical
-from arena.proxy.ask import Told, fetch, some
+from arena.proxy.ask import Told, fetch, names_hosts, some
 from arena.proxy.headers import header_value
-from arena.proxy.hosts import NATIVE, addressed, asked, holders, kinds_of, model_in, object_in, seen
+from arena.proxy.hosts import NATIVE, addressed, asked, holders, kinds_of, model_in, object_in, of_kind, seen
 from arena.proxy.paths import shortened
 from arena.proxy.reply import TEXT, Reply, Surroundings, json_reply
 
@@ -41,14 +43,21 @@ class Version(Struct, frozen=True):
     version: str
 
 
-async def alive(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+def alive(proxy: Surroundings, inbound: Inbound) -> Reply:
     """GET /: Ollama's own word while any host can be used, 503 when none can; the headers sum the fleet up."""
-    endpoints = addressed(proxy, inbound, kinds_of(inbound))
-    up = sum(one.health.up for one in endpoints)
+    kinds = kinds_of(inbound)
+    endpoints = addressed(proxy, inbound, kinds) if names_hosts(inbound) else of_kind(proxy, kinds)
+    return _alive(tuple([(one.name, one.state, one.health.up) for one in endpoints]))
+
+
+@lru_cache(64)
+def _alive(hosts: tuple[tuple[str, HealthState, bool], ...]) -> Reply:
+    """The same of hosts of which name, state, and whether they can be used are told."""
+    up = [name for name, _, is_up in hosts if is_up]
     headers: Headers = [
-        (b"x-olla-endpoint", header_value(",".join(one.name for one in endpoints if one.health.up) or "none")),
-        (b"x-olla-endpoints-up", b"%d/%d" % (up, len(endpoints))),
-        (b"x-olla-fleet", header_value(", ".join(f"{one.name}={one.state}" for one in endpoints))),
+        (b"x-olla-endpoint", header_value(",".join(up) or "none")),
+        (b"x-olla-endpoints-up", b"%d/%d" % (len(up), len(hosts))),
+        (b"x-olla-fleet", header_value(", ".join(f"{name}={state}" for name, state, _ in hosts))),
     ]
     if not up:
         return json_reply({"error": "No host can be used now", "code": "no_endpoint"}, 503, headers)
@@ -114,7 +123,7 @@ async def anthropic_model(proxy: Surroundings, inbound: Inbound, body: bytes) ->
     return json_reply(_as_anthropics(entry), headers=headers)
 
 
-async def no_models(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+def no_models(proxy: Surroundings, inbound: Inbound) -> Reply:
     """The list of models of a kind of server that no fleet of ours has."""
     return json_reply({"object": "list", "data": []})
 

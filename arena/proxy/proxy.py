@@ -11,7 +11,7 @@ from arena.errors import ArenaError, ShuttingDown
 from arena.exchange import Begin, Headers, Inbound, Session, Sink
 from arena.fleet import Fleet, Wanted
 from arena.keys import check_model
-from arena.proxy.answering import Answering
+from arena.proxy.answering import Answering, tell
 from arena.proxy.dialect import dialect_of
 from arena.proxy.forward import Forward
 from arena.proxy.headers import RequestHead
@@ -72,8 +72,8 @@ class Proxy:
                     if inbound.query:
                         check_path(inbound.path, inbound.query)
                     known = RequestHead(inbound.headers)
-                if route.action is not None:
-                    return self._act(inbound, route, partial(route.action, self, inbound, body), sink)
+                if route.known is not None or route.action is not None:
+                    return self._act(inbound, route, body, sink)
                 asked = asked_in(inbound, body, known.session, sticks=self.fleet.spec.sticks)
                 check_model(inbound.caller.models, asked.model)
             except ArenaError as error:
@@ -104,8 +104,16 @@ class Proxy:
         """A request is over."""
         self._running.discard(session)
 
-    def _act(self, inbound: Inbound, route: Route, work: Callable[[], Awaitable[Reply]], sink: Sink) -> Session:
-        waits = not self.fleet.endpoints and not route.at_once
+    def _act(self, inbound: Inbound, route: Route, body: bytes, sink: Sink) -> Session | None:
+        since_s = monotonic()
+        waits = not route.at_once and not self.fleet.endpoints
+        if route.known is not None and not waits:
+            reply = route.known(self, inbound)
+            if reply is not None:
+                tell(reply, inbound, route.dialect, sink, since_s)
+                return None
+        assert route.action is not None, "known without an action is known at once"
+        work = partial(route.action, self, inbound, body)
         return self._answering(inbound, route, sink).begin(partial(self._later, work) if waits else work)
 
     async def _later(self, work: Callable[[], Awaitable[Reply]]) -> Reply:

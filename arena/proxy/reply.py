@@ -1,4 +1,4 @@
-"""What a route is that the proxy answers itself: a function from a request to a reply."""
+"""What a route is that the proxy answers itself: functions from a request to a reply."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ class Surroundings(Protocol):
     @property
     def settings(self) -> Settings: ...
 
+
+Known = Callable[[Surroundings, Inbound], Reply | None]
+"""Answers at once with a whole body, out of what is in memory; None where hosts must be asked. Raises ArenaError.
+
+The same `Reply` may be returned to many requests: nobody changes it.
+"""
 
 Action = Callable[[Surroundings, Inbound, bytes], Awaitable[Reply]]
 """Answers a request whose body is there. Raises ArenaError for what its caller tells in the dialect of the route."""

@@ -11,9 +11,10 @@ from msgspec import Struct
 from arena.errors import BadRequest, MethodNotAllowed, NoEndpoint, NotFound
 from arena.proxy import blobs, manage, merge, messages, tokens, usage
 from arena.proxy.adapt import Adapt
+from arena.proxy.ask import Remembered
 from arena.proxy.dialect import Dialect, dialect_of
 from arena.proxy.hosts import NATIVE
-from arena.proxy.reply import Action, Upload
+from arena.proxy.reply import Action, Known, Upload
 
 Scope = Literal["chat", "embed", "manage", "admin"]
 
@@ -39,16 +40,18 @@ _MODEL_LIST: Final = re.compile(r"/(?:api/v1|api/v0|engines/v1|v1)/models")
 
 
 class Route(Struct, frozen=True):
-    """One way to answer. Without an `action` or `upload` it is handed on to an endpoint of one of `kinds`, at `target`.
+    """One way to answer. Without `known`, `action` or `upload` it goes to an endpoint of one of `kinds`, at `target`.
 
-    `adapt` may change how it goes there. `scope` is what a named key must have for it; None: any key will do.
-    `at_once`: also while the server starts and it is not known yet who answers.
+    `known` answers out of memory; where it is None, or returns None, `action` does. `adapt` may change how a request is
+    handed on. `scope` is what a named key must have for it; None: any key will do. `at_once`: also while the server
+    starts and it is not known yet who answers, as must be where there is no `action`.
     """
 
     dialect: Dialect
     kinds: frozenset[str] | None = ANY
     scope: Scope | None = None
     target: bytes = b""
+    known: Known | None = None
     action: Action | None = None
     upload: Upload | None = None
     adapt: Adapt | None = None
@@ -72,17 +75,16 @@ def _handed_on(path: str, scope: Scope, kinds: frozenset[str] | None) -> Route:
 
 def _native() -> dict[tuple[str, str], Route]:
     """Ollama's own routes, relative to a prefix."""
+    alive = Route("native", NATIVE, known=merge.alive, at_once=True)
+    version = Remembered(merge.version)
     rows: dict[tuple[str, str], Route] = {
-        ("GET", path): Route("native", NATIVE, action=action, at_once=action is merge.alive)
-        for path, action in (
-            ("/", merge.alive),
-            ("", merge.alive),
-            ("/api/tags", merge.tags),
-            ("/api/ps", merge.ps),
-            ("/api/version", merge.version),
-        )
+        ("GET", "/"): alive,
+        ("GET", ""): alive,
+        ("GET", "/api/tags"): Route("native", NATIVE, action=merge.tags),
+        ("GET", "/api/ps"): Route("native", NATIVE, action=merge.ps),
+        ("GET", "/api/version"): Route("native", NATIVE, known=version.known, action=version.asked),
+        ("POST", "/api/show"): Route("native", NATIVE, action=merge.show),
     }
-    rows["POST", "/api/show"] = Route("native", NATIVE, action=merge.show)
     for path in ("/api/generate", "/api/chat"):
         rows["POST", path] = _handed_on(path, "chat", NATIVE)
     for path in ("/api/embed", "/api/embeddings"):
@@ -200,6 +202,6 @@ def _absent(path: str) -> Route:
     if path.startswith("/olla/") and provider in ABSENT:
         inner = path.removeprefix(f"/olla/{provider}")
         if _MODEL_LIST.fullmatch(inner):
-            return Route("openai", action=merge.no_models)
+            return Route("openai", known=merge.no_models, at_once=True)
         raise NoEndpoint(f"There is no endpoint of the type {provider}; OpenAI-compatible ones are at /olla/openai")
     raise NotFound("Resource not found")

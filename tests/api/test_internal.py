@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,7 +15,7 @@ from arena.errors import BadRequest, ModelNotFound, Unreachable
 from arena.exchange import Refusals
 from arena.fleet import Usage, Wanted
 from arena.fleet.book import OTHER
-from arena.proxy.reply import Action
+from arena.proxy.reply import Action, Known
 from arena.proxy.table import Table
 from tests.fake_ollama import catalogue
 from tests.proxy.ground import Answer, Ground, grounds, whole
@@ -25,13 +26,16 @@ TWO = {"a": ["llama3.2:3b", "tiny:latest"], "b": ["mistral:7b", "tiny:latest"]}
 SPECS = {"b": {"priority": 200, "max_in_flight": 3}}
 
 
-async def told(ground: Ground, action: Action, query: str = "") -> Any:
-    return (await got(ground, action, query)).json
+async def told(ground: Ground, answer: Known | Action, query: str = "") -> Any:
+    return (await got(ground, answer, query)).json
 
 
-async def got(ground: Ground, action: Action, query: str = "", path: str = "/olla/x", **headers: str) -> Answer:
+async def got(ground: Ground, answer: Known | Action, query: str = "", path: str = "/olla/x", **headers: str) -> Answer:
     sent = [(name.replace("_", "-"), value) for name, value in headers.items()]
-    return await whole(await action(ground, ground.inbound("GET", path, query, sent), b""))
+    inbound = ground.inbound("GET", path, query, sent)
+    if inspect.iscoroutinefunction(answer):
+        return await whole(await answer(ground, inbound, b""))
+    return await whole(cast(Known, answer)(ground, inbound) or pytest.fail("it should be known"))
 
 
 def serve(
@@ -139,8 +143,8 @@ async def test_the_systems_grade_follows_hosts_and_recent_requests() -> None:
 
 async def test_what_was_turned_away_at_the_door_is_told() -> None:
     refusals = Refusals()
-    actions = {path: route.action for (_, path), route in internal.rows(refusals).items()}
-    status, exposition = actions["/internal/status"], actions["/internal/metrics"]
+    known = {path: route.known for (_, path), route in internal.rows(refusals).items()}
+    status, exposition = known["/internal/status"], known["/internal/metrics"]
     assert status is not None
     assert exposition is not None
     async with grounds(TWO) as ground:
@@ -498,9 +502,10 @@ def test_words_for_figures() -> None:
 async def test_every_route_is_in_the_proxys_table() -> None:
     table = Table(internal.rows(Refusals()))
     for path in internal._PATHS:
-        assert table.find("GET", path).action is not None
-        assert table.find("HEAD", path).action is not None
+        route = table.find("GET", path)
+        assert route is table.find("HEAD", path)
+        assert route.action is not None or (route.known is not None and route.at_once)
     assert table.find("GET", "/olla/models/hf.co/org/name:q4").action is unified.one
-    assert table.find("POST", "/internal/health").action is internal.health
+    assert table.find("POST", "/internal/health").known is internal.health
     assert table.find("GET", "/internal/process").scope == "admin"
     assert table.find("GET", "/internal/health").scope is None

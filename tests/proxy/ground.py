@@ -9,7 +9,7 @@ from typing import Any
 
 from arena.exchange import Caller, Headers, Inbound
 from arena.fleet import EndpointSpec, Fleet, FleetSpec
-from arena.proxy.reply import Action, Reply
+from arena.proxy.reply import Action, Known, Reply
 from arena.settings import Settings, load
 from arena.types import EndpointKind
 from arena.wire import Timeouts
@@ -43,6 +43,13 @@ class Ground:
         """The whole answer to a request under /olla/ollama (or at a path that begins with /olla/)."""
         sent = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         return await whole(await action(self, self.inbound(method, path, query, headers), sent))
+
+    def told(self, known: Known, path: str, *, query: str = "", headers: Iterable[tuple[str, str]] = ()) -> Answer:
+        """The whole answer to a GET, out of what is known."""
+        reply = known(self, self.inbound("GET", path, query, headers))
+        assert reply is not None
+        assert isinstance(reply.body, bytes)
+        return Answer(reply.status, reply.headers, reply.body)
 
     def inbound(self, method: str, path: str, query: str = "", headers: Iterable[tuple[str, str]] = ()) -> Inbound:
         """A request that was let in."""

@@ -92,7 +92,7 @@ async def test_an_empty_list_means_that_there_is_nothing_and_silence_is_an_error
             await ground.ask(merge.tags, "GET", "/api/tags")
     async with grounds({}) as ground:
         assert (await ground.ask(merge.tags, "GET", "/api/tags")).json == {"models": []}
-        assert (await ground.ask(merge.no_models, "GET", "/olla/vllm/v1/models")).json == {"object": "list", "data": []}
+        assert ground.told(merge.no_models, "/olla/vllm/v1/models").json == {"object": "list", "data": []}
 
 
 async def test_a_host_that_is_known_to_be_down_is_not_asked() -> None:
@@ -261,22 +261,22 @@ async def test_what_show_refuses(body: Any, words: str) -> None:
 
 async def test_alive_while_any_host_is() -> None:
     async with grounds(TWO) as ground:
-        answer = await ground.ask(merge.alive, "GET", "/")
+        answer = ground.told(merge.alive, "/")
         assert (answer.status, answer.body) == (200, b"Ollama is running")
         assert answer.headers["content-type"] == "text/plain; charset=utf-8"
         assert answer.headers["x-olla-endpoints-up"] == "2/2"
     async with grounds({**TWO, "v": []}, kinds={"v": "openai"}) as ground:
         for path, hosts in (("/olla/ollama/", "a,b"), ("/olla/ollama", "a,b"), ("/olla/proxy", "a,b,v")):
-            assert (await ground.ask(merge.alive, "GET", path)).headers["x-olla-endpoint"] == hosts
+            assert ground.told(merge.alive, path).headers["x-olla-endpoint"] == hosts
     async with grounds(TWO) as ground:
-        answer = await ground.ask(merge.alive, "GET", "/")
+        answer = ground.told(merge.alive, "/")
         assert answer.headers["x-olla-endpoint"] == "a,b"
         ground.fleet.endpoint("a").health.refused()
-        answer = await ground.ask(merge.alive, "GET", "/")
+        answer = ground.told(merge.alive, "/")
         assert (answer.status, answer.headers["x-olla-endpoints-up"]) == (200, "1/2")
         assert answer.headers["x-olla-fleet"] == "a=offline, b=healthy"
         ground.fleet.endpoint("b").health.refused()
-        answer = await ground.ask(merge.alive, "GET", "/")
+        answer = ground.told(merge.alive, "/")
         assert answer.status == 503
         assert answer.json == {"error": "No host can be used now", "code": "no_endpoint"}
 
@@ -284,7 +284,6 @@ async def test_alive_while_any_host_is() -> None:
 @pytest.mark.parametrize(
     ("action", "method", "path", "body"),
     [
-        (merge.alive, "GET", "/", None),
         (merge.tags, "GET", "/api/tags", None),
         (merge.ps, "GET", "/api/ps", None),
         (merge.version, "GET", "/api/version", None),
@@ -305,7 +304,17 @@ async def test_a_request_may_be_about_one_host(action: Action, method: str, path
                 await ground.ask(action, method, path, body, headers=[("X-Olla-Endpoint", name)])
 
 
+async def test_whether_one_host_is_alive() -> None:
+    async with grounds({"a": [], "b": [], "v": []}, kinds={"v": "openai"}) as ground:
+        for ways in ({"headers": [("X-Olla-Endpoint", "b")]}, {"query": "endpoint=b"}):
+            answer = ground.told(merge.alive, "/", **ways)
+            assert (answer.status, answer.headers["x-olla-endpoint"]) == (200, "b")
+        assert ground.told(merge.alive, "/", query="x=1").headers["x-olla-endpoint"] == "a,b"
+        with pytest.raises(BadRequest, match=r"called v; there are a, b$"):
+            ground.told(merge.alive, "/", query="endpoint=v")
+
+
 async def test_hosts_without_ollamas_api_do_not_make_it_alive() -> None:
     async with grounds({"v": ["qwen"]}, kinds={"v": "openai"}) as ground:
-        assert (await ground.ask(merge.alive, "GET", "/")).status == 503
+        assert ground.told(merge.alive, "/").status == 503
         assert (await ground.ask(merge.tags, "GET", "/api/tags")).json == {"models": []}
