@@ -5,6 +5,7 @@ Importing this file starts and imports nothing: `app` is built the first time it
 
 from __future__ import annotations
 
+import gc
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,11 @@ def _app() -> Guard:
     from arena.app import create_app
     from arena.settings import load
 
-    return create_app(load())
+    app = create_app(load())
+    # What was built stays for good: a collection that looked at it would hold up every stream for 100 ms and more.
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def __getattr__(name: str) -> Guard:

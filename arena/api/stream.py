@@ -79,22 +79,22 @@ class LineStream(Struct, eq=False):
 class ClientWatch:
     """Calls `on_leave` as soon as the client hangs up; the request's body must have been read to its end before."""
 
-    __slots__ = ("_task", "left")
+    __slots__ = ("_task",)
 
     def __init__(self, receive: Receive, on_leave: Callable[[], object]) -> None:
-        self.left = False
-        self._task = asyncio.create_task(self._watch(receive, on_leave), name="client watch")
+        # its frame, which the task's cancellation keeps, must not know of us: that would be left to the collector
+        self._task = asyncio.get_running_loop().create_task(_listen(receive, on_leave))
 
     async def aclose(self) -> None:
         """Stop watching."""
         self._task.cancel()
         await asyncio.wait([self._task])
 
-    async def _watch(self, receive: Receive, on_leave: Callable[[], object]) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.left = True
-        on_leave()
+
+async def _listen(receive: Receive, on_leave: Callable[[], object]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    on_leave()
 
 
 async def while_client_stays(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
