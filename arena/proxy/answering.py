@@ -135,7 +135,8 @@ class Answering:
 
     async def _stream(self, reply: Reply, pieces: AsyncIterator[bytes]) -> None:
         self._started = True
-        self._sink.start(reply.status, *_head(self._inbound, self._dialect, reply.headers, self._since_s))
+        headers, lines = _head(self._inbound, self._dialect, reply.headers, self._since_s)
+        self._sink.start(reply.status, [*headers], lines)
         try:
             async with aclosing(pieces) as body:  # type: ignore[type-var]
                 async for piece in body:

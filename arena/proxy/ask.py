@@ -131,6 +131,8 @@ class Remembered:
             await asyncio.wait([asking])
             if not asking.cancelled():  # else whoever asked has left: the next one asks
                 return asking.result()
+        if (remembered := self.known(proxy, inbound)) is not None:
+            return remembered  # it came while this request waited for its turn
         asking = self._asking = asyncio.get_running_loop().create_future()
         hosts = _marks(proxy)
         try:

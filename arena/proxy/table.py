@@ -129,11 +129,12 @@ class Table:
 
     def __init__(self, more: Rows | None = None) -> None:
         rows: dict[tuple[str, str], Route] = {}
+        native = _native()
         for prefix, part in (
-            ("/olla/ollama", {**_native(), **_v1(NATIVE)}),
+            ("/olla/ollama", {**native, **_v1(NATIVE)}),
             ("/olla/openai", {**_openai_only(), **_v1(ANY)}),
             ("/olla/openai-compatible", {**_openai_only(), **_v1(ANY)}),
-            ("/olla/proxy", {**_openai_only(), **_native(), **_v1(ANY)}),
+            ("/olla/proxy", {**_openai_only(), **native, **_v1(ANY)}),
         ):
             rows |= {(method, prefix + path): route for (method, path), route in part.items()}
         for path in ("/v1/messages", "/v1/messages/count_tokens"):

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from arena.errors import ArenaError, ModelNotFound, ShuttingDown
-from arena.exchange import Inbound
+from arena.exchange import Caller, Inbound
 from arena.proxy.answering import Answering
 from arena.proxy.dialect import Dialect
 from arena.proxy.reply import Reply
-from tests.proxy.front import CALLER, Taken
+from tests.proxy.front import CALLER, DEADLINE_S, Taken, asked, front
 
 pytestmark = pytest.mark.anyio
 
@@ -158,3 +158,55 @@ async def test_head_has_no_body() -> None:
     await work.over()
     assert (work.taken.body, work.taken.headers["content-length"]) == (b"", "4")
     assert work.taken.headers["x-olla-endpoint"] == "a"
+
+
+# what is known
+
+
+@pytest.mark.parametrize(("method", "body"), [("GET", b"Ollama is running"), ("HEAD", b"")])
+async def test_what_is_known_is_told_at_once_and_by_nobody_who_could_be_stopped(method: str, body: bytes) -> None:
+    async with front("a") as it:
+        taken = it.begin(method, "/olla/ollama/", headers=[("X-Olla-Request-Id", "mine")])
+        assert (taken.ended, taken.session, it.proxy.running) == (True, None, 0)
+        assert (taken.status, taken.body, taken.headers["content-length"]) == (200, body, "17")
+        told = {name: value for name, value in taken.headers.items() if name.startswith("x-olla-")}
+        assert told == {
+            "x-olla-request-id": CALLER.request_id,
+            "x-olla-endpoint": "a",
+            "x-olla-endpoints-up": "1/1",
+            "x-olla-fleet": "a=healthy",
+            "x-olla-model": "none",
+            "x-olla-backend-type": "ollama",
+            "x-olla-response-time": "0ms",
+        }
+
+
+async def test_the_version_is_asked_for_once_and_then_known() -> None:
+    async with front("a", "b") as it:
+        first = await it.ask("GET", "/olla/ollama/api/version")
+        again = it.begin("GET", "/olla/proxy/api/version", caller=Caller("127.0.0.2", "127.0.0.2", "r-2"))
+        assert (again.ended, again.session) == (True, None)
+        assert again.body == first.body
+        assert again.headers == {**first.headers, "x-olla-request-id": "r-2", "x-olla-response-time": "0ms"}
+        assert {name: len(asked(it[name], "/api/version")) for name in "ab"} == {"a": 1, "b": 1}
+
+
+async def test_a_refusal_of_what_is_known_is_told_as_every_other() -> None:
+    async with front("a") as it:
+        taken = it.begin("GET", "/olla/ollama/", headers=[("X-Olla-Endpoint", "nobody")])
+        assert (taken.ended, taken.status, taken.json["code"]) == (True, 400, "unknown_endpoint")
+        assert taken.headers["x-olla-routing-reason"] == "unknown_endpoint"
+
+
+async def test_at_the_start_the_version_waits_for_hosts_and_health_does_not() -> None:
+    async with front("a") as it:
+        endpoints, it.fleet._endpoints = it.fleet.endpoints, ()
+        assert it.begin("GET", "/olla/ollama/").status == 503
+        taken = it.begin("GET", "/olla/ollama/api/version")
+        await turns()
+        assert not taken.status
+        it.fleet._endpoints = endpoints
+        it.settled.set()
+        async with asyncio.timeout(DEADLINE_S):
+            await taken.over.wait()
+        assert set(taken.json["hosts"]) == {"a"}
