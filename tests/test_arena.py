@@ -66,6 +66,60 @@ async def test_what_keeps_votes_and_models_away_is_told_at_once(
         ]
 
 
+async def test_a_store_is_made_where_there_is_none_and_what_keeps_it_away_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arena = Arena(settings(data=tmp_path / "data", endpoints=(NOBODY,)), engine=StandIn(None))
+    await arena.begin_store()
+    assert arena.store.exists
+    arena.store.close()
+    await arena.begin_store()
+    assert not arena.store.database.opened, "it is there"
+    (tmp_path / "link").symlink_to(tmp_path / "disk that is not mounted")
+    await Arena(settings(data=tmp_path / "link"), engine=StandIn(None)).begin_store()
+    assert "no store could be made: The store cannot be used now: its folder cannot be used." in caplog.text
+
+
+async def test_a_fleet_that_is_read_again_in_the_background_tells_what_is_wrong(
+    tmp_path: Path, fake: FakeOllama, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    file = tmp_path / "fleet.yaml"
+    file.write_text(f"endpoints: [{{name: one, url: {fake.url}}}]")
+    arena = Arena(settings(fleet=file, data=tmp_path), engine=StandIn(None))
+
+    async def reload() -> str:
+        caplog.clear()
+        arena.reload_soon()
+        first = arena._reloading
+        arena.reload_soon()
+        assert first is not None
+        assert arena._reloading is first, "one at a time"
+        await asyncio.wait_for(first, 10)
+        return " ".join(endpoint.name for endpoint in arena.fleet.endpoints)
+
+    async with arena.running():
+        file.write_text(f"endpoints: [{{name: one, url: {fake.url}}}, {{name: two, url: {fake.url}/two}}]")
+        assert await reload() == "one two"
+        assert "the fleet was read again: one, two" in caplog.text
+        file.write_text("endpoints: 5")
+        assert await reload() == "one two"
+        assert "the fleet stays as it was: " in caplog.text
+        assert f"{file}:1: endpoints" in caplog.text
+        file.write_text(f"endpoints: [{{name: one, url: {fake.url}}}]")
+
+        def refuse(spec: object) -> None:
+            raise ValueError("no such address")
+
+        monkeypatch.setattr(arena.fleet, "apply", refuse)
+        assert await reload() == "one two"
+        assert "The fleet stays as it was: no such address" in caplog.text
+
+
+async def test_who_has_not_begun_waits_for_nothing() -> None:
+    await asyncio.wait_for(Arena(settings(endpoints=(NOBODY,)), engine=StandIn(None)).started(), 10)
+
+
 async def test_named_endpoints_are_used_and_the_engine_stays_off(fake: FakeOllama) -> None:
     engine = StandIn(fake.url)
     arena = Arena(settings(endpoints=(f"gpu={fake.url}", f"other={NOBODY}")), engine=engine)

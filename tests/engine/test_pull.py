@@ -277,6 +277,26 @@ class TestDownloads:
         await self.fetch(f"{hub[1]}/org/repo/resolve/main/m-Q4_K_M.gguf", tmp_path / "m.gguf", sha(MODEL))
         assert (tmp_path / "m.gguf").exists()
 
+    async def test_a_part_stays_where_the_server_refuses_the_rest(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
+        (tmp_path / "m.gguf.part").write_bytes(b"old")
+        with pytest.raises(DownloadFailed, match=r"^404: "):
+            await self.fetch(f"{hub[1]}/nowhere", tmp_path / "m.gguf")
+        assert (tmp_path / "m.gguf.part").read_bytes() == b"old"
+
+    async def test_an_answer_that_breaks_off(self, tmp_path: Path) -> None:
+        async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n5\r\nc")
+            writer.close()
+
+        async with await asyncio.start_server(half, "127.0.0.1", 0) as server:
+            url = "http://{}:{}/x".format(*server.sockets[0].getsockname())
+            with pytest.raises(DownloadFailed, match=r"^the connection broke: IncompleteRead"):
+                await get(url)
+            with pytest.raises(DownloadFailed, match=r"^the connection broke: IncompleteRead"):
+                await self.fetch(url, tmp_path / "m.gguf")
+        assert (tmp_path / "m.gguf.part").read_bytes() == b"abc", "what has arrived is kept"
+
     async def test_wrong_bytes_are_thrown_away(self, hub: tuple[Hub, str], tmp_path: Path) -> None:
         with pytest.raises(DownloadFailed, match="digest mismatch"):
             await self.fetch(f"{hub[1]}/org/repo/resolve/main/m-Q4_K_M.gguf", tmp_path / "m.gguf", "00" * 32)

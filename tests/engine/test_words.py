@@ -52,6 +52,9 @@ class TestOptions:
     def test_floats_are_cut_for_whole_numbers_and_null_is_nothing(self) -> None:
         assert options.checked({"num_predict": 2.7, "top_k": None}) == {"num_predict": 2}
 
+    def test_lists_and_truths_pass_as_they_are(self) -> None:
+        assert options.checked({"stop": ["x"], "use_mmap": False}) == {"stop": ["x"], "use_mmap": False}
+
     @pytest.mark.parametrize(
         ("seed", "sent"),
         [
