@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
+from types import SimpleNamespace as Given
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from arena.engine import options
 from arena.engine.calls import Call, ChatBody, GenerateBody, Message, chat_call, check_images, generate_call
 from arena.engine.durations import FOREVER_S, from_now, parse_duration, rfc3339
+from arena.engine.runner import Orders, _serve
 from arena.errors import ArenaError, BadRequest
 
 
@@ -150,3 +153,27 @@ class TestCalls:
     def test_nothing_asked(self) -> None:
         assert Call(model="m").empty
         assert not Call(model="m", prompt="x").empty
+
+
+class TestOrders:
+    @pytest.mark.parametrize(
+        ("more", "pooling", "projector"),
+        [
+            ({}, "pooling 1", None),
+            ({"pooling": 2}, None, None),
+            ({"embedding_only": True}, None, None),
+            ({"projector": "eye.gguf"}, "pooling 1", "eye.gguf"),
+        ],
+    )
+    def test_what_llama_is_told(
+        self, more: dict[str, Any], pooling: str | None, projector: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def params() -> Given:
+            parts = {name: Given() for name in ("model", "cpuparams", "cpuparams_batch")}
+            return Given(**parts, mmproj=Given(path=None), pooling_type=None)
+
+        llama = Given(CommonParams=params, llama_pooling_type="pooling {}".format, Server=lambda params: params)
+        monkeypatch.setitem(sys.modules, "xllamacpp", llama)
+        told = _serve(Orders("m.gguf", "m", "key", context=100, slots=3, **more))
+        assert (told.model.path, told.n_ctx, told.n_threads_http, told.api_keys) == ("m.gguf", 300, 7, ["key"])
+        assert (told.pooling_type, told.mmproj.path) == (pooling, projector)
