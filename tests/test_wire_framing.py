@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -12,7 +11,8 @@ from hypothesis import strategies as st
 
 from arena.errors import UpstreamBroken
 from arena.wire import Pool
-from arena.wire.answer import HEAD_BYTES, Answer
+from arena.wire.answer import HEAD_BYTES, Answer, plain
+from arena.wire.call import Call
 from arena.wire.raw import RawAnswer
 from tests.peer import (
     LOOPS,
@@ -225,25 +225,22 @@ HEADS = [
 ]
 
 
-@pytest.mark.parametrize("kind", [Answer, RawAnswer])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("head", HEADS, ids=range(len(HEADS)))
-def test_an_answer_in_one_piece_is_read_as_one_that_comes_byte_by_byte(
-    kind: type[Answer], method: str, head: bytes
-) -> None:
-    """Whole answers with a plain head take a short cut past the parser, which must not be seen."""
-
-    def read(pieces: Iterable[bytes]) -> tuple[object, ...]:
-        answer, body = kind(method), b""
-        for piece in pieces:
-            body += answer.feed(piece)
-            if answer.error is not None:
-                return ("broken",)
-        told = (answer.status, answer.headers, answer.raw_headers, answer.complete, answer.surplus)
-        return (body, *told, answer.keep_alive, answer.until_eof, answer.untouched)
-
+def test_what_needs_no_parser_is_read_as_the_parser_reads_it(method: str, head: bytes) -> None:
     wire = head + b"\r\nab"
-    assert read([wire]) == read(bytewise(wire))
+    told = plain(wire, method)
+    answer = RawAnswer(method)
+    body = b"".join(map(answer.feed, bytewise(wire)))
+    if told is not None:
+        assert (told.status, told.fields, told.body) == (answer.status, answer.raw_headers, body)
+        assert (answer.complete, answer.keep_alive, answer.surplus, answer.error) == (True, True, False, None)
+
+
+def test_only_what_is_plain_needs_no_parser() -> None:
+    read = [plain(head + b"\r\nab", "GET") is not None for head in HEADS]
+    assert [number for number, without in enumerate(read) if without] == [0, 1, 2, 4, 12, 17]
+    assert plain(HEADS[4] + b"\r\nab", "GET", Call.unless) is None, "nobody asked for anything packed"
 
 
 # what is sent

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from msgspec import Struct
 
 HEAD_BYTES = 64 * 1024
 """Room for status line and headers, 1xx answers included, and for framing that carries no body."""
@@ -24,8 +25,44 @@ RawHeaders = list[tuple[bytes, bytes]]
 _PLAIN: Final = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9]{2}) [\t -~]{0,128}\r\n((?:[!#-'*+.^_`|~0-9A-Za-z-]{1,64}:[\t -~]{0,512}\r\n){1,32})\r\n"
 )
-_FRAMING: Final = frozenset({b"transfer-encoding", b"connection", b"upgrade", b"trailer"})
+FRAMING: Final = frozenset({b"transfer-encoding", b"connection", b"upgrade", b"trailer"})
 _BODYLESS: Final = (204, 304)
+
+
+class Plain(Struct, frozen=True):
+    """A whole answer with nothing in its head that could be read in two ways."""
+
+    status: int
+    fields: RawHeaders
+    body: bytes
+
+
+def plain(data: bytes, method: str, unless: frozenset[bytes] = FRAMING) -> Plain | None:
+    """`data` as the answer to `method`, if that is all there in one piece and needs no parser; else None.
+
+    So it is not if it has a header in `unless`, or two that tell of its length.
+    """
+    found = _PLAIN.match(data)
+    if found is None or method == "HEAD":
+        return None
+    fields = [_field(line) for line in found[2][:-2].split(b"\r\n")]
+    length = None
+    for name, value in fields:
+        if name == b"content-length" and length is None and value.isdigit():
+            length = int(value)
+        elif name == b"content-length" or name in unless:
+            return None
+    end, status = found.end(), int(found[1])
+    if length != len(data) - end or status in _BODYLESS:
+        return None
+    return Plain(status, fields, data[end:])
+
+
+@lru_cache(512)
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    """A plain header line as (name in lower case, value); an endpoint sends the same ones again and again."""
+    name, _, value = line.partition(b":")
+    return name.lower(), value.strip(b" \t")
 
 
 class Answer:
@@ -71,7 +108,7 @@ class Answer:
         self._body_parts = 0
         self.on_body = self._parts.append
         self.on_header = on_header or self._found.__setitem__
-        self._parser: HttpResponseParser | None = None
+        self._parser = HttpResponseParser(self)
 
     @property
     def untouched(self) -> bool:
@@ -81,11 +118,6 @@ class Answer:
     def feed(self, data: bytes) -> bytes:
         """Parse `data`; returns the bytes of the body in it. Look at `error` and `complete` afterwards."""
         if not self.status:
-            if self._parser is None:
-                body = self._whole(data)
-                if body is not None:
-                    return body
-                self._parser = HttpResponseParser(self)
             data = self._feed_head(data)
             if not data:
                 return self._take()
@@ -101,32 +133,6 @@ class Answer:
                 self.error = "framing without content"
         return self._take()
 
-    def _whole(self, data: bytes) -> bytes | None:
-        """The body, if `data` is a whole answer with a plain head, which needs no parser; else None."""
-        plain = _PLAIN.match(data)
-        if plain is None or self._is_head_request:
-            return None
-        fields = [_field(line) for line in plain[2][:-2].split(b"\r\n")]
-        length = None
-        for name, value in fields:
-            if name == b"content-length" and length is None and value.isdigit():
-                length = int(value)
-            elif name == b"content-length" or name in _FRAMING:
-                return None
-        end, status = plain.end(), int(plain[1])
-        if length != len(data) - end or status in _BODYLESS:
-            return None
-        self._room -= end
-        self.status = status
-        self.complete = self.keep_alive = True
-        self._plain(fields)
-        return data[end:]
-
-    def _plain(self, fields: RawHeaders) -> None:
-        """The headers of an answer that needed no parser."""
-        self._found = dict(fields)
-        self._begun()
-
     def _feed_head(self, data: bytes) -> bytes:
         """Parse no more than a head may have; returns what is left of `data`."""
         first = data[: self._room]
@@ -137,7 +143,6 @@ class Answer:
         return b"" if self.error else data[len(first) :]
 
     def _parse(self, data: bytes) -> None:
-        assert self._parser is not None
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -167,7 +172,6 @@ class Answer:
         """Called by the parser at the end of the head. Only here does it know whether the connection may live on."""
         if self.complete:
             return
-        assert self._parser is not None
         status = self._parser.get_status_code()
         if status < 200:
             self._interim()
@@ -205,10 +209,3 @@ class Answer:
         if fields.get("content-encoding", "").strip().lower() not in ("", "identity"):
             self.error = "compressed, though that was not asked for"
         self.until_eof = coding is None and "content-length" not in fields and not self._bodyless
-
-
-@lru_cache(512)
-def _field(line: bytes) -> tuple[bytes, bytes]:
-    """A plain header line as (name in lower case, value); an endpoint sends the same ones again and again."""
-    name, _, value = line.partition(b":")
-    return name.lower(), value.strip(b" \t")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from msgspec import Struct
 
 from arena.errors import ArenaError, Unreachable, UpstreamTimeout
-from arena.wire.answer import Answer, Headers
+from arena.wire.answer import FRAMING, Answer, Headers, Plain
 
 if TYPE_CHECKING:
     from arena.wire.connection import Connection
@@ -205,6 +205,9 @@ class Call:
             self._alarm.stop()
         self._forget()
 
+    unless: ClassVar[frozenset[bytes]] = FRAMING | {b"content-encoding"}
+    """Headers with which an answer is always parsed."""
+
     def answer(self) -> Answer:
         """A parser for the answer."""
         return Answer(self.method)
@@ -239,6 +242,15 @@ class Call:
             self._head.set_result((answer.status, answer.headers))
         if not answer.complete:
             self.watch("body", self.timeouts.idle_s)
+
+    def told(self, plain: Plain) -> None:
+        """The whole answer is there: its head now, its body next."""
+        self.request = None
+        self.status = plain.status
+        fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in plain.fields}
+        self.headers = tuple(fields.items())
+        if self._head is not None and not self._head.done():
+            self._head.set_result((self.status, self.headers))
 
     def touched(self, now_s: float) -> None:
         """Bytes came in at `now_s` on the loop's clock."""

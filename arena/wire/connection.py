@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol, cast
 
 from arena.errors import ArenaError, UpstreamBroken
-from arena.wire.answer import Answer
+from arena.wire.answer import Answer, plain
 from arena.wire.call import Alarm, Call
 
 REST_BYTES = 64 * 1024
@@ -110,9 +110,9 @@ class Connection(asyncio.Protocol):
         if call.done.cancelled():
             call.hang_up()  # its task cleans up in the loop's next turn; a fast endpoint says megabytes until then
             return
-        answer = self._answer
+        answer = self._answer or self._begin(call, data)
         if answer is None:
-            answer = self._answer = call.answer()
+            return
         began = answer.status
         body = answer.feed(data)
         if began:
@@ -126,7 +126,20 @@ class Connection(asyncio.Protocol):
         if answer.error is not None:
             self._broken(f"{call.endpoint} sent an answer that is not sound HTTP", None, answer.error)
         elif answer.complete:
-            self._completed(call, answer)
+            self._completed(call, reusable=answer.keep_alive and not answer.surplus)
+
+    def _begin(self, call: Call, data: bytes) -> Answer | None:
+        """The parser for an answer that begins with `data`; None if that was all of it, and needed none."""
+        whole = plain(data, call.method, call.unless)
+        if whole is None:
+            self._answer = answer = call.answer()
+            return answer
+        call.told(whole)
+        if whole.body and self._call is call:
+            self._hand_over(call, whole.body)
+        if self._call is call:
+            self._completed(call, reusable=True)
+        return None
 
     def eof_received(self) -> None:
         """The endpoint has closed its side."""
@@ -176,13 +189,13 @@ class Connection(asyncio.Protocol):
         except ArenaError as error:
             call.fail(error)
 
-    def _completed(self, call: Call, answer: Answer) -> None:
+    def _completed(self, call: Call, *, reusable: bool) -> None:
         """Go home before the call ends: the pool may use this connection again from then on."""
         assert self._transport is not None
         self._call = self._answer = None
         self._first = False
         sent = call.whole and self._transport.get_write_buffer_size() == 0
-        if answer.keep_alive and not answer.surplus and sent and not self._transport.is_closing():
+        if reusable and sent and not self._transport.is_closing():
             if call.paused:
                 self.resume_reading()  # a paused connection would starve its next answer
             self.idle_since_s = self._time()
@@ -199,7 +212,7 @@ class Connection(asyncio.Protocol):
             return
         answer = self._answer or call.answer()
         if exc is None and answer.until_eof:
-            self._completed(call, answer)
+            self._completed(call, reusable=False)
         elif not self._first and call.resend and answer.untouched and not call.done.done():
             self.drop()
             call.detached()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from arena.wire.answer import Answer, RawHeaders
+from arena.wire.answer import FRAMING, Answer, Plain, RawHeaders
 from arena.wire.call import Call, Timeouts
 
 
@@ -38,9 +38,6 @@ class RawAnswer(Answer):
         if not self.status:
             self._raw.append((name.lower(), value))
 
-    def _plain(self, fields: RawHeaders) -> None:
-        self.raw_headers = fields
-
     def _begun(self) -> None:
         self.raw_headers, self._raw = self._raw, []
         coding = length = None
@@ -61,6 +58,8 @@ class RawCall(Call):
     """A call whose events go to a receiver. `done` ends as for any call, but nobody needs to wait for it."""
 
     __slots__ = ("_receiver",)
+
+    unless = FRAMING
 
     def __init__(
         self,
@@ -84,6 +83,13 @@ class RawCall(Call):
         super().began(answer)
         if self._receiver is not None:
             self._receiver.on_head(answer.status, answer.raw_headers)
+
+    def told(self, plain: Plain) -> None:
+        """The whole answer is there."""
+        self.request = None
+        self.status = plain.status
+        if self._receiver is not None:
+            self._receiver.on_head(plain.status, plain.fields)
 
     def completed(self) -> None:
         """The answer is complete."""
