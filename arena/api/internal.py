@@ -169,9 +169,9 @@ def rows(refusals: Refusals) -> Rows:
     return {
         ("GET", "/olla/models"): Route("native", action=unified.listed),
         ("GET", "/olla/models/*"): Route("native", action=unified.one),
-        ("POST", "/internal/health"): Route("native", known=health, at_once=True),  # what some ask with
+        ("POST", "/internal/health"): Route("native", known=health),  # what some ask with
         **{
-            ("GET", path): Route("native", scope=scope, known=of_the_door.get(path, known), at_once=True)
+            ("GET", path): Route("native", scope=scope, known=of_the_door.get(path, known))
             for path, known, scope in _KNOWN
         },
     }

@@ -106,15 +106,12 @@ class Proxy:
 
     def _act(self, inbound: Inbound, route: Route, body: bytes, sink: Sink) -> Session | None:
         since_s = monotonic()
-        waits = not route.at_once and not self.fleet.endpoints
-        if route.known is not None and not waits:
-            reply = route.known(self, inbound)
-            if reply is not None:
-                tell(reply, inbound, route.dialect, sink, since_s)
-                return None
-        assert route.action is not None, "known without an action is known at once"
+        if route.known is not None and (reply := route.known(self, inbound)) is not None:
+            tell(reply, inbound, route.dialect, sink, since_s)
+            return None
+        assert route.action is not None, "what is not always known takes an action"
         work = partial(route.action, self, inbound, body)
-        return self._answering(inbound, route, sink).begin(partial(self._later, work) if waits else work)
+        return self._answering(inbound, route, sink).begin(work if self.fleet.endpoints else partial(self._later, work))
 
     async def _later(self, work: Callable[[], Awaitable[Reply]]) -> Reply:
         await self._settled()

@@ -42,9 +42,9 @@ _MODEL_LIST: Final = re.compile(r"/(?:api/v1|api/v0|engines/v1|v1)/models")
 class Route(Struct, frozen=True):
     """One way to answer. Without `known`, `action` or `upload` it goes to an endpoint of one of `kinds`, at `target`.
 
-    `known` answers out of memory; where it is None, or returns None, `action` does. `adapt` may change how a request is
-    handed on. `scope` is what a named key must have for it; None: any key will do. `at_once`: also while the server
-    starts and it is not known yet who answers, as must be where there is no `action`.
+    `known` answers out of memory; where it is None, or returns None, `action` does, but while the server starts not
+    before it is clear who answers. `adapt` may change how a request is handed on. `scope` is what a named key must have
+    for it; None: any key will do.
     """
 
     dialect: Dialect
@@ -55,7 +55,6 @@ class Route(Struct, frozen=True):
     action: Action | None = None
     upload: Upload | None = None
     adapt: Adapt | None = None
-    at_once: bool = False
 
 
 class NotThisMethod(MethodNotAllowed):
@@ -75,7 +74,7 @@ def _handed_on(path: str, scope: Scope, kinds: frozenset[str] | None) -> Route:
 
 def _native() -> dict[tuple[str, str], Route]:
     """Ollama's own routes, relative to a prefix."""
-    alive = Route("native", NATIVE, known=merge.alive, at_once=True)
+    alive = Route("native", NATIVE, known=merge.alive)
     version = Remembered(merge.version)
     rows: dict[tuple[str, str], Route] = {
         ("GET", "/"): alive,
@@ -203,6 +202,6 @@ def _absent(path: str) -> Route:
     if path.startswith("/olla/") and provider in ABSENT:
         inner = path.removeprefix(f"/olla/{provider}")
         if _MODEL_LIST.fullmatch(inner):
-            return Route("openai", known=merge.no_models, at_once=True)
+            return Route("openai", known=merge.no_models)
         raise NoEndpoint(f"There is no endpoint of the type {provider}; OpenAI-compatible ones are at /olla/openai")
     raise NotFound("Resource not found")

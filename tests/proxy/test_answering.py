@@ -84,9 +84,11 @@ async def test_a_slow_client_is_asked_for_nothing_more() -> None:
     work = Work()
     work.session.begin(work.streamed)
     work.session.pause()
+    work.session.pause()
     await work.taken.until(b"a")
     await turns()
     assert work.asked == 1
+    work.session.resume()
     work.session.resume()
     await turns()
     assert work.asked == 2
@@ -120,6 +122,13 @@ async def test_an_error_is_told_in_the_dialect() -> None:
     work.session.begin(work.failed)
     await work.over()
     assert (work.taken.status, work.taken.json["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_anthropics_clients_are_told_the_request_under_their_own_name() -> None:
+    work = Work(fault=ModelNotFound("no such model"), dialect="anthropic")
+    work.session.begin(work.failed)
+    await work.over()
+    assert work.taken.headers["request-id"] == work.taken.headers["x-olla-request-id"] == CALLER.request_id
 
 
 @pytest.mark.parametrize("started", [True, False])

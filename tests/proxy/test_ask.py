@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -163,6 +164,18 @@ async def test_an_error_is_told_to_all_who_waited_and_to_nobody_later() -> None:
             with pytest.raises(NoEndpoint):
                 await soon(task)
         assert (hosts.asked, await hosts.ask()) == (1, b"2")
+
+
+async def test_an_error_that_nobody_waited_for_is_not_complained_of() -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    async with two_hosts() as hosts:
+        hosts.error = NoEndpoint("No host answers")
+        with pytest.raises(NoEndpoint):
+            await hosts.ask()
+        hosts.error = None
+    gc.collect()
+    assert not complaints
 
 
 async def test_when_the_one_who_asked_leaves_the_next_one_asks() -> None:
