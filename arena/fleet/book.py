@@ -241,6 +241,42 @@ class Entry(Struct, frozen=True):
     estimated: bool = False
 
 
+Ended: TypeAlias = tuple[Lease, float, float]
+"""(lease, when it ended in seconds since 1970, when on its own clock)"""
+
+
+def _read(lease: Lease, at: float, now_s: float) -> tuple[Kind, Figures]:
+    """What is counted of a lease, and with which others."""
+    usage, wanted, first_s = lease.usage or _UNKNOWN, lease.wanted, lease.first_s
+    row = (lease.endpoint.name, lease.key, wanted.key)
+    how = (lease.outcome, bool(lease.tried), lease.streamed, lease.translated, usage.estimated)
+    total_s = now_s - lease.began_s
+    first_s = None if first_s is None else first_s - lease.began_s
+    return (row, wanted.route, how), (at, total_s, first_s, lease.queued_s, usage)
+
+
+def _entry(lease: Lease, at: float, now_s: float) -> Entry:
+    """What is shown of a lease."""
+    usage, wanted, error, first_s = lease.usage or _UNKNOWN, lease.wanted, lease.error, lease.first_s
+    return Entry(
+        at,
+        wanted.key,
+        lease.model,
+        lease.endpoint.name,
+        wanted.route,
+        lease.outcome,
+        lease.status,
+        None if first_s is None else first_s - lease.began_s,
+        now_s - lease.began_s,
+        lease.queued_s,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        tuple(lease.tried),
+        None if error is None else error.code,
+        usage.estimated,
+    )
+
+
 class Book:
     """All counters, by endpoint, model and key, and the last requests.
 
@@ -252,7 +288,7 @@ class Book:
         self.spent: Callable[[str, str, int], None] = lambda key, model, tokens: None
         self._rows: dict[Row, Counts] = {}
         self._routes: dict[str, Served] = {}
-        self._recent: deque[Entry] = deque(maxlen=RECENT)
+        self._recent: deque[Entry | Ended] = deque(maxlen=RECENT)
         self._ended: deque[tuple[Kind, Figures]] = deque()
         self._counting = Lock()
         self.started_at = wall()
@@ -260,7 +296,8 @@ class Book:
     @property
     def recent(self) -> tuple[Entry, ...]:
         """The last requests, newest first."""
-        return tuple(reversed(self._recent))
+        recent = reversed(tuple(self._recent))
+        return tuple(each if isinstance(each, Entry) else _entry(*each) for each in recent)
 
     @property
     def rows(self) -> dict[Row, Counts]:
@@ -270,42 +307,15 @@ class Book:
 
     def enter(self, lease: Lease, now_s: float) -> None:
         """A lease has ended at `now_s` on its own clock. It is counted later, with others, but before anybody looks."""
-        wanted, usage, at, endpoint, error = lease.wanted, lease.usage, self._wall(), lease.endpoint.name, lease.error
-        began_s, first_s, tried, estimated = lease.began_s, lease.first_s, lease.tried, False
-        total_s = now_s - began_s
-        if first_s is not None:
-            first_s -= began_s
-        prompt_tokens = completion_tokens = 0
-        if usage is not None:
-            prompt_tokens, completion_tokens = usage.prompt_tokens, usage.completion_tokens
-            estimated = usage.estimated
-            if wanted.key:
-                self.spent(wanted.key, lease.model, prompt_tokens + completion_tokens)
-        row = (endpoint, lease.key, wanted.key)
-        how = (lease.outcome, bool(tried), lease.streamed, lease.translated, estimated)
-        figures = (at, total_s, first_s, lease.queued_s, usage or _UNKNOWN)
-        self._ended.append(((row, wanted.route, how), figures))
+        ended = lease, self._wall(), now_s
+        key, usage = lease.wanted.key, lease.usage
+        if key and usage is not None:
+            self.spent(key, lease.model, usage.prompt_tokens + usage.completion_tokens)
+        # an error holds on to all that led to it
+        self._recent.append(ended if lease.error is None else _entry(*ended))
+        self._ended.append(_read(*ended))
         if len(self._ended) >= BATCH:
             self._count()
-        self._recent.append(
-            Entry(
-                at,
-                wanted.key,
-                lease.model,
-                endpoint,
-                wanted.route,
-                lease.outcome,
-                lease.status,
-                first_s,
-                total_s,
-                lease.queued_s,
-                prompt_tokens,
-                completion_tokens,
-                tuple(tried),
-                None if error is None else error.code,
-                estimated,
-            )
-        )
 
     def _count(self) -> None:
         """Count what has ended since the last time: all of a kind at once, which costs a fraction of one by one."""

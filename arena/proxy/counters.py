@@ -83,6 +83,9 @@ class Tail:
                 return
             self._end = end = bytearray(self._only)
             self._only = b""
+        if len(data) > KEPT_BYTES:
+            end[:] = data[-KEPT_BYTES:]
+            return
         end += data
         if len(end) > HELD_BYTES:
             del end[:-KEPT_BYTES]

@@ -24,14 +24,17 @@ UNKNOWN_HERE: Final = frozenset({404, 405, 501})
 """The endpoint has not what it was asked for, the model or the route: another may."""
 
 
-def refusal(status: int, name: str, media_type: bytes, headers: RawHeaders) -> ArenaError | None:
-    """The failure that an endpoint's answer tells of; None if there is none.
+def is_good(status: int, media_type: bytes) -> bool:
+    """Is it an answer, rather than a refusal or what was never meant for us?"""
+    return status < 300 and not media_type.startswith(PAGE)
+
+
+def refusal(status: int, name: str, media_type: bytes, headers: RawHeaders) -> ArenaError:
+    """The failure that an endpoint's answer tells of, if it is no good one.
 
     Its body is not looked at: the client gets it as it is, unless another endpoint answers instead.
     """
     if status < 300:
-        if not media_type.startswith(PAGE):
-            return None
         text = f"{name} is no server of models: it answered with a web page"
         return UpstreamBroken(text, endpoint=name, upstream_status=status, code="not_ollama")
     if status < 400:

@@ -20,7 +20,7 @@ from arena.log import request_id, warn_failed
 from arena.proxy import headers as head
 from arena.proxy.counters import Tail
 from arena.proxy.dialect import EVENTS, JSON, NDJSON, REQUEST_ID, error_body, last_words, own_headers
-from arena.proxy.failures import UNKNOWN_HERE, is_serious, refusal, retry_after_s, retry_headers, unavailable
+from arena.proxy.failures import UNKNOWN_HERE, is_good, is_serious, refusal, retry_after_s, retry_headers, unavailable
 from arena.proxy.routing import SESSION_HEADER, Asked, respelled
 from arena.proxy.table import Route
 from arena.wire import RawCall, RawHeaders, Receiver
@@ -120,9 +120,9 @@ class Forward(Struct, eq=False):
         if found.get(b"content-encoding", b"identity").lower() == b"identity":
             self._media_type = media_type
             self._is_stream = media_type.startswith((NDJSON, EVENTS))
-        refused = refusal(status, lease.endpoint.name, media_type, headers)
-        if refused is None:
+        if is_good(status, media_type):
             return
+        refused = refusal(status, lease.endpoint.name, media_type, headers)
         lease.failed(refused, status, retry_after_s(headers))
         if is_serious(status):
             self._note(refused, lease)
