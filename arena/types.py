@@ -5,8 +5,7 @@ One stream type serves every door: batches of `StreamEvent`, folded by `streamin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from msgspec import Struct, to_builtins
 
@@ -263,10 +262,13 @@ class Vote(Struct, frozen=True):
     source: str = ""
 
 
-VotePage = tuple[Sequence[str], Sequence[str | tuple[str, str]], Sequence[str]]
-"""Many votes at once: for each a JSON list of a, b, verdict, sides, repeats; its voter and address; its day.
+class VotePage(Struct, frozen=True):
+    """Many votes at once: each field is a JSON list with something of every vote.
 
-Equal votes have equal texts. Voter and address are one text with BETWEEN in the middle, or a pair where a name holds
-what parts texts.
-"""
-BETWEEN: Final = "\x1f"
+    `whats` holds lists of a, b, verdict, sides and repeats. No white space parts the values of a field.
+    """
+
+    whats: str
+    voters: str
+    addresses: str
+    moments: str

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from arena.ratings import Fit, Ledger, Tally, cells, fit, weights
+from arena.ratings import Cell, Fit, Ledger, Tally, cells, fit, weights
 from arena.ratings.strengths import SCALE, Z, newton, prior
-from arena.store import Cell
 
 MISSING = "skipped: arena-rank is not installed (pip install arena-rank==0.1.1)"
 WINNERS = ("model_a", "model_b", "tie", "tie")

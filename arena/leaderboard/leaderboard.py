@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from arena.ratings import (
     Caps,
+    Cell,
     Duel,
     Effect,
     Fit,
@@ -36,7 +37,7 @@ from arena.ratings import (
     weights,
 )
 from arena.ratings.tally import Floats
-from arena.store import Cell, CellFilter, Store
+from arena.store import CellFilter, Store
 from arena.types import Style, Vote
 
 MOST_VIEWS: Final = 16  # kept in memory; each holds its votes, grouped

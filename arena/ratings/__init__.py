@@ -5,7 +5,7 @@ from arena.ratings.pairs import DECIDED, Duel, Flip, duels, flips
 from arena.ratings.strengths import Fit, cells, fit
 from arena.ratings.style import Effect, StyleFit, differences, style_fit
 from arena.ratings.suggest import gains, suggested
-from arena.ratings.tally import Ledger, Tally
+from arena.ratings.tally import Cell, Ledger, Tally
 from arena.ratings.timeline import Moment, timeline
 from arena.ratings.weights import Caps, weights
 
@@ -13,6 +13,7 @@ __all__ = [
     "DECIDED",
     "PRELIMINARY",
     "Caps",
+    "Cell",
     "Duel",
     "Effect",
     "Fit",

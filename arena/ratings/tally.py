@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, Final, Protocol
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, islice
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from arena.types import BETWEEN, Verdict, VotePage
+from arena.types import Verdict, VotePage
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -21,29 +23,28 @@ SCORES: Final = np.array([1.0, 0.0, 0.5, 0.5])
 """What each verdict gives to a. "Both bad" says that neither was better, as a tie does."""
 MOST_REPEATS: Final = 7  # told apart; it costs a ballot seven eighths of its weight
 _WHATS: Final = msgspec.json.Decoder(list[tuple[str, str, Verdict, int, int]])
+_TEXTS: Final = msgspec.json.Decoder(list[str])
+_DAY: Final = 10  # characters of a moment
+_PSEUDONYM: Final = np.dtype(">u8")  # which the store writes in hexadecimal digits
+_Texts = list[str] | NDArray[np.uint64]
 
 
-class Counted(Protocol):
-    """`count` equal votes on the contestants `a` and `b`; `voter`, `address`, `day` are "" where unknown."""
+class Cell(Struct, frozen=True):
+    """`count` equal votes on the contestants a and b, as they stood; what is not known is "".
 
-    @property
-    def a(self) -> str: ...
-    @property
-    def b(self) -> str: ...
-    @property
-    def verdict(self) -> Verdict: ...
-    @property
-    def sides(self) -> int: ...
-    @property
-    def repeats(self) -> int: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def voter(self) -> str: ...
-    @property
-    def address(self) -> str: ...
-    @property
-    def day(self) -> str: ...
+    `sides` is how many the ballots were about: one on k sides is k(k-1)/2 votes. `repeats` is how often their voter had
+    compared the two models on the same prompt before.
+    """
+
+    a: str
+    b: str
+    verdict: Verdict
+    count: int
+    voter: str = ""
+    address: str = ""
+    day: str = ""
+    sides: int = 2
+    repeats: int = 0
 
 
 class Tally(Struct, frozen=True):
@@ -107,22 +108,33 @@ class Ledger:
     """Collects votes as they come; new ones cost only themselves, and only a text that is new is taken apart."""
 
     def __init__(self) -> None:
-        self._names, self._voters, self._addresses = (_Numbers() for _ in range(3))
-        self._verdicts = _Numbers(VERDICTS)
-        self._what, self._who, self._day = (_Numbers() for _ in range(3))  # by their texts
-        self._whats, self._whos, self._rows = _Columns(5), _Columns(2), _Columns(5)
+        self._names, self._voters, self._addresses, self._days = (_Numbers() for _ in range(4))
+        self._what = _Numbers()  # by its text
+        self._whats, self._rows = _Columns(5), _Columns(5)
 
-    def add(self, cells: Iterable[Counted]) -> None:
+    def add(self, cells: Iterable[Cell]) -> None:
         """Append counted votes. A contestant against itself says nothing and is left out."""
         kept = [cell for cell in cells if cell.a != cell.b]
-        whats = [_text(c.a, c.b, c.verdict, c.sides, c.repeats) for c in kept]
-        page = whats, [(c.voter, c.address) for c in kept], [c.day for c in kept]
-        self._append(page, [c.count for c in kept])
+        self._append(
+            self._what.of([_text(c.a, c.b, c.verdict, c.sides, c.repeats) for c in kept]),
+            self._voters.of([cell.voter for cell in kept]),
+            self._addresses.of([cell.address for cell in kept]),
+            self._days.of([cell.day for cell in kept]),
+            [cell.count for cell in kept],
+        )
 
     def add_pages(self, pages: Iterable[VotePage]) -> None:
         """Append votes one by one. Nobody may be voted on against itself."""
+        told = []
         for page in pages:
-            self._append(page, 1)
+            days = [moment[:_DAY] for moment in _TEXTS.decode(page.moments)]
+            whats = _parted(page.whats, len(days))
+            whos = _pseudonyms(page.voters), _pseudonyms(page.addresses)
+            told.append((self._what.of(whats), *whos, self._days.of(days)))
+        if told:
+            what, voters, addresses, day = zip(*told, strict=True)
+            who = self._voters.of_pages(voters), self._addresses.of_pages(addresses)
+            self._append(np.concatenate(what), *who, np.concatenate(day), 1)
 
     def tally(self, names: Iterable[str] = ()) -> Tally:
         """All votes so far; `names` are contestants to list even if nobody voted on them yet.
@@ -134,44 +146,35 @@ class Ledger:
         a, b, *others = self._whats.all
         moved = np.array([place[name] for name in self._names], np.int64)
         whats = np.array([moved[a], moved[b], *others])
-        return Tally(ordered, tuple(self._day), whats, *self._rows.all)
+        return Tally(ordered, tuple(self._days), whats, *self._rows.all)
 
-    def _append(self, page: VotePage, count: Sequence[int] | int) -> None:
-        what, who, day = (each.of(texts) for each, texts in zip((self._what, self._who, self._day), page, strict=True))
-        if fresh := self._what.fresh():
-            a, b, verdict, sides, repeats = zip(*_WHATS.decode(f"[{','.join(fresh)}]"), strict=True)
-            again = np.minimum(repeats, MOST_REPEATS)
-            numbers = self._names.of(a), self._names.of(b), self._verdicts.of(verdict), np.array(sides), again
-            self._whats.extend(np.array(numbers, np.int64))
-        if fresh := self._who.fresh():
-            pairs = (who.split(BETWEEN) if isinstance(who, str) else who for who in fresh)
-            voters, addresses = zip(*pairs, strict=True)
-            self._whos.extend(np.array([self._voters.of(voters), self._addresses.of(addresses)]))
-        rows = np.empty((5, len(what)), np.int64)
-        rows[0], rows[1:3], rows[3], rows[4] = what, self._whos.all[:, who], day, count
-        self._rows.extend(rows)
+    def _append(self, what: Codes, *rest: ArrayLike) -> None:
+        if fresh := list(islice(self._what, self._whats.used, None)):
+            a, b, verdict, sides, repeats = zip(*_WHATS.decode(f"[[{'],['.join(fresh)}]]"), strict=True)
+            verdicts, again = [VERDICTS.index(each) for each in verdict], np.minimum(repeats, MOST_REPEATS)
+            self._whats.extend(len(fresh), self._names.of(a), self._names.of(b), verdicts, sides, again)
+        self._rows.extend(len(what), what, *rest)
 
 
-class _Numbers(dict[Any, int]):
-    """Gives each new key the next number when it is first looked up."""
+class _Numbers(defaultdict[str, int]):
+    """Gives each new text the next number when it is first looked up."""
 
-    def __init__(self, keys: Iterable[Hashable] = ()) -> None:
-        super().__init__((key, number) for number, key in enumerate(keys))
-        self._fresh: list[Any] = []
+    def __init__(self) -> None:
+        super().__init__(count().__next__)
 
-    def __missing__(self, key: Hashable) -> int:
-        self._fresh.append(key)
-        number = self[key] = len(self)
-        return number
+    def of(self, texts: Sequence[str]) -> Codes:
+        """The number of each text."""
+        return np.fromiter(map(self.__getitem__, texts), np.int64, len(texts))
 
-    def of(self, keys: Sequence[Hashable]) -> Codes:
-        """The number of each key."""
-        return np.fromiter(map(self.__getitem__, keys), np.int64, len(keys))
-
-    def fresh(self) -> list[Any]:
-        """The keys that are new since this was last asked, in the order of their numbers."""
-        fresh, self._fresh = self._fresh, []
-        return fresh
+    def of_pages(self, pages: Sequence[_Texts]) -> Codes:
+        """The number of each text on all pages. Equal pseudonyms are found first: to look up takes longer."""
+        packed = [page for page in pages if isinstance(page, np.ndarray)]
+        found: Iterator[Codes] = iter(())
+        if packed:
+            each, place = np.unique(np.concatenate(packed).astype(np.uint64), return_inverse=True)
+            numbers = self.of(each.astype(_PSEUDONYM).tobytes().hex("\n", _PSEUDONYM.itemsize).split("\n"))[place]
+            found = iter(np.split(numbers, np.cumsum([len(page) for page in packed])))
+        return np.concatenate([next(found) if isinstance(page, np.ndarray) else self.of(page) for page in pages])
 
 
 class _Columns:
@@ -179,20 +182,22 @@ class _Columns:
 
     def __init__(self, rows: int) -> None:
         self._space: Codes = np.empty((rows, 0), np.int64)
-        self._used = 0
+        self.used = 0
 
     @property
     def all(self) -> Codes:
-        return self._space[:, : self._used]
+        return self._space[:, : self.used]
 
-    def extend(self, block: Codes) -> None:
-        used = self._used + block.shape[1]
+    def extend(self, size: int, *rows: ArrayLike) -> None:
+        """Append so many columns, whose numbers are given row by row."""
+        used = self.used + size
         if used > self._space.shape[1]:
             more = np.empty((len(self._space), 2 * used), np.int64)
-            more[:, : self._used] = self.all
+            more[:, : self.used] = self.all
             self._space = more
-        self._space[:, self._used : used] = block
-        self._used = used
+        for place, row in enumerate(rows):
+            self._space[place, self.used : used] = row
+        self.used = used
 
 
 def sums(codes: Codes, amount: Floats | Codes, size: int = 0) -> Floats:
@@ -201,4 +206,23 @@ def sums(codes: Codes, amount: Floats | Codes, size: int = 0) -> Floats:
 
 
 def _text(*values: str | int) -> str:
-    return msgspec.json.encode(values).decode()
+    """What was voted, as `_parted` tells it."""
+    return msgspec.json.encode(values)[1:-1].decode()
+
+
+def _parted(whats: str, size: int) -> list[str]:
+    """What each of so many votes says, without its brackets. Equal votes have equal texts."""
+    texts = whats[2:-2].split("],[")
+    return texts if len(texts) == size else [_text(*what) for what in _WHATS.decode(whats)]
+
+
+def _pseudonyms(texts: str) -> _Texts:
+    """The numbers that pseudonyms are, of a JSON list of them; of a list with anything else, its texts."""
+    bare = texts[2:-2].replace('","', "\n")
+    try:
+        packed = bytes.fromhex(bare)
+        if packed and packed.hex("\n", _PSEUDONYM.itemsize) == bare:
+            return np.frombuffer(packed, _PSEUDONYM)
+    except ValueError:  # other digits, or more or fewer of them
+        pass
+    return _TEXTS.decode(texts)

@@ -3,14 +3,13 @@
 from arena.store.backup import backup, check_apart, readable, restore
 from arena.store.battles import Side, StoredBattle
 from arena.store.caps import Caps
-from arena.store.cells import Cell, CellFilter
+from arena.store.cells import CellFilter
 from arena.store.documents import Document, Snapshot
 from arena.store.files import replacing
 from arena.store.store import Store, url_of
 
 __all__ = [
     "Caps",
-    "Cell",
     "CellFilter",
     "Document",
     "Side",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import BigInteger, ColumnElement, Connection, Row, Text, bindparam, cast, func, select, type_coerce
+from sqlalchemy import BigInteger, Column, ColumnElement, Connection, Text, bindparam, cast, func, select, type_coerce
 
 from arena.store.tables import votes
-from arena.types import BETWEEN, Verdict, VotePage
+from arena.types import VotePage
 
 PAGE: Final = 4000  # numbers of votes, told in about a megabyte; fewer cost more questions
-_AFTER: Final = "\x1e"  # each text; JSON escapes it
 
 
 class CellFilter(Struct, frozen=True):
@@ -37,24 +36,6 @@ class CellFilter(Struct, frozen=True):
 
 RATED: Final = CellFilter()
 """Every vote that counts for the ratings by default."""
-
-
-class Cell(Struct, frozen=True):
-    """`count` equal votes: a, b and verdict as they stood; what is not known is "".
-
-    `sides` is how many the ballots were about: one on k sides is k(k-1)/2 votes. `repeats` is how often their voter had
-    compared the two models on the same prompt before.
-    """
-
-    a: str
-    b: str
-    verdict: Verdict
-    count: int
-    voter: str = ""
-    address: str = ""
-    day: str = ""
-    sides: int = 2
-    repeats: int = 0
 
 
 def conditions(wanted: CellFilter) -> list[ColumnElement[bool]]:
@@ -83,42 +64,33 @@ def conditions(wanted: CellFilter) -> list[ColumnElement[bool]]:
 def pages(connection: Connection, wanted: CellFilter) -> Iterator[VotePage]:
     """The votes one by one, a page at a time. Those on two of the same are left out.
 
-    The database tells a page as three texts: handing over the values of a million rows would take longer than the
+    The database tells a page as four texts: handing over the values of a million rows would take longer than the
     ratings.
     """
     a, b = (votes.c[f"{wanted.per}_{side}"] for side in "ab")
-    json = func.json_array if connection.dialect.name == "sqlite" else func.json_build_array
-    what = cast(json(a, b, votes.c.verdict, votes.c.sides, votes.c.repeats), Text)
-    day = func.substr(votes.c.at, 1, 10)
-    found = (a != b, *conditions(wanted))
-    rows = select(what, votes.c.voter, votes.c.address, day).where(*found)
+    found = select(votes).where(a != b, *conditions(wanted))
+    what = a, b, votes.c.verdict, votes.c.sides, votes.c.repeats
+    who = votes.c.voter, votes.c.address, votes.c.at
     if wanted.voters is not None:
         # by the index of the voters, which asked with each page would lead to all their votes anew
-        for part in connection.execute(rows.execution_options(yield_per=PAGE)).partitions():
-            yield _page(part)
+        rows = found.with_only_columns(*what, *who).execution_options(yield_per=PAGE)
+        for part in connection.execute(rows).partitions():
+            fields = zip(*((row[:5], *row[5:]) for row in part), strict=True)
+            yield VotePage(*(msgspec.json.encode(field).decode() for field in fields))
         return
-    whats, whos, days = (
-        func.aggregate_strings(text, _AFTER) for text in (what, votes.c.voter + BETWEEN + votes.c.address, day)
-    )
     within = votes.c.number.between(bindparam("first", type_=BigInteger), bindparam("last", type_=BigInteger))
-    told, rows = select(whats, whos, days).where(*found, within), rows.where(within)
+    told = found.with_only_columns(*_lists(connection.dialect.name, what, who)).where(within)
     upto = wanted.upto
     if upto is None:
         upto = connection.execute(select(func.max(votes.c.number))).scalar_one() or 0
     for start in range(wanted.after + 1, upto + 1, PAGE):
-        numbers = {"first": start, "last": min(start + PAGE - 1, upto)}
-        texts = connection.execute(told, numbers).one()
-        if texts[0] is not None:
-            yield _parted(*texts) or _page(connection.execute(rows, numbers).all())
+        texts = connection.execute(told, {"first": start, "last": min(start + PAGE - 1, upto)}).one()
+        if texts[0] not in (None, "[]"):
+            yield VotePage(*map(str, texts))
 
 
-def _parted(whats: str, whos: str, days: str) -> VotePage | None:
-    """The texts of each vote; None where a text has in it what parts texts."""
-    page = whats.split(_AFTER), whos.split(_AFTER), days.split(_AFTER)
-    count = len(page[0])
-    return page if len(page[1]) == len(page[2]) == whos.count(BETWEEN) == count else None
-
-
-def _page(rows: Sequence[Row[tuple[str, str, str, str]]]) -> VotePage:
-    whats, voters, addresses, days = zip(*rows, strict=True)
-    return list(whats), list(zip(voters, addresses, strict=True)), list(days)
+def _lists(dialect: str, what: Sequence[Column[Any]], who: Sequence[Column[Any]]) -> list[ColumnElement[str]]:
+    """What tells the fields of a page."""
+    if dialect == "sqlite":
+        return [func.json_group_array(each) for each in (func.json_array(*what), *who)]
+    return [cast(func.array_to_json(func.array_agg(each)), Text) for each in (func.json_build_array(*what), *who)]

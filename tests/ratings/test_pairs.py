@@ -8,10 +8,9 @@ from random import Random
 import numpy as np
 import pytest
 
-from arena.ratings import DECIDED, Ledger, Tally, cells, duels, fit, flips, gains, strengths, suggested
+from arena.ratings import DECIDED, Cell, Ledger, Tally, cells, duels, fit, flips, gains, strengths, suggested
 from arena.ratings.pairs import e_value, votes_needed
 from arena.ratings.strengths import newton
-from arena.store import Cell
 from bench import simulate
 
 

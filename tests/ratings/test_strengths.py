@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arena.ratings import Ledger, board, cells, fit, strengths, timeline
+from arena.ratings import Cell, Ledger, board, cells, fit, strengths, timeline
 from arena.ratings.strengths import Cells
 from arena.ratings.tally import SCORES, Floats, sums
-from arena.store import Cell
 from arena.types import Verdict
 from bench import beside, simulate
 

@@ -6,9 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from arena.ratings import Caps, Ledger, Tally, board, cells, duels, fit, weights
-from arena.store import Cell
-from arena.types import BETWEEN, VotePage
+from arena.ratings import Caps, Cell, Ledger, Tally, board, cells, duels, fit, weights
+from arena.types import VotePage
 from bench import simulate
 
 Row = tuple[str, str, str, int, int, str, str, str]
@@ -20,10 +19,10 @@ def row(a: str, b: str, verdict: str = "a", sides: int = 2, voter: str = "v", da
 
 def page(rows: list[Row]) -> VotePage:
     """As a store tells them."""
-    return [text(each[:5]) for each in rows], [BETWEEN.join(each[5:7]) for each in rows], [each[7] for each in rows]
+    return VotePage(*map(text, ([each[:5] for each in rows], *([each[at] for each in rows] for at in (5, 6, 7)))))
 
 
-def text(values: tuple[object, ...]) -> str:
+def text(values: object) -> str:
     return msgspec.json.encode(values).decode()
 
 
@@ -75,10 +74,38 @@ def test_votes_told_one_by_one_are_those_that_were_counted() -> None:
 
 def test_another_way_to_tell_them_is_the_same_voter_and_contestant() -> None:
     ledger = Ledger()
-    ledger.add_pages([page([row("x", "y")]), (['["x", "y", "a", 2, 0]'], [("v", "at v")], ["1"])])
+    hexadecimal = row("x", "y", voter="0123456789abcdef")
+    ledger.add_pages(map(page, [[row("x", "y"), hexadecimal], [hexadecimal]]))
+    ledger.add_pages([VotePage('[["x", "y", "a", 2, 0]]', '[ "v"]', '["at v" ]', '["1"]'), page([hexadecimal])])
     tally = ledger.tally()
-    assert (tally.names, tally.votes, tally.voters) == (("x", "y"), 2, 1)
-    assert (tally.days, tally.address.tolist()) == (("1",), [0, 0])
+    assert (tally.names, tally.votes, tally.voters) == (("x", "y"), 5, 2)
+    assert (tally.days, tally.voter.tolist(), tally.address.tolist()) == (("1",), [1, 0, 0, 1, 0], [0, 1, 1, 0, 1])
+
+
+PSEUDONYM = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ("fedcba9876543210", PSEUDONYM),
+        ("",),
+        (PSEUDONYM.upper(),),
+        (PSEUDONYM[:-1], f"{PSEUDONYM}0"),
+        (PSEUDONYM[2:], f"{PSEUDONYM}01"),
+        (PSEUDONYM[:8] + "\n" + PSEUDONYM[8:],),
+        (PSEUDONYM + PSEUDONYM,),
+        (PSEUDONYM[:14] + "é",),
+        (f'{PSEUDONYM}","{PSEUDONYM}',),
+    ],
+)
+def test_pseudonyms_are_told_from_all_that_looks_like_them(others: tuple[str, ...]) -> None:
+    names = [PSEUDONYM, *others, PSEUDONYM]
+    for pages in ([names], [names[:1], names[1:]], [names[:1], names[1:-1], names[-1:]]):
+        tally = told(*([row("x", "y", voter=name) for name in each] for each in pages))
+        alike = [[one == other for one in names] for other in names]
+        assert (tally.voter[:, None] == tally.voter).tolist() == alike
+        assert tally.voters == len(set(names)) == tally.voter.max() + 1
 
 
 def test_the_same_comparison_again_counts_less_and_less() -> None:

@@ -7,8 +7,7 @@ import importlib
 import numpy as np
 import pytest
 
-from arena.ratings import Caps, Ledger, weights
-from arena.store import Cell
+from arena.ratings import Caps, Cell, Ledger, weights
 
 
 def weighed(*rows: tuple[int, str, str, str], caps: Caps | None = None) -> list[float]:
