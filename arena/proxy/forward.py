@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from time import monotonic
 from typing import Final, Protocol
 
@@ -39,8 +40,9 @@ class Owner(Protocol):
     async def settled(self) -> None:
         """Wait, at the very start, until it is known who answers."""
 
-    def ended(self, forward: Forward) -> None:
-        """The request is over."""
+    @property
+    def ended(self) -> Callable[[Forward], None]:
+        """To be called when the request is over."""
 
 
 class Forward(Struct, eq=False):

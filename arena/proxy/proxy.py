@@ -37,6 +37,8 @@ class Proxy:
         self.table = Table(more)
         self._settled = settled
         self._running: set[Forward | Answering] = set()
+        self.ended: Callable[[Forward | Answering], None] = self._running.discard
+        """A request is over."""
 
     @property
     def running(self) -> int:
@@ -74,8 +76,9 @@ class Proxy:
                     known = RequestHead(inbound.headers)
                 if route.known is not None or route.action is not None:
                     return self._act(inbound, route, body, sink)
-                asked = asked_in(inbound, body, known.session, sticks=self.fleet.spec.sticks)
-                check_model(inbound.caller.models, asked.model)
+                asked = asked_in(inbound, body, known.session, sticks=self.fleet.sticks)
+                if inbound.caller.models is not None:
+                    check_model(inbound.caller.models, asked.model)
             except ArenaError as error:
                 self._refuse(inbound, error, sink)
                 return None
@@ -99,10 +102,6 @@ class Proxy:
         """The server stops: every running answer ends now, in words where there is room for them."""
         for session in tuple(self._running):
             session.stop(ShuttingDown(STOPPING))
-
-    def ended(self, session: Forward | Answering) -> None:
-        """A request is over."""
-        self._running.discard(session)
 
     def _act(self, inbound: Inbound, route: Route, body: bytes, sink: Sink) -> Session | None:
         since_s = monotonic()

@@ -82,6 +82,7 @@ class Call:
     `on_data` gets the body's bytes as they arrive; an ArenaError raised by it ends the call with that error. `status`
     and `headers` are set before the first bytes are handed over. `done` ends with None when the answer is complete,
     with Unreachable, UpstreamTimeout or UpstreamBroken, or cancelled by `cancel()`; after that `on_data` is not called.
+    `paused`: nothing is read now.
     """
 
     __slots__ = (
@@ -92,7 +93,6 @@ class Call:
         "_head",
         "_limit_s",
         "_loop",
-        "_paused",
         "_phase",
         "_since_s",
         "done",
@@ -100,6 +100,7 @@ class Call:
         "headers",
         "method",
         "on_data",
+        "paused",
         "request",
         "resend",
         "status",
@@ -131,7 +132,7 @@ class Call:
         self._head: asyncio.Future[tuple[int, Headers]] | None = None
         self._connection: Connection | None = None
         self._dialing: asyncio.Task[None] | None = None
-        self._paused = False
+        self.paused = False
         self._phase: Phase = "connect"
         self._since_s = loop.time()
         self._limit_s = timeouts.connect_s
@@ -149,22 +150,17 @@ class Call:
                 self._end_head()
         return self._head
 
-    @property
-    def paused(self) -> bool:
-        """Is reading paused?"""
-        return self._paused
-
     def pause(self) -> None:
         """Read no more until `resume()`; the endpoint feels it when the kernel's buffers are full."""
-        if not self._paused and not self.done.done():
-            self._paused = True
+        if not self.paused and not self.done.done():
+            self.paused = True
             if self._connection is not None:
                 self._connection.pause_reading()
 
     def resume(self) -> None:
         """Read on. The time limit between two reads starts anew."""
-        if self._paused:
-            self._paused = False
+        if self.paused:
+            self.paused = False
             self._since_s = self._loop.time()
             if self._connection is not None:
                 self._connection.resume_reading()
@@ -227,7 +223,7 @@ class Call:
             self._alarm = connection.alarm
             self._alarm.call = self
         self.watch("head", self.timeouts.first_byte_s)
-        if self._paused:  # not yet: uvloop begins to read only after the connection's own callback
+        if self.paused:  # not yet: uvloop begins to read only after the connection's own callback
             self._loop.call_soon(self._pause_again)
 
     def detached(self) -> None:
@@ -276,7 +272,7 @@ class Call:
     def look(self) -> None:
         """The timer has fired: is it really time? Being paused is the caller's slowness, not the endpoint's."""
         now_s = self._loop.time()
-        if self._paused:
+        if self.paused:
             self._since_s = now_s
         due_s = min(self._since_s + self._limit_s, self._end_s)
         if due_s > now_s and self._alarm is not None:
@@ -287,7 +283,7 @@ class Call:
             self.fail(self._too_late(now_s))
 
     def _pause_again(self) -> None:
-        if self._paused and self._connection is not None:
+        if self.paused and self._connection is not None:
             self._connection.pause_reading()
 
     def _too_late(self, now_s: float) -> ArenaError:
