@@ -163,7 +163,10 @@ def test_a_wrong_row_is_named_and_nothing_is_kept(store: Store, change: dict[str
 
 
 def test_what_is_no_json_is_refused(store: Store) -> None:
-    for content in (b"{", b"\xff\xfe", b"", b"[1", b"[" * 100_000):
+    for content in (b"", b" \n"):
+        with pytest.raises(BadRequest, match=r"^the file is empty$"):
+            taken(store, content)
+    for content in (b"{", b"\xff\xfe", b"[1", b"[" * 100_000):
         with pytest.raises(BadRequest, match="not JSON"):
             taken(store, content)
     for rest in (b"{", b"[1]", b'"a'):

@@ -12,6 +12,7 @@ import typer
 
 from arena import __version__
 from arena.cli import fleet, keys, store, votes
+from arena.cli.usage import WrongUsage, typed
 from arena.errors import ArenaError, SettingsError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "python -m ar
         print(f"error: {error.message}", file=sys.stderr)
         if error.details:
             print(f"       {error.details}", file=sys.stderr)
-        sys.exit(EXIT_USAGE if isinstance(error, SettingsError) else EXIT_FAILED)
+        sys.exit(EXIT_USAGE if isinstance(error, SettingsError | WrongUsage) else EXIT_FAILED)
     sys.exit(0)
 
 
@@ -75,12 +76,16 @@ def _root(show_version: Annotated[bool, typer.Option("--version", help="Print th
 )
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (ARENA_HOST).")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one (ARENA_PORT).")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one (ARENA_PORT).")
+    ] = None,
     endpoints: Annotated[
         str | None, typer.Option(help="Ollama servers, separated by commas: url or name=url (ARENA_ENDPOINTS).")
     ] = None,
     engine: Annotated[str | None, typer.Option(help="The embedded engine: auto, on or off (ARENA_ENGINE).")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder for downloaded models (ARENA_DATA).")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder for votes, keys and downloaded models (ARENA_DATA).")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error (ARENA_LOG_LEVEL).")] = None,
 ) -> None:
     """Serve the page and the API (the default command). Ctrl-C stops it and every answer under way."""
@@ -195,8 +200,9 @@ def chat(
         names = words
         if prompt is None:
             names, prompt = turn.split_prompt(words, door.models)
-        text = turn.complete_prompt(prompt, sys.stdin)
-        asked = turn.requests_for(names, text, system=system, options=options, think=think)
+        with typed():
+            text = turn.complete_prompt(prompt, sys.stdin)
+            asked = turn.requests_for(names, text, system=system, options=options, think=think)
         view = view_for([request.instance.id for request in asked], as_json=as_json)
         finished = turn.run(door, asked, "one_after_another" if one_after_another else "together", view)
     if not finished:
@@ -207,14 +213,17 @@ def chat(
     epilog="Examples:\n\n`python -m arena pull smollm2:135m`\n\n`python -m arena pull llama3.2:3b --url http://127.0.0.1:7860`"
 )
 def pull(
-    model: Annotated[str, typer.Argument(help="The model to fetch, for example llama3.2:3b.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The model to fetch, for example llama3.2:3b.", show_default=False)
+    ],
     endpoint: Annotated[str | None, typer.Option(help="The endpoint to fetch it to, by name.")] = None,
     url: Url = None,
 ) -> None:
     """Fetch a model, with its progress. Ctrl-C cancels; what has arrived is kept for the next try."""
     from arena.names import checked
 
-    checked(model)
+    with typed():
+        checked(model)
     with _door(url) as door, _bar() as show:
         job = door.pull(model, endpoint, show)
     if job.state != "done":
@@ -226,7 +235,7 @@ def pull(
 )
 def engine(
     host: Annotated[str, typer.Option(help="Address to listen on; only loopback is answered.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 11434,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 11434,
     data: Annotated[Path | None, typer.Option(help="Folder for downloaded models (ARENA_DATA).")] = None,
 ) -> None:
     """Serve the embedded engine alone: an Ollama server in small, for any Ollama client."""

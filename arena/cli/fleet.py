@@ -34,7 +34,9 @@ EXIT_FAILED = 1
 def check(
     file: Annotated[
         Path | None,
-        typer.Argument(help="The fleet file. Default: the fleet that `serve` would use.", show_default=False),
+        typer.Argument(
+            metavar="FILE", help="The fleet file. Default: the fleet that `serve` would use.", show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
@@ -70,7 +72,9 @@ def check(
 
 @app.command("import", epilog="Examples:\n\n`python -m arena fleet import olla.yaml > fleet.yaml`")
 def import_olla(
-    file: Annotated[Path, typer.Argument(help="A configuration of Olla (olla.yaml).", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A configuration of Olla (olla.yaml).", show_default=False)
+    ],
 ) -> None:
     """Print the fleet file that does what an Olla configuration did; what has no place in it is told in comments.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from arena.cli.usage import typed
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -60,16 +62,17 @@ def add(
     scopes = tuple(known for known in keys.SCOPES if known in wanted)
     if unknown := [word for word in wanted if word not in keys.SCOPES]:
         raise typer.BadParameter(f"{unknown[0]} is no scope; known are {', '.join(keys.SCOPES)}", param_hint="--scope")
-    secret = keys.add(
-        _path(data),
-        name,
-        scopes=scopes,
-        models=tuple(model) if model else None,
-        per_minute=per_minute,
-        tokens_per_minute=tokens_per_minute,
-        tokens_per_day=tokens_per_day,
-        concurrent=concurrent,
-    )
+    with typed():
+        secret = keys.add(
+            _path(data),
+            name,
+            scopes=scopes,
+            models=tuple(model) if model else None,
+            per_minute=per_minute,
+            tokens_per_minute=tokens_per_minute,
+            tokens_per_day=tokens_per_day,
+            concurrent=concurrent,
+        )
     print(secret)
     typer.echo(f"This is the key of {name}. It is shown this once: keep it now.", err=True)
 

@@ -12,7 +12,8 @@ import requests
 from requests.auth import AuthBase
 
 from arena.cli.doors import POLL_S, EventSink, PullSink
-from arena.errors import ArenaError, BadRequest, Unreachable, UpstreamBroken
+from arena.cli.usage import WrongUsage
+from arena.errors import ArenaError, Unreachable, UpstreamBroken
 from arena.types import (
     Batch,
     ChatRequest,
@@ -58,8 +59,8 @@ class RemoteArena:
 
     def __init__(self, url: str, token: str | None) -> None:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
-        if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
-            raise BadRequest("--url must look like http://127.0.0.1:7860")
+        if not _is_address(self.url):
+            raise WrongUsage("--url must look like http://127.0.0.1:7860")
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.auth = _Bearer(token)
@@ -114,13 +115,29 @@ class RemoteArena:
                 timeout=(CONNECT_S, SILENCE_S),
             )
         except requests.ConnectionError as error:
-            raise Unreachable(f"No arena answers at {self.url}.", details=type(error).__name__) from None
+            text = f"No arena answers at {self.url}. Start one (python -m arena), or leave --url out"
+            raise Unreachable(text, details=_reason(error)) from None
         except requests.RequestException as error:
             raise UpstreamBroken(f"{self.url} did not answer as an arena does.", details=str(error)) from None
         if response.status_code // 100 != 2:
             with response:
                 raise _error(response)
         return response
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own words, from under all that was wrapped around them."""
+    while (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _chat_body(asked: Sequence[ChatRequest], order: Order) -> dict[str, Any]:

@@ -58,7 +58,9 @@ def opened(data: Path | None) -> Iterator[Store]:
     from arena.settings import load
     from arena.store import Store, url_of
 
-    store = Store(url_of(load() if data is None else load(data=data, database_url=None)))
+    settings = load() if data is None else load(data=data, database_url=None)
+    named = settings.database_url is None  # which may hold a password
+    store = Store(url_of(settings), called=f"The store in {settings.data.absolute()}" if named else "The store")
     try:
         yield store
     finally:
@@ -72,5 +74,9 @@ def existing(data: Path | None) -> Iterator[Store]:
 
     with opened(data) as store:
         if not store.exists:
-            raise NotFound("There is no store yet: nothing has been voted on or kept.")
+            file = store.database.file
+            raise NotFound(
+                f"There is no store yet at {file}: nothing has been voted on or kept. "
+                "--data or ARENA_DATA can name another folder"
+            )
         yield store

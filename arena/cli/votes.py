@@ -85,7 +85,7 @@ def export(
     """Write all votes, in the field names of LMArena's published battles, also while the server runs."""
     from arena.store import check_apart, readable
 
-    suffix = file.suffix.removeprefix(".")
+    suffix = file.suffix.removeprefix(".").lower()
     wanted = form or (Outgoing(suffix) if suffix in set(Outgoing) else Outgoing.JSONL)
     with existing(data) as store:
         if str(file) != "-":

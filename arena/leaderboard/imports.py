@@ -122,6 +122,8 @@ def _check_text(file: BinaryIO) -> None:
     """Raises BadRequest for what is no text in UTF-8, with what it is."""
     file.seek(0)
     start = file.read(1024)
+    if not start.strip():
+        raise BadRequest("the file is empty")
     for magic, what in _BINARY.items():
         if start.startswith(magic):
             raise BadRequest(f"the file is {what}")

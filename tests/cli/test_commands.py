@@ -97,7 +97,18 @@ def test_public_address_without_a_token_is_refused(run: Run) -> None:
     assert outcome.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["nonsense"], ["serve", "--nonsense"], ["--port", "x"], ["pull"], ["chat"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["serve", "--nonsense"],
+        ["--port", "x"],
+        ["--port", "65536"],
+        ["engine", "--port", "-1"],
+        ["pull"],
+        ["chat"],
+    ],
+)
 def test_wrong_usage_is_status_2(run: Run, words: list[str]) -> None:
     assert run(*words).status == 2
 

@@ -127,8 +127,32 @@ def test_pull_failed_is_status_1_with_ollamas_own_words(run: Run, door: list[str
 
 def test_pull_illegal_name_is_refused_before_anything_starts(run: Run) -> None:
     outcome = run("pull", "no such!")
-    assert outcome.status == 1
+    assert outcome.status == 2
     assert outcome.err.startswith("error: model is not a valid model name")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["chat", "no such!", "Say hi!", "--url", "127.0.0.1:9"], "model is not a valid model name"),
+        (["chat", "tiny", "--url", "127.0.0.1:9"], "There is no prompt: give it as the last argument"),
+        (["models", "--url", "http://127.0.0.1:70000"], "--url must look like http://127.0.0.1:7860"),
+        (["pull", "tiny", "--url", "ftp://127.0.0.1"], "--url must look like http://127.0.0.1:7860"),
+    ],
+)
+def test_what_was_mistyped_is_one_line_and_status_2(run: Run, words: list[str], said: str) -> None:
+    outcome = run(*words)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert outcome.err.startswith(f"error: {said}")
+
+
+def test_an_arena_that_is_not_there_is_told_with_the_reason_and_the_remedy(run: Run) -> None:
+    outcome = run("models", "--url", "127.0.0.1:9")
+    assert outcome.status == 1
+    assert outcome.err.splitlines() == [
+        "error: No arena answers at http://127.0.0.1:9. Start one (python -m arena), or leave --url out",
+        "       Connection refused",
+    ]
 
 
 def test_endpoint_down_is_said_plainly(run: Run, own: RunningFake, monkeypatch: pytest.MonkeyPatch) -> None:

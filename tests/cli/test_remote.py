@@ -158,7 +158,7 @@ def test_remote_answer_that_is_not_http_is_broken(fake_thread: RunningFake) -> N
         RemoteArena(fake_thread.url, None).pull("fx-ok", None, lambda _: None)
 
 
-@pytest.mark.parametrize("url", ["ftp://host", "http://", "://"])
+@pytest.mark.parametrize("url", ["ftp://host", "http://", "://", "h:x", "h:65536", "h:0", "http://[::1"])
 def test_remote_wrong_address_is_refused(url: str) -> None:
     with pytest.raises(BadRequest, match="--url"):
         RemoteArena(url, None)

@@ -40,7 +40,7 @@ def test_in_and_out_and_in_elsewhere(run: Run, file: Path, tmp_path: Path) -> No
     assert "0 votes of the format lmarena are new, 1 were" in run("votes", "import", str(file), "--unrated").out
     told = run("votes", "export")
     assert json.loads(told.out)["source"] == "lmarena"
-    sheet = tmp_path / "votes.csv"
+    sheet = tmp_path / "votes.CSV"
     assert run("votes", "export", str(sheet)).out == f"Written to {sheet}.\n"
     assert ",'=m,n,model_a," in sheet.read_text()
     assert run("votes", "export", "--format", "preferences").out == "", "the answers were not kept"
@@ -108,9 +108,16 @@ def test_an_export_never_writes_over_the_votes_of_another_arena(run: Run, file: 
     assert not (tmp_path / "other-journal").exists()
 
 
-def test_mistakes_are_told(run: Run, file: Path, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_used_is_named(run: Run, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    told = run("votes", "import", str(file), "--data", str(tmp_path / "taken"))
+    assert told.status == 1
+    assert f"error: The store in {tmp_path}/taken cannot be used now: its folder cannot be used." in told.err
+
+
+def test_mistakes_are_told(run: Run, file: Path, data: Path, tmp_path: Path) -> None:
     for words, status, said in (
-        (("export",), 1, "no store yet"),
+        (("export",), 1, f"no store yet at {data}/arena.sqlite3: "),
         (("import", str(tmp_path / "none")), 1, "none cannot be read: No such file"),
         (("import", str(file), "--format", "llm-comparator"), 1, "the format lmarena, not llm-comparator"),
         (("import", str(file), "--format", "csv"), 2, "--format"),
