@@ -79,9 +79,9 @@ class AsgiSink:
     async def news(self) -> None:
         """Wait until there is more to send, or nobody to send it to."""
         if not self._fresh:
-            self._waiter = waiter = asyncio.get_running_loop().create_future()
-            await waiter
-        self._fresh, self._waiter = False, None
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+            self._waiter = None
 
     async def flush(self, send: Send) -> bool:
         """Send all that is ready; is that the end? Raises AnswerCut."""
@@ -142,7 +142,7 @@ async def carry(
     finally:
         sink.client_left()
         if client is not None:
-            await client.aclose()
+            client.stop()
 
 
 def inbound_of(scope: Scope) -> Inbound:

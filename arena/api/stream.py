@@ -85,10 +85,9 @@ class ClientWatch:
         # its frame, which the task's cancellation keeps, must not know of us: that would be left to the collector
         self._task = asyncio.get_running_loop().create_task(_listen(receive, on_leave))
 
-    async def aclose(self) -> None:
-        """Stop watching."""
+    def stop(self) -> None:
+        """Stop watching; nothing is waited for, as the watch holds nothing and ends with the loop's next turn."""
         self._task.cancel()
-        await asyncio.wait([self._task])
 
 
 async def _listen(receive: Receive, on_leave: Callable[[], object]) -> None:
@@ -106,7 +105,7 @@ async def while_client_stays(receive: Receive, work: Coroutine[Any, Any, T]) -> 
     finally:
         task.cancel()
         await asyncio.wait([task])
-        await client.aclose()
+        client.stop()
     if task.cancelled():
         raise ClientLeft
     return task.result()
