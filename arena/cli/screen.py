@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TextIO
 
@@ -33,6 +33,11 @@ FRAME_LINES = 7
 
 UNKNOWN = "\N{EN DASH}"
 """Stands for a figure that is not known or not reliable."""
+
+REMEDIES: Mapping[str, str] = {
+    "model_not_found": "; the command models lists what is installed, pull fetches more",
+}
+"""By an error's code, what to do about it at a terminal."""
 
 
 class View(Protocol):
@@ -163,7 +168,7 @@ def _control(char: str) -> bool:
 def status_line(reply: Reply, waited_s: float) -> str:
     """One line on an answer: its state, and when it has ended what it cost. A dash stands for an unreliable figure."""
     if reply.error is not None:
-        return f"{reply.error.code}: {printable(reply.error.message)}"
+        return f"{reply.error.code}: {printable(reply.error.message)}{REMEDIES.get(reply.error.code, '')}"
     if reply.metrics is not None:
         return "done · " + metrics_line(reply.metrics)
     return "answering" if reply.text or reply.thinking else f"waiting {waited_s:.0f} s"

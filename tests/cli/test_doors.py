@@ -101,6 +101,13 @@ def test_chat_failed_answer_keeps_its_text_and_is_status_1(run: Run, door: list[
     assert "fx-eof:at-3: upstream_" in outcome.err
 
 
+def test_chat_with_a_model_that_is_not_there_says_where_models_come_from(run: Run, door: list[str]) -> None:
+    outcome = run("chat", "nowhere", "Go on.", *door)
+    assert outcome.status == 1
+    assert outcome.err.startswith("nowhere: model_not_found: ")
+    assert outcome.err.endswith(" not found; the command models lists what is installed, pull fetches more\n")
+
+
 def test_chat_figures_without_counters_are_absent(run: Run, door: list[str]) -> None:
     outcome = run("chat", "fx-nometrics:n-20", "Go on.", "--json", *door)
     finished = msgspec.json.decode(outcome.out.splitlines()[-1], type=Finished)
