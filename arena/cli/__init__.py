@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -239,6 +240,7 @@ def engine(
     data: Annotated[Path | None, typer.Option(help="Folder for downloaded models (ARENA_DATA).")] = None,
 ) -> None:
     """Serve the embedded engine alone: an Ollama server in small, for any Ollama client."""
+    _check_free(host, port)
     _engine("serve", data, "--host", host, "--port", str(port))
 
 
@@ -254,6 +256,17 @@ def setup(
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises SettingsError, with a remedy, where the engine could only fail later, with none."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise SettingsError(
+            f"The engine cannot listen on {host}, port {port}: {str(error.strerror).partition(' (while')[0]}. Stop the program that uses the port, "
+            "or give another --host or --port (0 picks a free one)"
+        ) from None
 
 
 def _engine(command: str, data: Path | None, *options: str) -> NoReturn:

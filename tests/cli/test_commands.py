@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import socket
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,14 @@ def test_help_teaches_every_command(run: Run, command: str) -> None:
     assert f"arena {command}" in outcome.out
     if command != "version":
         assert "Examples" in outcome.out
+
+
+def test_engine_on_a_port_that_is_taken_is_one_line_and_status_2(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        outcome = run("engine", "--port", str(port))
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert outcome.err.startswith(f"error: The engine cannot listen on 127.0.0.1, port {port}: Address already in use. ")
 
 
 def test_engine_and_setup_hand_their_words_to_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
