@@ -263,10 +263,9 @@ def _check_free(host: str, port: int) -> None:
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
-        raise SettingsError(
-            f"The engine cannot listen on {host}, port {port}: {str(error.strerror).partition(' (while')[0]}. Stop the program that uses the port, "
-            "or give another --host or --port (0 picks a free one)"
-        ) from None
+        reason = str(error.strerror).partition(" (while")[0]
+        remedy = "give another --host or --port (0 picks a free one)"
+        raise SettingsError(f"The engine cannot listen on {host}, port {port}: {reason}; {remedy}") from None
 
 
 def _engine(command: str, data: Path | None, *options: str) -> NoReturn:

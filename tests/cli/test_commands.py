@@ -133,7 +133,7 @@ def test_engine_on_a_port_that_is_taken_is_one_line_and_status_2(run: Run) -> No
         port = taken.getsockname()[1]
         outcome = run("engine", "--port", str(port))
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert outcome.err.startswith(f"error: The engine cannot listen on 127.0.0.1, port {port}: Address already in use. ")
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use; give another --host" in outcome.err
 
 
 def test_engine_and_setup_hand_their_words_to_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
