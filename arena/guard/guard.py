@@ -201,16 +201,17 @@ class Guard:
             if over is not None:
                 over()
 
-    async def _let_in(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+    def _let_in(self, request: Request, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Have a request answered: past the application's routers, if it is one that could do without ASGI."""
-        caller = request.as_caller()
         if self._carrier is not None and b"%" not in (scope.get("raw_path") or b"%"):
             begin = self._direct(request.method, request.path)
             if begin is not None:
-                inbound = Inbound(request.method, request.path, request.query, scope["headers"], caller)
-                await self._carrier(begin, inbound, receive, send, partial(self._headers.dress, request))
-                return
-        scope["arena.caller"] = caller
+                inbound = Inbound(request.method, request.path, request.query, scope["headers"], request.as_caller())
+                return self._carrier(begin, inbound, receive, send, partial(self._headers.dress, request))
+        return self._routed(request, scope, receive, send)
+
+    async def _routed(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["arena.caller"] = request.as_caller()
         welcome = await self._visitors.welcome(request) if self._visitors else []
         await self.app(scope, receive, self._dressing(request, send, welcome))
 
@@ -352,9 +353,11 @@ class Guard:
         length = request.one(b"content-length")
         if length is None and b"transfer-encoding" not in request.found:
             return None
+        if length is not None and int(length) <= self._least_limit:
+            return None  # the server itself holds a body to its declared length
         limit = self._body_limit(request)
         if length is not None and int(length) <= limit:
-            return None  # the server itself holds a body to its declared length
+            return None
         too_large = self._too_large(request)
         if length is not None:
             raise too_large
