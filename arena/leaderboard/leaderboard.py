@@ -24,6 +24,7 @@ from arena.ratings import (
     Moment,
     Rating,
     Tally,
+    Weigher,
     board,
     cells,
     differences,
@@ -34,7 +35,6 @@ from arena.ratings import (
     style_fit,
     suggested,
     timeline,
-    weights,
 )
 from arena.ratings.tally import Floats
 from arena.store import CellFilter, Store
@@ -97,17 +97,7 @@ class Leaderboard:
 
     def board(self, view: View | None = None) -> Board:
         """The leaderboard."""
-        rated = self._rated(view or View())
-        return Board(
-            view=rated.view,
-            last_vote=rated.last_vote,
-            votes=rated.tally.votes,
-            voters=rated.tally.voters,
-            weight=float((rated.weight * rated.tally.count).sum()),
-            rows=rated.rows,
-            labels=rated.labels,
-            effects=rated.effects,
-        )
+        return self._rated(view or View()).board
 
     def ladder(self, view: View | None = None) -> tuple[Ladder, ...]:
         """Every model with its settings below it."""
@@ -139,7 +129,7 @@ class Leaderboard:
             kept = self._views.pop(view, None)
             last_vote = self._store.last_number()
             if kept is None:
-                kept = _Rated(view, self._caps, self._votes_of(view), self._store)
+                kept = _Rated(view, self._votes_of(view), self._store)
             if kept.last_vote != last_vote:
                 kept = kept.after(last_vote)
             _ = kept.rows  # fitted before anybody can add votes to it
@@ -149,15 +139,15 @@ class Leaderboard:
             return kept
 
     def _votes_of(self, view: View) -> _Votes:
-        return _StyledVotes(self._store, view) if view.style else _Votes(self._store, view)
+        return (_StyledVotes if view.style else _Votes)(self._store, view, self._caps)
 
 
 class _Votes:
     """The votes of a view; the store tells only the new ones when asked again."""
 
-    def __init__(self, store: Store, view: View) -> None:
+    def __init__(self, store: Store, view: View, caps: Caps) -> None:
         self.store, self.view = store, view
-        self.ledger = Ledger()
+        self.ledger, self.weigher = Ledger(), Weigher(caps)
         self.read = 0
 
     def read_upto(self, last: int) -> None:
@@ -189,8 +179,8 @@ class _Votes:
 class _StyledVotes(_Votes):
     """The votes whose styles are known, one by one, since each has its own."""
 
-    def __init__(self, store: Store, view: View) -> None:
-        super().__init__(store, view)
+    def __init__(self, store: Store, view: View, caps: Caps) -> None:
+        super().__init__(store, view, caps)
         self.styles: list[tuple[Style, Style]] = []
 
     def add_upto(self, last: int) -> None:
@@ -219,19 +209,19 @@ class _StyledVotes(_Votes):
 class _Rated:
     """A view at one moment. Each part is computed when first asked for."""
 
-    def __init__(self, view: View, caps: Caps, votes: _Votes, store: Store) -> None:
-        self.view, self._caps, self._votes, self._store = view, caps, votes, store
+    def __init__(self, view: View, votes: _Votes, store: Store) -> None:
+        self.view, self._votes, self._store = view, votes, store
         self.last_vote = votes.read
         self.tally = votes.ledger.tally()
 
     def after(self, last_vote: int) -> _Rated:
         """The same view with the votes up to that number."""
         self._votes.read_upto(last_vote)
-        return _Rated(self.view, self._caps, self._votes, self._store)
+        return _Rated(self.view, self._votes, self._store)
 
     @cached_property
     def weight(self) -> Floats:
-        return weights(self.tally, self._caps)
+        return self._votes.weigher.weights(self.tally)
 
     @cached_property
     def families(self) -> dict[str, str] | None:
@@ -258,6 +248,19 @@ class _Rated:
     @cached_property
     def rows(self) -> tuple[Rating, ...]:
         return board(self._fitted[0], self.tally, self.weight, self.families)
+
+    @cached_property
+    def board(self) -> Board:
+        return Board(
+            view=self.view,
+            last_vote=self.last_vote,
+            votes=self.tally.votes,
+            voters=self.tally.voters,
+            weight=sum(row.weight for row in self.rows) / 2,  # each vote is on two
+            rows=self.rows,
+            labels=self.labels,
+            effects=self.effects,
+        )
 
     @cached_property
     def duels(self) -> tuple[Duel, ...]:

@@ -7,7 +7,7 @@ from arena.ratings.style import Effect, StyleFit, differences, style_fit
 from arena.ratings.suggest import gains, suggested
 from arena.ratings.tally import Cell, Ledger, Tally
 from arena.ratings.timeline import Moment, timeline
-from arena.ratings.weights import Caps, weights
+from arena.ratings.weights import Caps, Weigher, weights
 
 __all__ = [
     "DECIDED",
@@ -24,6 +24,7 @@ __all__ = [
     "Rating",
     "StyleFit",
     "Tally",
+    "Weigher",
     "board",
     "cells",
     "differences",

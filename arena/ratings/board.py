@@ -54,7 +54,7 @@ def board(fit: Fit, tally: Tally, weight: Floats, families: Mapping[str, str] | 
     errors = standard_errors(fit, tally)
     best, worst = rank_ranges(fit.strengths, fit.covariance, errors)
     outcomes = _outcomes(tally)
-    counted = _by_contestant(tally, tally.by_what(weight))
+    counted = _by_contestant(tally, tally.weighed(weight)[0])
     rows = []
     for rank, at in enumerate(np.argsort(-fit.strengths, kind="stable").tolist(), 1):
         wins, losses, ties, both_bad = outcomes[at].tolist()
@@ -89,7 +89,7 @@ def standard_errors(fit: Fit, tally: Tally) -> Floats:
     A handful of equal votes has no spread to resample: there the model's own error counts where it is larger.
     """
     resampled, own = (np.sqrt(np.maximum(np.diag(each), 0.0)) for each in (fit.covariance, fit.uncertainty))
-    few = _by_contestant(tally, tally.by_what()) < _HANDFUL
+    few = _by_contestant(tally, tally.on_what) < _HANDFUL
     return np.where(few, np.maximum(resampled, own), resampled)
 
 
@@ -121,7 +121,7 @@ def _by_contestant(tally: Tally, amount: Floats) -> Floats:
 
 def _outcomes(tally: Tally) -> Codes:
     """Wins, losses, ties and both bad of each contestant."""
-    size, kinds, amount = len(tally.names), len(VERDICTS), tally.by_what()
+    size, kinds, amount = len(tally.names), len(VERDICTS), tally.on_what
     a, b, verdict, *_ = tally.whats
     of_a, of_b = (sums(each * kinds + verdict, amount, size * kinds).reshape(size, kinds) for each in (a, b))
     drawn = (of_a + of_b)[:, [TIE, BOTH_BAD]]

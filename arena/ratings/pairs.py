@@ -49,7 +49,7 @@ class Flip(Struct, frozen=True):
 
 def duels(fit: Fit, tally: Tally, weight: Floats) -> tuple[Duel, ...]:
     """Every pair that met, in the order of the names."""
-    raw, weighted = _matrix(tally, tally.by_what()), _matrix(tally, tally.by_what(weight))
+    raw, weighted = _matrix(tally, tally.on_what), _matrix(tally, tally.weighed(weight)[0])
     first, second = np.nonzero(np.triu(raw.sum(2) + raw.sum(2).T, 1))
     return tuple(_duel(fit, raw, weighted, i, j) for i, j in zip(first.tolist(), second.tolist(), strict=True))
 

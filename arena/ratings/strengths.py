@@ -66,8 +66,9 @@ def cells(tally: Tally, weight: Floats) -> Cells:
     swapped = a > b
     outcome = np.where(verdict >= TIE, 2, (verdict == B) ^ swapped)
     key = np.where(swapped, b * size + a, a * size + b) * 3 + outcome
-    summed = sums(key, tally.by_what(weight), size * size * 3).reshape(-1, 3)
-    squares = sums(key, tally.by_what(weight**2) * tally.spread, size * size * 3).reshape(-1, 3)
+    held, squared = tally.weighed(weight)
+    summed = sums(key, held, size * size * 3).reshape(-1, 3)
+    squares = sums(key, squared * tally.spread, size * size * 3).reshape(-1, 3)
     pairs = np.flatnonzero(summed.any(1))
     summed, squares = summed[pairs], squares[pairs]
     effective = np.divide(summed**2, squares, out=np.zeros_like(summed), where=squares > 0)

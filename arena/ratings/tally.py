@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import count, islice
 from typing import Any, Final
 
@@ -47,7 +48,7 @@ class Cell(Struct, frozen=True):
     repeats: int = 0
 
 
-class Tally(Struct, frozen=True):
+class Tally(Struct, frozen=True, dict=True):
     """Rows of equal votes, each of which says by number what was voted, by which voter, from where, when, how often.
 
     The columns of `whats` are what can be voted: a, b (both number the `names`), verdict (numbers VERDICTS), the sides
@@ -90,9 +91,23 @@ class Tally(Struct, frozen=True):
         """
         return np.asarray((self.whats[3] + 1.0) / 3.0)
 
-    def by_what(self, weight: Floats | None = None) -> Floats:
-        """The votes on each column of `whats`, each row's multiplied by its weight."""
-        return sums(self.what, self.count if weight is None else weight * self.count, self.whats.shape[1])
+    @cached_property
+    def on_what(self) -> Floats:
+        """The votes on each column of `whats`."""
+        return sums(self.what, self.count, self.whats.shape[1])
+
+    def weighed(self, weight: Floats) -> tuple[Floats, Floats]:
+        """What the votes on each column of `whats` weigh, and the sum of the squares; `weight` is by row.
+
+        Most votes weigh their share: only the others are looked at one by one.
+        """
+        rows = np.flatnonzero(weight != self.share[self.what])
+        what, count = self.what[rows], self.count[rows]
+
+        def total(share: Floats, weight: Floats) -> Floats:
+            return share * self.on_what + sums(what, (weight - share[what]) * count, len(share))
+
+        return total(self.share, weight[rows]), total(self.share**2, weight[rows] ** 2)
 
     def only(self, rows: NDArray[Any]) -> Tally:
         """The same contestants with some of the rows."""

@@ -34,7 +34,7 @@ def _moment(tally: Tally, weight: Floats, day: str, until: np.typing.NDArray[np.
     seen = tally.only(until)
     fitted = fit(cells(seen, weight[until]), samples=0)
     margins = Z * SCALE * standard_errors(fitted, seen)
-    amount = seen.by_what()
+    amount = seen.on_what
     met = sums(seen.whats[0], amount, len(seen.names)) + sums(seen.whats[1], amount, len(seen.names))
 
     def ratings() -> Iterator[tuple[str, tuple[float, float, float]]]:

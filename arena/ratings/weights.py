@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from msgspec import Struct
@@ -17,7 +16,6 @@ _JUDGED: Final = 8  # votes, below which nobody is judged
 _CIRCLE: Final = 0.1  # of all weight, from which on nobody is
 _CROWD: Final = 10  # others, fewer than which put a cap on nobody: a small circle knows what it does
 _SLACK: Final = 0.5  # variance, in votes squared: one odd vote between unequal models is held against nobody
-_BLOCK: Final = 65_536  # tastes at once: those of a voter for each contestant; more fall out of the processor's cache
 
 
 class Caps(Struct, frozen=True):
@@ -40,46 +38,86 @@ class Caps(Struct, frozen=True):
 
 def weights(tally: Tally, caps: Caps | None) -> Floats:
     """The weight of one vote of each row, at most 1; None caps nothing."""
-    weight = tally.share[tally.what]
-    if caps is None or not len(weight):
-        return weight
-    held = weight * tally.count
-    for who, floor, by_day in (
-        (tally.voter, caps.voter, caps.voter_day),
-        (tally.address, caps.address, caps.address_day),
-    ):
-        if np.count_nonzero(np.bincount(who)) > _CROWD:
-            _cap(who, tally.day, by_day, (weight, held))
-            _cap(who, None, floor, (weight, held))
-    held_by = sums(tally.voter, held)
-    judged = (sums(tally.voter, tally.count) >= _JUDGED) & (held_by < _CIRCLE * held_by.sum())
-    return _believed(tally, weight, judged, caps.stray) if judged.any() else weight
+    return tally.share[tally.what] if caps is None else Weigher(caps).weights(tally)
 
 
-def _cap(who: Codes, day: Codes | None, floor: float, amounts: tuple[Floats, ...]) -> None:
+class Weigher:
+    """Weighs the votes of one ledger, again and again as new ones come; it remembers who of its voters may stray."""
+
+    def __init__(self, caps: Caps) -> None:
+        self._caps = caps
+        self._seen = 0  # rows
+        self._often = np.zeros(0, np.int64)
+
+    def weights(self, tally: Tally) -> Floats:
+        """The weight of one vote of each row, at most 1. The rows weighed before must be the first ones."""
+        weight, caps = tally.share[tally.what], self._caps
+        held = weight * tally.count
+        for who, floor, by_day in (
+            (tally.voter, caps.voter, caps.voter_day),
+            (tally.address, caps.address, caps.address_day),
+        ):
+            held_by = sums(who, held)
+            if np.count_nonzero(held_by) > _CROWD:
+                if _cap(who, tally.day, by_day, held_by, (weight, held)):
+                    held_by = sums(who, held)
+                _cap(who, None, floor, held_by, (weight, held))
+        held_by = sums(tally.voter, held)
+        judged = (sums(tally.voter, tally.count) >= _JUDGED) & (held_by < _CIRCLE * held_by.sum())
+        return self._believed(tally, weight, judged)
+
+    def _believed(self, tally: Tally, weight: Floats, judged: NDArray[np.bool_]) -> Floats:
+        """The weights, with those lowered that belong to voters who are `judged` and stray from all others."""
+        tastes, trusted, stray = _Tastes(tally, self._often_voted(tally), judged), weight, self._caps.stray
+        for _ in range(_ROUNDS if len(tastes.voter) else 0):  # without those who stray, others are seen to
+            deviation = tastes.deviations(fit(cells(tally, trusted), samples=0).strengths)
+            if deviation.max() <= stray and trusted is weight:
+                break
+            believed = np.ones(len(judged))
+            np.minimum.at(believed, tastes.voter, (stray / np.maximum(deviation, stray)) ** 2)
+            rows = np.flatnonzero((believed < 1)[tally.voter])
+            trusted = weight.copy()
+            trusted[rows] *= believed[tally.voter[rows]]
+        return trusted
+
+    def _often_voted(self, tally: Tally) -> Codes:
+        """The ends of votes at contestants on whom their voter has voted so often that it may stray there.
+
+        An end is twice the row, and for b one more. Only voters with new votes are looked at.
+        """
+        new = np.zeros(tally.voter.max(initial=-1) + 1, np.bool_)
+        new[tally.voter[self._seen :]] = True
+        kept = self._often[~new[tally.voter[self._often // 2]]]
+        harmless = self._caps.stray * np.sqrt(_SLACK)  # even if every vote surprised by all that it counts for
+        self._often = np.concatenate([kept, _often(tally, np.flatnonzero(new[tally.voter]), harmless)])
+        self._seen = len(tally.voter)
+        return self._often
+
+
+def _cap(who: Codes, day: Codes | None, floor: float, total: Floats, amounts: tuple[Floats, ...]) -> bool:
     """Take from all `amounts` of each of `who`, on each day or altogether, what the last of them exceeds the cap by.
 
-    Whoever holds no more than `floor` altogether is under the cap on every day, so hardly anybody's votes need to be
-    grouped.
+    `total` is what each of them holds. Whoever holds no more than `floor` altogether is under the cap on every day, so
+    hardly anybody's votes need to be grouped. Has anything been taken?
     """
-    held = amounts[-1]
-    total = sums(who, held)
-    rows = np.flatnonzero((total > floor)[who])
-    if not len(rows):
-        return
-    group = who[rows] if day is None else _by_day(who[rows], day[rows])
-    sizes = sums(group, held[rows])
+    above = total > floor
+    if not above.any():
+        return False
+    rows = np.flatnonzero(above[who])
+    group = who[rows] if day is None else _dense(who[rows] * (day.max() + 1) + day[rows])
+    sizes = sums(group, amounts[-1][rows])
     if sizes.max() <= floor:
-        return
+        return False
     limit = np.maximum(floor, _middle_of_others(sizes, floor, total.sum()))
     kept = (limit / np.maximum(sizes, limit))[group]
     for amount in amounts:
         amount[rows] *= kept
+    return True
 
 
-def _by_day(who: Codes, day: Codes) -> Codes:
-    group = who * (day.max() + 1) + day
-    sparse = group.max() > 4 * len(group) + 1_000_000  # else sorting costs more than empty groups do
+def _dense(group: Codes) -> Codes:
+    """The same groups, by numbers without great gaps."""
+    sparse = group.max(initial=0) > 4 * len(group) + 1_000_000  # else sorting costs more than empty groups do
     return np.unique(group, return_inverse=True)[1] if sparse else group
 
 
@@ -94,54 +132,32 @@ def _middle_of_others(sizes: Floats, floor: float, total: float) -> Floats:
     return np.asarray(ordered[np.minimum(middle, len(ordered) - 1)])
 
 
-def _believed(tally: Tally, weight: Floats, judged: NDArray[Any], stray: float) -> Floats:
-    """The weights, with those lowered that belong to voters who are `judged` and stray from all others."""
-    tastes, trusted = _Tastes(tally, judged), weight
-    for _ in range(_ROUNDS):  # without those who stray, others are seen to
-        deviation = tastes.deviations(fit(cells(tally, trusted), samples=0).strengths)
-        if deviation.max() <= stray and trusted is weight:
-            break
-        believed = np.ones(len(judged))
-        believed[judged] = (stray / np.maximum(deviation, stray)) ** 2
-        trusted = weight * believed[tally.voter]
-    return trusted
+def _often(tally: Tally, rows: Codes, harmless: float) -> Codes:
+    """The ends of the rows at contestants on whom their voter's votes, which must all be there, count for more."""
+    what, first = tally.what[rows], tally.voter[rows] * len(tally.names)
+    held = tally.share[what] * tally.count[rows]
+    group = _dense(np.concatenate([first + of[what] for of in tally.whats[:2]]))
+    side, at = np.nonzero((sums(group, np.tile(held, 2)) > harmless)[group].reshape(2, -1))
+    return 2 * rows[at] + side
 
 
 class _Tastes:
-    """What the votes of those who are judged say of their taste for each contestant; some voters' lie together each."""
+    """What some `ends` of votes say of their voters' tastes for each contestant, as far as those are `judged`."""
 
-    def __init__(self, tally: Tally, judged: NDArray[Any]) -> None:
-        self._tally, self._voters = tally, int(np.count_nonzero(judged))
-        rows = np.flatnonzero(judged[tally.voter])
-        place = (np.cumsum(judged) - 1)[tally.voter[rows]]
-        self._each = max(1, _BLOCK // len(tally.names))  # voters to a block
-        block = place // self._each
-        order = np.argsort(block.astype(np.min_scalar_type(self._voters // self._each)), kind="stable")
-        self._ends = np.cumsum(np.bincount(block)).tolist()
-        self._place, self._what, self._count = (each[order] for each in (place, tally.what[rows], tally.count[rows]))
+    def __init__(self, tally: Tally, ends: Codes, judged: NDArray[np.bool_]) -> None:
+        ends = ends[judged[tally.voter[ends // 2]]]
+        rows, side, size = ends // 2, ends % 2, len(tally.names)
+        self._tally, self._what, self._sign = tally, tally.what[rows], tally.count[rows] * (1 - 2 * side)
+        each, self._taste = np.unique(tally.voter[rows] * size + tally.whats[side, self._what], return_inverse=True)
+        self.voter = each // size
 
     def deviations(self, strengths: Floats) -> Floats:
-        """By how many standard errors each voter who is judged deviates at most, over all contestants."""
+        """By how many standard errors each taste, of a `voter` for one contestant, deviates."""
         a, b, verdict, *_ = self._tally.whats
-        share, size = self._tally.share, len(strengths)
+        share = self._tally.share
         chance = 1 / (1 + np.exp(strengths[b] - strengths[a]))
         surprise = share * (SCORES[verdict] - chance)
         variance = share**2 * self._tally.spread * chance * (1 - chance)
-        found = np.empty(self._voters)
-        for voter, votes in self._blocks():
-            what, count = self._what[votes], self._count[votes]
-            first = (self._place[votes] - voter) * size
-            on_a, on_b, slots = first + a[what], first + b[what], self._each * size
-            amount, by = surprise[what] * count, variance[what] * count
-            summed = sums(on_a, amount, slots) - sums(on_b, amount, slots)
-            spread = sums(on_a, by, slots) + sums(on_b, by, slots) + _SLACK
-            most = (summed**2 / spread).reshape(-1, size).max(1)
-            found[voter : voter + self._each] = most[: self._voters - voter]
-        return np.sqrt(found)
-
-    def _blocks(self) -> Iterator[tuple[int, slice]]:
-        """The first voter of each, and where the votes are."""
-        begin = 0
-        for number, end in enumerate(self._ends):
-            yield number * self._each, slice(begin, end)
-            begin = end
+        summed = sums(self._taste, surprise[self._what] * self._sign)
+        spread = sums(self._taste, variance[self._what] * np.abs(self._sign)) + _SLACK
+        return np.abs(summed) / np.sqrt(spread)

@@ -43,7 +43,7 @@ def test_pages_make_no_difference_and_old_tallies_stay_as_they_were() -> None:
     for name in Tally.__struct_fields__:
         assert np.array_equal(getattr(ledger.tally(), name), getattr(whole, name)), name
     assert (before.votes, before.voters, whole.votes, whole.voters) == (100, 7, 300, 7)
-    assert before.by_what().sum() == 100
+    assert before.on_what.sum() == 100
 
 
 def test_the_order_of_the_votes_does_not_matter() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
-from arena.ratings import Caps, Cell, Ledger, weights
+from arena.ratings import Caps, Cell, Ledger, Tally, Weigher, cells, fit, weights
+from arena.ratings.tally import SCORES, Floats
 
 
 def weighed(*rows: tuple[int, str, str, str], caps: Caps | None = None) -> list[float]:
@@ -86,13 +86,65 @@ def test_sparse_groups_are_grouped_all_the_same() -> None:
     assert set(weighed(*rows)) == {1.0}
 
 
-def test_it_does_not_matter_how_many_voters_are_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+UNCAPPED = Caps(voter=1e9, address=1e9, voter_day=1e9, address_day=1e9)
+
+
+def drawn(seed: int, voters: int, votes: int) -> list[Cell]:
+    """Votes on six models of which the first are better; every fifth voter says the opposite of what it sees."""
+    random = np.random.default_rng(seed)
+    cells = []
+    for _ in range(votes):
+        (a, b), voter = sorted(random.permutation(6)[:2].tolist()), int(random.integers(voters))
+        better = random.random() < 0.7 + (b - a) / 20
+        verdict = ("a" if better != (voter % 5 == 0) else "b") if random.random() < 0.8 else ("tie", "both_bad")[better]
+        sides, repeats, count = (int(random.choice(of)) for of in ([2, 2, 3], [0, 0, 1], [1, 1, 2]))
+        cells.append(Cell(f"m{a}", f"m{b}", verdict, count, f"v{voter}", f"a{voter}", "day", sides, repeats))  # type: ignore[arg-type]
+    return cells
+
+
+def deviations(tally: Tally, strengths: Floats) -> Floats:
+    """By how many standard errors each voter's votes for or against one model differ at most, all looked at."""
+    surprise, spread = np.zeros((2, tally.voter.max() + 1, len(tally.names)))
+    for voter, what, count in zip(tally.voter, tally.what, tally.count, strict=True):
+        a, b, verdict, sides, _ = tally.whats[:, what]
+        chance = 1 / (1 + np.exp(strengths[b] - strengths[a]))
+        for contestant, sign in ((a, 1), (b, -1)):
+            surprise[voter, contestant] += sign * count * tally.share[what] * (SCORES[verdict] - chance)
+            spread[voter, contestant] += count * tally.share[what] ** 2 * (sides + 1) / 3 * chance * (1 - chance)
+    return np.asarray((np.abs(surprise) / np.sqrt(spread + 0.5)).max(1))
+
+
+@pytest.mark.parametrize(("voters", "votes", "stray"), [(20, 700, 3.0), (90, 900, 2.0), (60, 500, 1.5), (30, 900, 3.5)])
+def test_nobody_who_strays_is_overlooked(voters: int, votes: int, stray: float) -> None:
     ledger = Ledger()
-    ledger.add([Cell("A", "B", verdict, 10, f"v{n}", f"a{n}") for n in range(20) for verdict in ("a", "b")])
-    ledger.add([Cell("A", "B", "a", 20, "s", "x"), Cell("A", "B", "b", 20, "t", "u")])
-    ledger.add([Cell("C", "B", "b", 9, "odd", "y"), Cell("C", "A", "a", 1, "few", "z")])
-    found = weights(ledger.tally(), Caps())
-    assert (found < 1).any()
-    for size in (1, 7):
-        monkeypatch.setattr(importlib.import_module("arena.ratings.weights"), "_BLOCK", size)
-        assert weights(ledger.tally(), Caps()) == pytest.approx(found, rel=1e-12)
+    ledger.add(drawn(5, voters, votes))
+    tally = ledger.tally()
+    judged = np.bincount(tally.voter, tally.count) >= 8
+    expected = share = weights(tally, None)
+    for _ in range(2):
+        found = np.where(judged, deviations(tally, fit(cells(tally, expected), samples=0).strengths), 0.0)
+        expected = share * ((stray / np.maximum(found, stray)) ** 2)[tally.voter]
+    assert (expected < share).any()
+    assert weights(tally, replace(UNCAPPED, stray=stray)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_new_votes_are_weighed_as_if_all_had_come_at_once() -> None:
+    ledger, weigher = Ledger(), Weigher(Caps())
+    odd = [
+        Cell("A", "m1", "a", 9, "v3", "a3"),
+        Cell("m1", "n", "b", 2, "v3", "a3"),
+        Cell("m1", "n", "b", 9, "new", "x"),
+    ]
+    for coming in (
+        drawn(6, 40, 600),
+        [],
+        drawn(7, 40, 3),
+        odd,
+        drawn(8, 60, 200),
+        [Cell("m1", "n", "b", 1, "v3", "a3")],
+    ):
+        ledger.add(coming)
+        tally = ledger.tally()
+        at_once = weights(tally, Caps())
+        assert weigher.weights(tally) == pytest.approx(at_once, rel=1e-9)
+        assert (at_once < tally.share[tally.what]).any()
