@@ -76,10 +76,16 @@ def test_another_way_to_tell_them_is_the_same_voter_and_contestant() -> None:
     ledger = Ledger()
     hexadecimal = row("x", "y", voter="0123456789abcdef")
     ledger.add_pages(map(page, [[row("x", "y"), hexadecimal], [hexadecimal]]))
-    ledger.add_pages([VotePage('[["x", "y", "a", 2, 0]]', '[ "v"]', '["at v" ]', '["1"]'), page([hexadecimal])])
+    ledger.add_pages(
+        [VotePage('[["x", "y", "a", 2, 0]]', '[ "v"]', '["at v" ]', '["1234567890T"]'), page([hexadecimal])]
+    )
     tally = ledger.tally()
     assert (tally.names, tally.votes, tally.voters) == (("x", "y"), 5, 2)
-    assert (tally.days, tally.voter.tolist(), tally.address.tolist()) == (("1",), [1, 0, 0, 1, 0], [0, 1, 1, 0, 1])
+    assert (tally.days, tally.voter.tolist(), tally.address.tolist()) == (
+        ("1", "1234567890"),
+        [1, 0, 0, 1, 0],
+        [0, 1, 1, 0, 1],
+    )
 
 
 PSEUDONYM = "0123456789abcdef"
@@ -125,6 +131,16 @@ def test_a_ballot_on_four_sides_counts_three_votes() -> None:
     often = [row(a, b, sides=4, voter="s") for a, b in ("ab", "ac", "ad", "bc", "bd", "cd")] * 30
     tally = told(crowd + often)
     assert weights(tally, Caps(stray=1e9))[200:].sum() == pytest.approx(20)
+
+
+def test_what_votes_weigh_is_the_same_however_many_weigh_less_than_their_share() -> None:
+    random = np.random.default_rng(3)
+    tally = told([row(f"m{n % 4}", "z", "ab"[n % 3 % 2], sides=2 + n % 3, repeats=n % 2) for n in range(100)])
+    for less in (0.0, 0.2, 1.0):
+        weight = weights(tally, None) * np.where(random.random(100) < less, random.random(100), 1.0)
+        held, squared = tally.weighed(weight)
+        assert held == pytest.approx(np.bincount(tally.what, weight))
+        assert squared == pytest.approx(np.bincount(tally.what, weight**2))
 
 
 @pytest.mark.parametrize("sides", [2, 3, 4])

@@ -47,6 +47,13 @@ def test_a_voter_counts_for_no_more_than_the_middle_one() -> None:
     assert sum(weighed(*spread, *crowd(50))[:20]) == pytest.approx(20)
 
 
+def test_what_a_busy_day_takes_is_no_longer_there_for_the_other_caps() -> None:
+    calm = [(15, f"v{n}", f"a{n}", f"day {day}") for n in range(50) for day in range(2)]
+    found = weighed((10_000, "s", "x", "1"), *calm)
+    assert found[0] == pytest.approx(20)
+    assert found[1:] == [15] * 100, "most have thirty votes, so thirty are nothing that stands out"
+
+
 def test_an_address_counts_for_no_more_than_its_cap() -> None:
     many = [(20, f"s{n}", "x", "1") for n in range(10)]
     assert sum(weighed(*many, *crowd(50))[:10]) == pytest.approx(40)
@@ -72,6 +79,16 @@ def test_who_strays_from_all_others_counts_less_and_only_in_a_crowd() -> None:
     two = Ledger()
     two.add([Cell("A", "B", "a", 50, "me"), Cell("A", "B", "b", 50, "you")])
     assert weights(two.tally(), Caps()).tolist() == [1, 1]
+
+
+def test_three_votes_against_all_evidence_are_enough_to_stray() -> None:
+    ledger = Ledger()
+    ledger.add([Cell("A", "B", "a", 20, f"v{n}", f"a{n}") for n in range(50)])
+    ledger.add([Cell("A", "B", "b", 3, "s", "x"), *(Cell(f"C{n}", f"D{n}", "tie", 1, "s", "x") for n in range(5))])
+    found = weights(ledger.tally(), Caps())
+    assert set(found[:50]) == {1.0}
+    assert found[50] == pytest.approx((3 / (3 / np.sqrt(0.5))) ** 2, rel=0.1)
+    assert found[50] == found[-1], "who strays counts less in all"
 
 
 def test_one_odd_vote_is_held_against_nobody() -> None:
