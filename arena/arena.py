@@ -146,7 +146,7 @@ class Arena:
         try:
             self.fleet.apply(spec)
         except ValueError as error:
-            raise SettingsError(f"The fleet stays as it was: {error}") from None
+            raise SettingsError(str(error)) from None
         log.info("the fleet was read again: %s", ", ".join(each.name for each in self.fleet.endpoints))
 
     def reload_soon(self) -> None:

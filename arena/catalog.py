@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from arena import names
-from arena.errors import ArenaError, Busy, Forbidden, ModelNotFound, NoEndpoint, NotFound
+from arena.errors import ArenaError, Busy, Forbidden, ModelNotFound, NoEndpoint, NotFound, Unreachable
 from arena.fleet import Endpoint, Fleet
 from arena.log import warn_failed
 from arena.settings import Settings
@@ -78,7 +78,9 @@ class Download:
         elif (error := task.exception()) is None:
             self._update(state="done")
         elif isinstance(error, ArenaError):
-            self._update(state="failed", error=error.details or error.message)
+            # a host says best itself what it lacks; of one that is not reached only the system has spoken
+            told = error.message if isinstance(error, Unreachable) else error.details or error.message
+            self._update(state="failed", error=told)
             warn_failed(log, "a pull", error, self._began_s, model=self.job.model, endpoint=self.job.endpoint)
         else:
             log.error("pull failed", exc_info=error, extra={"job": self.job.id})

@@ -113,7 +113,7 @@ async def test_a_fleet_that_is_read_again_in_the_background_tells_what_is_wrong(
 
         monkeypatch.setattr(arena.fleet, "apply", refuse)
         assert await reload() == "one two"
-        assert "The fleet stays as it was: no such address" in caplog.text
+        assert "the fleet stays as it was: no such address" in caplog.text
 
 
 async def test_who_has_not_begun_waits_for_nothing() -> None:

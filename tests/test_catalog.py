@@ -227,3 +227,12 @@ async def test_management_can_be_turned_off(fake: FakeOllama) -> None:
             catalog.check_management()
     async with catalog_of(fake, settings=settings_for()) as catalog:
         catalog.check_management()
+
+
+async def test_a_download_from_a_host_that_is_not_reached_says_so_in_words() -> None:
+    async with FakeOllama() as fake:
+        pass
+    async with catalog_of(fake) as catalog:
+        job = catalog.pull("m:t")
+        await catalog.wait(job.id)
+        assert catalog.job(job.id).error == "0 is not reachable: connection refused"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,9 +128,9 @@ def _layer_text(path: Path | None) -> str:
 
 def hub_cache(root: Path) -> Iterator[Found]:
     """GGUF files in the Hugging Face cache, named hf.co/organisation/repository:QUANTISATION as in Ollama."""
-    for folder in sorted(root.glob("models--*--*")):
+    for folder in _matching(root, "models--*--*"):
         _, organisation, repository = folder.name.split("--", 2)
-        for snapshot in sorted((folder / "snapshots").glob("*")):
+        for snapshot in _matching(folder, "snapshots/*"):
             for path in _gguf_files(snapshot):
                 blob = path.resolve()
                 digest = blob.name if re.fullmatch(r"[0-9a-f]{64}", blob.name) else ""
@@ -144,16 +145,20 @@ def quantization_of(stem: str) -> str:
     return match.group(1).upper() if match else _clean(stem)
 
 
-def _gguf_files(root: Path) -> list[Path]:
-    """Model files under `root`: no projectors, and of a model in parts only the first."""
+def _matching(root: Path, pattern: str) -> list[Path]:
+    """What matches in a folder; nothing, if we may not look into it."""
     try:
-        files = sorted(root.rglob("*.gguf"))
+        return sorted(root.glob(pattern))
     except OSError:
         return []
+
+
+def _gguf_files(root: Path) -> list[Path]:
+    """Model files under `root`: no projectors, and of a model in parts only the first."""
     return [
         path
-        for path in files
-        if PROJECTOR not in path.name.lower() and not _LATER_PART.search(path.stem) and path.is_file()
+        for path in _matching(root, "**/*.gguf")
+        if PROJECTOR not in path.name.lower() and not _LATER_PART.search(path.stem) and os.path.isfile(path)
     ]
 
 

@@ -128,6 +128,13 @@ class TestHubCache:
         (found,) = hub_cache(tmp_path)
         assert (found.name, found.digest) == ("hf.co/Org/Some-Model-GGUF:Q4_K_M", digest)
 
+    def test_a_cache_that_may_not_be_read_holds_nothing_for_us(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(folder: Path, pattern: str) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "glob", refuse)
+        assert named(hub_cache(Path("/cache"))) == []
+
     @pytest.mark.parametrize(
         ("stem", "quantization"),
         [
