@@ -107,7 +107,7 @@ TOLD: list[tuple[CellFilter, dict[tuple[str, str], int]]] = [
 def test_votes_are_told_as_they_were_asked_for(store: Store) -> None:
     store.add_votes(several())
     for wanted, counts in TOLD:
-        whats = [msgspec.json.decode(what) for page in store.pages(wanted) for what in page[0]]
+        whats = [what for page in store.pages(wanted) for what in msgspec.json.decode(page.whats)]
         assert Counter((a, verdict) for a, _, verdict, *_ in whats) == counts, wanted
 
 
