@@ -21,12 +21,16 @@ Headers = tuple[tuple[str, str], ...]
 RawHeaders = list[tuple[bytes, bytes]]
 """Names in lower case, in the order in which they came."""
 
-# what nearly every head of a short answer is: nothing in it is read in two ways
-_PLAIN: Final = re.compile(
-    rb"HTTP/1\.1 ([2-5][0-9]{2}) [\t -~]{0,128}\r\n((?:[!#-'*+.^_`|~0-9A-Za-z-]{1,64}:[\t -~]{0,512}\r\n){1,32})\r\n"
-)
-FRAMING: Final = frozenset({b"transfer-encoding", b"connection", b"upgrade", b"trailer"})
+# what nearly every line of a head is: nothing in it is read in two ways
+_STATUS: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2}) [\t -~]*")
+_FIELD: Final = re.compile(rb"([!#-'*+.^_`|~0-9A-Za-z-]+):([\t -~]*)")
+PLAIN_BYTES: Final = 4096
+"""A longer head is no plain one: its lines would be a burden to remember."""
+UNREAD: Final = (b"", b"")
+FRAMING: Final = frozenset({UNREAD[0], b"transfer-encoding", b"connection", b"upgrade", b"trailer"})
+"""Headers with which an answer is not plain."""
 _BODYLESS: Final = (204, 304)
+_NEVER: Final = (0, *_BODYLESS)
 
 
 class Plain(Struct, frozen=True):
@@ -42,27 +46,39 @@ def plain(data: bytes, method: str, unless: frozenset[bytes] = FRAMING) -> Plain
 
     So it is not if it has a header in `unless`, or two that tell of its length.
     """
-    found = _PLAIN.match(data)
-    if found is None or method == "HEAD":
+    end = data.find(b"\r\n\r\n")
+    if end < 0 or end > PLAIN_BYTES or method == "HEAD":
         return None
-    fields = [_field(line) for line in found[2][:-2].split(b"\r\n")]
+    first, *lines = data[:end].split(b"\r\n")
+    status = _status(first)
+    if status in _NEVER:
+        return None
+    fields = [_field(line) for line in lines]
     length = None
     for name, value in fields:
         if name == b"content-length" and length is None and value.isdigit():
             length = int(value)
         elif name == b"content-length" or name in unless:
             return None
-    end, status = found.end(), int(found[1])
-    if length != len(data) - end or status in _BODYLESS:
-        return None
-    return Plain(status, fields, data[end:])
+    body = data[end + 4 :]
+    return Plain(status, fields, body) if length == len(body) else None
 
 
 @lru_cache(512)
 def _field(line: bytes) -> tuple[bytes, bytes]:
-    """A plain header line as (name in lower case, value); an endpoint sends the same ones again and again."""
-    name, _, value = line.partition(b":")
-    return name.lower(), value.strip(b" \t")
+    """A header line as (name in lower case, value); `UNREAD` for one that is not plain.
+
+    An endpoint sends the same ones again and again.
+    """
+    found = _FIELD.fullmatch(line)
+    return UNREAD if found is None else (found[1].lower(), found[2].strip(b" \t"))
+
+
+@lru_cache(64)
+def _status(line: bytes) -> int:
+    """The status that a plain status line tells; 0 for one that is not plain."""
+    found = _STATUS.fullmatch(line)
+    return 0 if found is None else int(found[1])
 
 
 class Answer:
