@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -241,6 +242,20 @@ def test_only_what_is_plain_needs_no_parser() -> None:
     read = [plain(head + b"\r\nab", "GET") is not None for head in HEADS]
     assert [number for number, without in enumerate(read) if without] == [0, 1, 2, 4, 12, 17]
     assert plain(HEADS[4] + b"\r\nab", "GET", Call.unless) is None, "nobody asked for anything packed"
+
+
+def test_an_answer_that_is_closed_leaves_nothing_for_the_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for kind in (Answer, RawAnswer):
+            answer = kind("GET")
+            assert answer.feed(chunked(b"ab", b"cd")) == b"abcd"
+            answer.close()
+            del answer
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 # what is sent

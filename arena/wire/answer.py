@@ -149,6 +149,10 @@ class Answer:
                 self.error = "framing without content"
         return self._take()
 
+    def close(self) -> None:
+        """No more will come: answer and parser let go of each other, lest they wait for the collector of garbage."""
+        del self._parser, self.on_header
+
     def _feed_head(self, data: bytes) -> bytes:
         """Parse no more than a head may have; returns what is left of `data`."""
         first = data[: self._room]

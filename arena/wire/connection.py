@@ -174,9 +174,15 @@ class Connection(asyncio.Protocol):
         """Close at once, whatever is under way; the call is not told."""
         if self.alarm is not None:
             self.alarm.stop()
-        self._call = self._answer = None
+        self._call = None
+        self._forget_answer()
         if self._transport is not None:
             self._transport.abort()
+
+    def _forget_answer(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.close()
 
     def _hand_over(self, call: Call, body: bytes) -> None:
         if call.on_data is None:
@@ -192,8 +198,10 @@ class Connection(asyncio.Protocol):
     def _completed(self, call: Call, *, reusable: bool) -> None:
         """Go home before the call ends: the pool may use this connection again from then on."""
         assert self._transport is not None
-        self._call = self._answer = None
+        self._call = None
         self._first = False
+        if self._answer is not None:
+            self._forget_answer()
         sent = call.whole and self._transport.get_write_buffer_size() == 0
         if reusable and sent and not self._transport.is_closing():
             if call.paused:
