@@ -99,9 +99,12 @@ class Tally(Struct, frozen=True, dict=True):
     def weighed(self, weight: Floats) -> tuple[Floats, Floats]:
         """What the votes on each column of `whats` weigh, and the sum of the squares; `weight` is by row.
 
-        Most votes weigh their share: only the others are looked at one by one.
+        Where most votes weigh their share, only the others are looked at one by one.
         """
         rows = np.flatnonzero(weight != self.share[self.what])
+        if len(rows) > len(weight) // 4:
+            size = len(self.share)
+            return sums(self.what, weight * self.count, size), sums(self.what, weight**2 * self.count, size)
         what, count = self.what[rows], self.count[rows]
 
         def total(share: Floats, weight: Floats) -> Floats:

@@ -15,6 +15,7 @@ _ROUNDS: Final = 2
 _JUDGED: Final = 8  # votes, below which nobody is judged
 _CIRCLE: Final = 0.1  # of all weight, from which on nobody is
 _CROWD: Final = 10  # others, fewer than which put a cap on nobody: a small circle knows what it does
+_EMPTY: Final = 1_000_000  # groups that cost little even if there are few others
 _SLACK: Final = 0.5  # variance, in votes squared: one odd vote between unequal models is held against nobody
 
 
@@ -87,7 +88,7 @@ class Weigher:
         """
         new = np.zeros(tally.voter.max(initial=-1) + 1, np.bool_)
         new[tally.voter[self._seen :]] = True
-        kept = self._often[~new[tally.voter[self._often // 2]]]
+        kept = self._often[~new[tally.voter[self._often >> 1]]]
         harmless = self._caps.stray * np.sqrt(_SLACK)  # even if every vote surprised by all that it counts for
         self._often = np.concatenate([kept, _often(tally, np.flatnonzero(new[tally.voter]), harmless)])
         self._seen = len(tally.voter)
@@ -115,10 +116,14 @@ def _cap(who: Codes, day: Codes | None, floor: float, total: Floats, amounts: tu
     return True
 
 
-def _dense(group: Codes) -> Codes:
+def _dense(keys: Codes) -> Codes:
     """The same groups, by numbers without great gaps."""
-    sparse = group.max(initial=0) > 4 * len(group) + 1_000_000  # else sorting costs more than empty groups do
-    return np.unique(group, return_inverse=True)[1] if sparse else group
+    return np.unique(keys, return_inverse=True)[1] if _sparse(keys) else keys
+
+
+def _sparse(keys: Codes) -> bool:
+    """Would all the groups that are empty cost more than sorting does?"""
+    return bool(keys.max(initial=0) > 4 * len(keys) + _EMPTY)
 
 
 def _middle_of_others(sizes: Floats, floor: float, total: float) -> Floats:
@@ -145,11 +150,18 @@ class _Tastes:
     """What some `ends` of votes say of their voters' tastes for each contestant, as far as those are `judged`."""
 
     def __init__(self, tally: Tally, ends: Codes, judged: NDArray[np.bool_]) -> None:
-        ends = ends[judged[tally.voter[ends // 2]]]
-        rows, side, size = ends // 2, ends % 2, len(tally.names)
-        self._tally, self._what, self._sign = tally, tally.what[rows], tally.count[rows] * (1 - 2 * side)
-        each, self._taste = np.unique(tally.voter[rows] * size + tally.whats[side, self._what], return_inverse=True)
-        self.voter = each // size
+        rows, size = ends >> 1, len(tally.names)
+        voter = tally.voter[rows]
+        if not (kept := judged[voter]).all():
+            ends, rows, voter = ends[kept], rows[kept], voter[kept]
+        of_b, self._tally, self._what, count = ends & 1, tally, tally.what[rows], tally.count[rows].astype(np.float64)
+        contestant = tally.whats[:2].ravel()[of_b * tally.whats.shape[1] + self._what]
+        each = self._taste = voter * size + contestant
+        if _sparse(each):
+            each, self._taste = np.unique(each, return_inverse=True)
+        else:
+            each = np.arange(each.max(initial=-1) + 1)
+        self.voter, self._for, self._cast = each // size, count * (1 - 2 * of_b), count
 
     def deviations(self, strengths: Floats) -> Floats:
         """By how many standard errors each taste, of a `voter` for one contestant, deviates."""
@@ -158,6 +170,6 @@ class _Tastes:
         chance = 1 / (1 + np.exp(strengths[b] - strengths[a]))
         surprise = share * (SCORES[verdict] - chance)
         variance = share**2 * self._tally.spread * chance * (1 - chance)
-        summed = sums(self._taste, surprise[self._what] * self._sign)
-        spread = sums(self._taste, variance[self._what] * np.abs(self._sign)) + _SLACK
+        summed = sums(self._taste, surprise[self._what] * self._for)
+        spread = sums(self._taste, variance[self._what] * self._cast) + _SLACK
         return np.abs(summed) / np.sqrt(spread)

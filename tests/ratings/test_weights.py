@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -131,6 +133,13 @@ def deviations(tally: Tally, strengths: Floats) -> Floats:
     return np.asarray((np.abs(surprise) / np.sqrt(spread + 0.5)).max(1))
 
 
+@pytest.fixture(params=[1_000_000, -1_000_000])
+def empty(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few groups, and so many that they are sorted."""
+    monkeypatch.setattr(importlib.import_module("arena.ratings.weights"), "_EMPTY", request.param)
+
+
+@pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize(("voters", "votes", "stray"), [(20, 700, 3.0), (90, 900, 2.0), (60, 500, 1.5), (30, 900, 3.5)])
 def test_nobody_who_strays_is_overlooked(voters: int, votes: int, stray: float) -> None:
     ledger = Ledger()
@@ -145,6 +154,7 @@ def test_nobody_who_strays_is_overlooked(voters: int, votes: int, stray: float) 
     assert weights(tally, replace(UNCAPPED, stray=stray)) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.usefixtures("empty")
 def test_new_votes_are_weighed_as_if_all_had_come_at_once() -> None:
     ledger, weigher = Ledger(), Weigher(Caps())
     odd = [
