@@ -85,6 +85,11 @@ class Sink(Protocol):
         """Cut the connection: the client must see that the answer is not whole."""
 
 
+def header_lines(headers: Headers) -> bytes:
+    """`headers` as they stand in a head."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
+
+
 def headers_in(lines: bytes) -> Headers:
     """The headers in `lines` as `Sink.start()` takes them."""
     pairs = [line.partition(b": ") for line in lines.split(b"\r\n")[:-1]]

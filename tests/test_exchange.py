@@ -7,8 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arena.exchange import Headers, headers_in
-from arena.proxy.headers import lines
+from arena.exchange import Headers, header_lines, headers_in
 from arena.server.direct import Exchange
 from arena.server.limits import Limits
 from arena.server.protocol import State
@@ -19,7 +18,7 @@ VALUES = st.text("abc: ;,=", max_size=9).map(str.encode)
 
 @given(st.lists(st.tuples(NAMES, VALUES)))
 def test_headers_written_as_lines_read_the_same(headers: Headers) -> None:
-    assert headers_in(lines(headers)) == headers
+    assert headers_in(header_lines(headers)) == headers
 
 
 def test_the_lines_that_every_answer_has_follow_the_clock() -> None:

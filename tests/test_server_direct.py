@@ -353,6 +353,19 @@ def test_an_ambiguous_length_is_never_taken_for_a_head_that_was_seen(
         assert wire.until(b"\r\n").startswith(b"HTTP/1.1 %d " % status)
 
 
+@pytest.mark.parametrize(
+    "length", [b" 5", b"5", b"  5", b"\t5", b" 5 ", b" 005", b" 0000000005"], ids=lambda length: repr(length)[1:]
+)
+def test_however_a_length_is_written_the_next_request_begins_behind_the_body(
+    app: DirectApp, served: Running, length: bytes
+) -> None:
+    head = b"POST /direct/echo HTTP/1.1\r\nHost: h\r\nContent-Length:%b\r\n\r\n" % length
+    with Wire(served.port) as wire:
+        for body in (b"11111", b"22222", b"33333"):
+            reply = wire.send(head + body).reply()
+            assert (reply.status, reply.body) == (200, body)
+
+
 def test_a_body_may_come_in_pieces_after_a_head_that_was_seen(app: DirectApp, served: Running) -> None:
     with Wire(served.port) as wire:
         assert wire.ask("/direct/echo", body=b"hello").reply().body == b"hello"

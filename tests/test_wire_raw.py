@@ -10,7 +10,7 @@ import pytest
 
 from arena.errors import ShuttingDown, Unreachable, UpstreamBroken
 from arena.wire import Pool, RawCall, RawHeaders
-from tests.peer import DEADLINE_S, LOOPS, Peer, answers, chunked, endless, ok, served
+from tests.peer import DEADLINE_S, LOOPS, Peer, answers, chunked, endless, ok, once, served
 
 pytestmark = pytest.mark.anyio
 
@@ -207,3 +207,31 @@ async def test_calls_that_end_in_time_set_no_timer(monkeypatch: pytest.MonkeyPat
         for _ in range(20):
             await whole(pool)
         assert alarms == []
+
+
+async def test_who_lets_go_at_the_head_hears_nothing_of_what_is_wrong_behind_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Leaving(Told):
+        call: RawCall
+
+        def on_head(self, status: int, headers: RawHeaders) -> None:
+            super().on_head(status, headers)
+            self.call.cancel()
+
+    unsound = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n"
+    async with served(lambda guest: once(guest, unsound)) as (peer, pool):
+        told = Leaving()
+        told.call = forward(pool, told)
+        await told.news.wait()
+        await peer.all_left(1)
+        assert (told.ends, caplog.text) == ([], "")
+
+
+@pytest.mark.parametrize("wire", [ok(b"hi"), chunked(b"hi")], ids=["whole", "in chunks"])
+async def test_the_head_can_be_waited_for(wire: bytes) -> None:
+    async with served(lambda guest: once(guest, wire)) as (_, pool):
+        told = Told()
+        head = forward(pool, told).head
+        await told.over.wait()
+        assert head.result() == (200, ())

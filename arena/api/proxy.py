@@ -47,7 +47,7 @@ class ProxyRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; raises AnswerCut where its answer cannot be completed."""
         inbound = inbound_of(scope)
-        raw_path = scope.get("raw_path", b"").lower()
+        raw_path = (scope.get("raw_path") or b"").lower()
         if any(slash in raw_path for slash in ENCODED_SLASH) and ONE_MODEL not in inbound.path:
             inbound = Inbound(inbound.method, "/olla//", b"", inbound.headers, inbound.caller)  # no route, but a 400
         try:

@@ -261,7 +261,7 @@ def version() -> None:
 def _check_free(host: str, port: int) -> None:
     """Raises SettingsError, with a remedy, where the engine could only fail later, with none."""
     try:
-        socket.create_server((host, port)).close()
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
         reason = str(error.strerror).partition(" (while")[0]
         remedy = "give another --host or --port (0 picks a free one)"

@@ -119,9 +119,14 @@ def _writable(file: Path) -> Iterator[BinaryIO]:
         with replacing(file) as target:
             yield target
         return
-    sys.stdout.flush()
-    yield sys.stdout.buffer
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise  # whoever reads has had enough
+    except OSError as error:
+        raise BadRequest(f"The standard output cannot be written: {error.strerror}") from error
 
 
 @contextmanager

@@ -299,6 +299,10 @@ class Book:
         recent = reversed(tuple(self._recent))
         return tuple(each if isinstance(each, Entry) else _entry(*each) for each in recent)
 
+    def settle(self) -> None:
+        """Bring what is kept into its form now: the endpoints of the last requests are needed no longer."""
+        self._recent = deque(reversed(self.recent), RECENT)
+
     @property
     def rows(self) -> dict[Row, Counts]:
         """Everything, by (endpoint, model, key)."""

@@ -392,6 +392,7 @@ class Fleet:
         endpoint.draining = True
         self.sticky.forget(endpoint.name)
         self.balancer.forget(endpoint.name)
+        self.book.settle()
         if endpoint.in_flight:
             self._retired.add(endpoint)
         else:

@@ -34,7 +34,7 @@ class Wanted(Struct, frozen=True):
     route: str = ""
 
 
-class Usage(Struct):
+class Usage(Struct, frozen=True):
     """What an answer cost, where it is known; `gap_s` is the mean time between two tokens, `*_bytes` the bodies.
 
     `estimated`: nobody told its tokens, and what is said of them is the number of its pieces.

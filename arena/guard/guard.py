@@ -353,11 +353,9 @@ class Guard:
         length = request.one(b"content-length")
         if length is None and b"transfer-encoding" not in request.found:
             return None
-        if length is not None and int(length) <= self._least_limit:
-            return None  # the server itself holds a body to its declared length
         limit = self._body_limit(request)
         if length is not None and int(length) <= limit:
-            return None
+            return None  # the server itself holds a body to its declared length
         too_large = self._too_large(request)
         if length is not None:
             raise too_large

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from arena.exchange import Headers
+from arena.exchange import Headers, header_lines
 from arena.guard.request import Request
 
 # Gradio's start-up scripts are inline and its js= handlers are compiled from text: hence both unsafe words.
@@ -20,7 +20,6 @@ SPACE_FRAMES: Final = "'self' https://huggingface.co https://*.hf.space"
 API_PREFIXES: Final = ("/api/", "/olla/", "/v1/")
 STREAMS: Final = (b"text/event-stream", b"application/x-ndjson")
 NO_STORE: Final = (b"cache-control", b"no-store")
-NO_STORE_LINE: Final = b"cache-control: no-store\r\n"
 EXPOSED: Final = b"x-request-id, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset"
 
 
@@ -42,7 +41,7 @@ class SafetyHeaders:
             (b"content-security-policy", PAGE_POLICY.format(frames=self._frames).encode()),
             (b"referrer-policy", b"no-referrer"),
         ]
-        self._page_lines = lines_of(self._page)
+        self._lines: dict[tuple[bool, bytes | None], bytes] = {}
         ours = {*(name for name, _ in self._page), b"x-frame-options", b"x-request-id", b"x-accel-buffering"}
         self._ours, self._ours_in_api = frozenset(ours), frozenset({*ours, b"cache-control"})
 
@@ -62,30 +61,28 @@ class SafetyHeaders:
 
     def own(self, request: Request) -> Headers:
         """The headers of an answer the guard gives itself."""
-        headers = [*self._page, NO_STORE, (b"x-request-id", request.id.encode())]
-        return headers + cross_origin(request.allowed_origin) if request.allowed_origin else headers
+        return [*self._steady(request, no_store=True), (b"x-request-id", request.id.encode())]
 
     def dress(self, request: Request, headers: Headers) -> Headers:
         """The application's headers as they leave."""
         in_api = request.path.startswith(API_PREFIXES)
-        dressed = self._kept(headers, in_api=in_api)
-        dressed += self._page
+        dressed = self._kept(headers, in_api=in_api) + self._steady(request, no_store=in_api)
         dressed.append((b"x-request-id", request.id.encode()))
-        if in_api:
-            dressed.append(NO_STORE)
-        if request.allowed_origin is not None:
-            dressed += cross_origin(request.allowed_origin)
         return dressed
 
     def dress_lines(self, request: Request, headers: Headers) -> tuple[Headers, bytes]:
         """The same, with those that we add written out already."""
         in_api = request.path.startswith(API_PREFIXES)
-        lines = b"%bx-request-id: %b\r\n" % (self._page_lines, request.id.encode())
-        if in_api:
-            lines += NO_STORE_LINE
-        if request.allowed_origin is not None:
-            lines += lines_of(cross_origin(request.allowed_origin))
-        return self._kept(headers, in_api=in_api), lines
+        key = in_api, request.allowed_origin  # of which there are as many as the operator has named
+        lines = self._lines.get(key)
+        if lines is None:
+            lines = self._lines[key] = header_lines(self._steady(request, no_store=in_api))
+        return self._kept(headers, in_api=in_api), b"%bx-request-id: %b\r\n" % (lines, request.id.encode())
+
+    def _steady(self, request: Request, *, no_store: bool) -> Headers:
+        """What we add to every answer to requests from one place."""
+        headers = [*self._page, NO_STORE] if no_store else self._page
+        return headers + cross_origin(request.allowed_origin) if request.allowed_origin else headers
 
     def _kept(self, headers: Headers, *, in_api: bool) -> Headers:
         """What of the application's own headers leaves."""
@@ -100,11 +97,6 @@ class SafetyHeaders:
                 # a reverse proxy must not collect a stream before it passes it on
                 kept.append((b"x-accel-buffering", b"no"))
         return kept
-
-
-def lines_of(headers: Headers) -> bytes:
-    """`headers` as they stand in a head."""
-    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
 
 
 def cross_origin(origin: bytes) -> Headers:

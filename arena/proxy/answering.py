@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Final
 
 from arena.errors import ArenaError
-from arena.exchange import Headers, Inbound, Sink
+from arena.exchange import Headers, Inbound, Sink, header_lines
 from arena.proxy import headers as head
 from arena.proxy.dialect import JSON, Dialect, dialect_of, error_body, own_headers
 from arena.proxy.failures import retry_headers
@@ -51,7 +51,7 @@ def _head(
     seen, steady = _steady(dialect, reason, *headers)
     own = (request_id.encode("ascii", "replace"), (monotonic() - since_s) * 1000)
     lines = b"%bx-olla-request-id: %b\r\nx-olla-response-time: %dms\r\n" % (steady, *own)
-    return seen, lines if dialect == "native" else lines + head.lines(own_headers(dialect, request_id))
+    return seen, lines if dialect == "native" else lines + header_lines(own_headers(dialect, request_id))
 
 
 @lru_cache(256)
@@ -61,7 +61,8 @@ def _steady(dialect: Dialect, reason: str, *headers: tuple[bytes, bytes]) -> tup
     ours = [(b"x-olla-model", head.NONE), (b"via", head.VIA)]
     ours += head.unrouted(backend, "none", reason) if reason else head.answered(backend)
     named = [pair for pair in headers if pair[0].startswith(b"x-olla-")]
-    return [pair for pair in headers if pair not in named], head.lines(named + head.lacking([*headers], ours))
+    others = [pair for pair in headers if not pair[0].startswith(b"x-olla-")]
+    return others, header_lines(named + head.lacking([*headers], ours))
 
 
 def _backend(dialect: Dialect) -> str:

@@ -104,8 +104,9 @@ def quick(endpoint: Endpoint) -> Timeouts:
 class Remembered:
     """What all hosts say, the same to every caller: told from memory for FRESH_S seconds, as their models are.
 
-    Then it is asked once for all who want to know at that moment. What is not remembered: an answer that a host is
-    missing from, and what is said by hosts that a request names. Once a host has come, gone, or changed, all are asked.
+    Then it is asked once for all who want to know at that moment. What is not remembered: an answer that a host which
+    was asked is missing from, and what is said by hosts that a request names. Once one has come, gone, or changed, all
+    are asked.
     """
 
     def __init__(self, ask: Action, clock: Callable[[], float] = monotonic) -> None:

@@ -13,9 +13,10 @@ from typing import Final, Protocol
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from arena.errors import ArenaError, BadRequest, Busy, NoEndpoint, NotFound, ShuttingDown, UpstreamBroken, UpstreamError
-from arena.exchange import Inbound, Sink
+from arena.exchange import Inbound, Sink, header_lines
 from arena.fleet import Fleet, Lease, Wanted
 from arena.log import request_id, warn_failed
 from arena.proxy import headers as head
@@ -278,10 +279,10 @@ class Forward(Struct, eq=False):
         caller, elapsed_s = self._inbound.caller, self._first_s - self._since_s
         lines = head.answer_lines(lease, caller.request_id, asked.model, asked.source, self._tried, elapsed_s)
         if asked.source == SESSION_HEADER:
-            lines += head.lines([(head.SESSION, head.header_value(self._known.session.decode("latin-1")))])
+            lines += header_lines([(head.SESSION, head.header_value(self._known.session.decode("latin-1")))])
         if self._route.dialect == "anthropic":
             if head.header(passed, REQUEST_ID) is None:
-                lines += head.lines(own_headers("anthropic", caller.request_id))
+                lines += header_lines(own_headers("anthropic", caller.request_id))
             if not lease.translated:
                 lines += b"x-olla-mode: passthrough\r\n"
         self._headers = []
@@ -313,11 +314,9 @@ class Forward(Struct, eq=False):
             self._break_off(UpstreamBroken(text, endpoint=name, code="upstream_eof"))
             return
         else:
-            usage, tokens = end.usage, end.usage.completion_tokens
-            if self._is_stream and tokens > 1:
-                usage.gap_s = (monotonic() - self._first_s) / (tokens - 1)
-            usage.sent_bytes, usage.received_bytes = self._sent_bytes, self._tail.received_bytes
-            lease.succeeded(usage)
+            tokens, sent, received = end.usage.completion_tokens, self._sent_bytes, self._tail.received_bytes
+            gap_s = (monotonic() - self._first_s) / (tokens - 1) if self._is_stream and tokens > 1 else None
+            lease.succeeded(replace(end.usage, gap_s=gap_s, sent_bytes=sent, received_bytes=received))
         self._finish()
 
     def _finish(self) -> None:

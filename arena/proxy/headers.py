@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from arena.exchange import Caller, Headers
+from arena.exchange import Caller, Headers, header_lines
 from arena.fleet import Lease
 from arena.fleet.lease import Routing
 
@@ -94,7 +94,7 @@ def _steady_fields(headers: Headers, peer: str, https: bool, own: frozenset[byte
         (b"X-Forwarded-Proto", b"https" if https else b"http"),
         (b"Via", VIA if via is None else b"%b, %b" % (via, VIA)),
     ]
-    return lines(passed + ours)
+    return header_lines(passed + ours)
 
 
 def passed_on(headers: Headers, own: frozenset[bytes], *, streamed: bool = False) -> Headers:
@@ -161,7 +161,7 @@ def answer_lines(
         b"queue;dur=%.1f, " % queued_ms if queued_ms else b"",
         total_ms - queued_ms,
     )
-    return text + lines(_now_and_then(lease, tried)) if lease.position or tried else text
+    return text + header_lines(_now_and_then(lease, tried)) if lease.position or tried else text
 
 
 @lru_cache(1024)
@@ -175,12 +175,7 @@ def _steady(
         headers.append((b"x-olla-sticky-key-source", header_value(source)))
     if streamed:
         headers.append(TRAILERS)
-    return lines(headers)
-
-
-def lines(headers: Headers) -> bytes:
-    """`headers` as they stand in a head."""
-    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
+    return header_lines(headers)
 
 
 def _routed(name: str, kind: str, routing: Routing, sticky: str) -> Headers:

@@ -65,26 +65,28 @@ class Proxy:
 
     def _way(self, route: Route) -> Begin:
         """What answers requests to `route` that have the same head: what that tells is found out once for them all."""
-        known: RequestHead | None = None
+        request_head: RequestHead | None = None
 
         def begin(inbound: Inbound, body: bytes, sink: Sink) -> Session | None:
-            nonlocal known
+            nonlocal request_head
             try:
-                if known is None:
+                if request_head is None:
                     if inbound.query:
                         check_path(inbound.path, inbound.query)
-                    known = RequestHead(inbound.headers)
+                    request_head = RequestHead(inbound.headers)
                 if route.known is not None or route.action is not None:
                     return self._act(inbound, route, body, sink)
-                asked = asked_in(inbound, body, known.session, sticks=self.fleet.sticks)
+                asked = asked_in(inbound, body, request_head.session, sticks=self.fleet.sticks)
                 if inbound.caller.models is not None:
                     check_model(inbound.caller.models, asked.model)
             except ArenaError as error:
                 self._refuse(inbound, error, sink)
                 return None
             caller, model, talk = inbound.caller, asked.model, asked.conversation
-            wanted = Wanted(model, known.endpoint, caller.counted_as, talk, route.kinds, caller.key, inbound.path)
-            forward = Forward(self, inbound, known, asked, wanted, route, sink, monotonic())
+            wanted = Wanted(
+                model, request_head.endpoint, caller.counted_as, talk, route.kinds, caller.key, inbound.path
+            )
+            forward = Forward(self, inbound, request_head, asked, wanted, route, sink, monotonic())
             self._running.add(forward)
             return forward.begin()
 

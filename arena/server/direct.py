@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from arena.exchange import Begin, Direct, Headers, Session
+from arena.exchange import Begin, Direct, Headers, Session, header_lines
 
 if TYPE_CHECKING:
     from arena.server.protocol import LimitedProtocol
@@ -87,7 +87,7 @@ class Exchange(Struct, eq=False):
         if self.dress is not None:
             headers, added = self.dress(headers)
         first = LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        head = b"".join([first, self._connection.state.common_lines, *[b"%b: %b\r\n" % pair for pair in headers]])
+        head = b"".join([first, self._connection.state.common_lines, header_lines(headers)])
         self._chunked = status not in BODYLESS and b"\r\ncontent-length: " not in head
         if self._chunked:
             lines += b"transfer-encoding: chunked\r\n"

@@ -20,18 +20,15 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from arena.exchange import SHARED, Begin, Direct
+from arena.exchange import SHARED, Begin, Direct, header_lines
 from arena.server.direct import Exchange
 from arena.server.head import END, Flaw, flaw, in_origin_form, partial_flaw, without_upgrade
-from arena.server.known import Known, KnownHeads
+from arena.server.known import MAX_BODY_BYTES, KnownHead, KnownHeads
 from arena.server.limits import Limits
 
 NOT_HTTP: Final = Flaw(400, "The request is not valid HTTP")
 TOO_SLOW: Final = Flaw(HTTPStatus.REQUEST_TIMEOUT, "The request took too long to arrive", "timeout")
 CROWDED: Final = Flaw(HTTPStatus.SERVICE_UNAVAILABLE, "The server has too many connections; try again", "busy")
-
-DIRECT_BODY_BYTES: Final = 256 * 1024
-"""A larger request takes the way through ASGI, where its body is counted as it comes."""
 
 # close at once, and throw away what is not delivered
 RESET: Final = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
@@ -70,7 +67,7 @@ class State(ServerState):
         headers, lines = self._written
         if headers is not self.default_headers:
             headers = self.default_headers
-            lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+            lines = header_lines(headers)
             self._written = headers, lines
         return lines
 
@@ -104,7 +101,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._ready: Exchange | None = None
         self._parsing = True
         self._head: bytes | None = None
-        self._seen: tuple[Known, dict[str, Any]] | None = None
+        self._seen: tuple[KnownHead, dict[str, Any]] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; beyond the last descriptors we can spare, only to say so."""
@@ -181,7 +178,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._chunked = False
         if self.state.direct is not None:
             known = self.state.known.find(head)
-            if known is not None and known.size <= DIRECT_BODY_BYTES:
+            if known is not None:
                 self._begin_known(known, rest)
                 return
             self._head = head
@@ -195,7 +192,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if rest:
             self.data_received(rest)
 
-    def _begin_known(self, known: Known, rest: bytes) -> None:
+    def _begin_known(self, known: KnownHead, rest: bytes) -> None:
         """Begin a request whose head was read before, with its body: the parser sees neither."""
         size, seen = known.size, self._seen
         if seen is None or seen[0] is not known:
@@ -285,7 +282,7 @@ class LimitedProtocol(HttpToolsProtocol):
             keep_alive = self.parser.should_keep_alive()
             if self._head is not None:
                 scope[SHARED] = {}
-                self.state.known.keep(self._head, begin, scope, keep_alive=keep_alive)
+                self.state.known.keep(self._head, begin, scope, self._unread, keep_alive=keep_alive)
                 self._head = None
             self.cycle = Exchange(self, begin, scope, keep_alive)  # type: ignore[assignment]
             return
@@ -298,7 +295,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _direct_request(self) -> tuple[Begin, dict[str, Any]] | None:
         """What answers a plain request past ASGI, and what that reads of it; None for every other request."""
         direct = self.state.direct
-        if direct is None or self._chunked or self._unread > DIRECT_BODY_BYTES or self.expect_100_continue:
+        if direct is None or self._chunked or self._unread > MAX_BODY_BYTES or self.expect_100_continue:
             return None
         raw_path, _, query = self.url.partition(b"?")
         if b"%" in raw_path or b"#" in self.url or self.parser.get_http_version() != "1.1":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -36,6 +37,10 @@ def beside(file: Path) -> Iterator[Path]:
     It is on the disk then, with the mode of the file before it.
     """
     real = Path(os.path.realpath(file))
+    if real.exists() and not os.access(real, os.W_OK):
+        raise PermissionError(errno.EACCES, "it is write-protected")
+    if real.parent.is_dir() and not os.access(real.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, "its folder takes no new file, in which it would grow until it is whole")
     with TemporaryDirectory(dir=real.parent, prefix=f".{real.name[:32]}-") as folder:
         made = Path(folder) / "made"
         yield made

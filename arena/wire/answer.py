@@ -27,7 +27,7 @@ _FIELD: Final = re.compile(rb"([!#-'*+.^_`|~0-9A-Za-z-]+):([\t -~]*)")
 PLAIN_BYTES: Final = 4096
 """A longer head is no plain one: its lines would be a burden to remember."""
 UNREAD: Final = (b"", b"")
-FRAMING: Final = frozenset({UNREAD[0], b"transfer-encoding", b"connection", b"upgrade", b"trailer"})
+FRAMING: Final = frozenset({UNREAD[0], b"transfer-encoding", b"connection", b"proxy-connection", b"upgrade"})
 """Headers with which an answer is not plain."""
 _BODYLESS: Final = (204, 304)
 _NEVER: Final = (0, *_BODYLESS)

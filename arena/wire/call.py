@@ -232,21 +232,21 @@ class Call:
 
     def began(self, answer: Answer) -> None:
         """The head is complete."""
-        self.request = None
-        self.status, self.headers = answer.status, answer.headers
-        if self._head is not None and not self._head.done():
-            self._head.set_result((answer.status, answer.headers))
+        self.heading(answer.status, answer.headers)
         if not answer.complete:
             self.watch("body", self.timeouts.idle_s)
 
     def told(self, plain: Plain) -> None:
         """The whole answer is there: its head now, its body next."""
-        self.request = None
-        self.status = plain.status
         fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in plain.fields}
-        self.headers = tuple(fields.items())
+        self.heading(plain.status, tuple(fields.items()))
+
+    def heading(self, status: int, headers: Headers) -> None:
+        """From now on the request is not sent again."""
+        self.request = None
+        self.status, self.headers = status, headers
         if self._head is not None and not self._head.done():
-            self._head.set_result((self.status, self.headers))
+            self._head.set_result((status, headers))
 
     def touched(self, now_s: float) -> None:
         """Bytes came in at `now_s` on the loop's clock."""

@@ -121,8 +121,8 @@ class Connection(asyncio.Protocol):
             call.began(answer)
         if body:
             self._hand_over(call, body)
-            if self._call is not call:
-                return  # on_data has ended it
+        if self._call is not call:
+            return  # whoever was told has ended it
         if answer.error is not None:
             self._broken(f"{call.endpoint} sent an answer that is not sound HTTP", None, answer.error)
         elif answer.complete:

@@ -86,8 +86,7 @@ class RawCall(Call):
 
     def told(self, plain: Plain) -> None:
         """The whole answer is there."""
-        self.request = None
-        self.status = plain.status
+        self.heading(plain.status, ())
         if self._receiver is not None:
             self._receiver.on_head(plain.status, plain.fields)
 

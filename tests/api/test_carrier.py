@@ -281,3 +281,14 @@ async def test_a_request_that_needs_no_router_passes_none(fake: FakeOllama, root
         assert (await client.get("/olla/ollama/api%2ftags")).status == 400
         assert (await client.get("/api/health")).status == 200
         assert routed == ["/olla/ollama/api%2ftags", "/api/health"]
+
+
+async def test_a_server_need_not_tell_the_path_as_it_came(fake: FakeOllama) -> None:
+    settings = Settings(engine="off", endpoints=(f"fake={fake.url}",))  # type: ignore[call-arg]
+    guard = create_app(settings, page=False)
+
+    async def without_raw_path(scope: Scope, receive: Receive, send: Send) -> None:
+        await guard({**scope, "raw_path": None} if scope["type"] == "http" else scope, receive, send)
+
+    async with started(without_raw_path) as client:
+        assert (await client.get("/olla/ollama/api/version")).status == 200

@@ -136,6 +136,21 @@ def test_engine_on_a_port_that_is_taken_is_one_line_and_status_2(run: Run) -> No
     assert f"cannot listen on 127.0.0.1, port {port}: Address already in use; give another --host" in outcome.err
 
 
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+def test_engine_tries_the_port_in_the_family_of_its_address(
+    run: Run, monkeypatch: pytest.MonkeyPatch, host: str, family: socket.AddressFamily
+) -> None:
+    tried: list[tuple[object, object]] = []
+
+    def refuse(address: object, *, family: object) -> None:
+        tried.append((address, family))
+        raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr("socket.create_server", refuse)
+    assert f"cannot listen on {host}, port 80: Permission denied" in run("engine", "--host", host, "--port", "80").err
+    assert tried == [((host, 80), family)]
+
+
 def test_engine_and_setup_hand_their_words_to_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 

@@ -9,10 +9,13 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from arena import cli
+from arena.cli.votes import _writable
+from arena.errors import BadRequest
 from arena.store import Store
 from tests.cli.running import Run
 
@@ -67,6 +70,16 @@ def test_from_a_named_pipe(run: Run, tmp_path: Path) -> None:
     writer.start()
     assert "1 votes of the format lmarena are new" in run("votes", "import", str(pipe)).out
     writer.join()
+
+
+def test_an_export_to_a_full_disk_behind_the_standard_output_is_told() -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", SimpleNamespace(buffer=full, flush=lambda: None))
+        with (
+            pytest.raises(BadRequest, match="The standard output cannot be written: No space left"),
+            _writable(Path("-")) as out,
+        ):
+            out.write(b"x")
 
 
 def test_an_export_that_breaks_off_leaves_the_old_file(

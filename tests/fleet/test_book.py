@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from arena.errors import BudgetExceeded, Busy, ModelNotFound, UpstreamBroken
@@ -100,6 +103,19 @@ def test_rows_and_recent_requests_are_bounded() -> None:
     assert len(book.rows) == MAX_ROWS + 1
     assert book.by_model()[OTHER].refused == 100
     assert len(book.recent) == RECENT
+
+
+def test_the_last_requests_need_their_endpoints_no_longer_once_they_are_settled() -> None:
+    fleet = three(Clock())
+    book = fleet.book
+    with taken(fleet, endpoint="a") as lease:
+        lease.succeeded(Usage(1, 2))
+    recent, endpoint = book.recent, weakref.ref(lease.endpoint)
+    book.settle()
+    del fleet, lease
+    gc.collect()
+    assert endpoint() is None
+    assert book.recent == recent
 
 
 def test_histograms_count_by_upper_bound() -> None:

@@ -85,6 +85,19 @@ def test_what_cannot_be_written_is_told(tmp_path: Path, name: str, said: str) ->
         pass
 
 
+@pytest.mark.parametrize(("kept", "said"), [("file", "it is write-protected"), (".", "its folder takes no new file")])
+def test_what_is_protected_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str, said: str
+) -> None:
+    file, protected = tmp_path / "file", tmp_path / kept
+    file.write_text("old")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != protected)
+    with pytest.raises(BadRequest, match=f"^{file} cannot be written: {said}"), replacing(file):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert file.read_text() == "old"
+
+
 def at_rest(store: Store, file: Path, folder: Path) -> None:
     store.close()
     shutil.copy(file, folder)
@@ -122,7 +135,8 @@ def test_votes_are_read_where_nothing_may_be_written(
     out, folder = (tmp_path_factory.mktemp(name) for name in ("out", "data"))
     left(sqlite, file, folder)
     before = votes_in(folder)
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    closed = folder.resolve()
+    monkeypatch.setattr(os, "access", lambda path, mode: not Path(path).resolve().is_relative_to(closed))
     store = Store(f"sqlite:///{folder / file.name}")
     with readable(store) as copy:
         assert [cast.battle_id for _, cast in copy.votes()] == ["b1"]
