@@ -25,7 +25,8 @@ class Caller(Struct, frozen=True):
 
     `address` is where the caller sits (behind trusted proxies: the true one), `counted_as` under which key it is
     counted, `key` the named key it came with ("" for the one token, a session, or an open arena), `models` what that
-    key may use (None: all), and `visitor` the name that its browser was given ("" where it has none).
+    key may use (None: all), and `visitor` the name that its browser was given ("" where it has none). `peer` is the
+    other end of the connection, where that is not `address`: a trusted proxy, or one of the many of an IPv6 network.
     """
 
     address: str
@@ -35,6 +36,7 @@ class Caller(Struct, frozen=True):
     key: str = ""
     models: tuple[str, ...] | None = None
     visitor: str = ""
+    peer: str = ""
 
     @property
     def voter(self) -> str:
@@ -116,9 +118,11 @@ Begin = Callable[[Inbound, bytes, Sink], Session | None]
 class Connection(Sink, Protocol):
     """The sink of a server: the guard dresses the headers that leave on it, and hears when the exchange is over.
 
-    `dress` returns what leaves of an answer's headers, and the lines that are added to them.
+    `dress` returns what leaves of an answer's headers, and the lines that are added to them; `request_id` is for the
+    log.
     """
 
+    request_id: str
     dress: Callable[[Headers], tuple[Headers, bytes]] | None
     over: Callable[[], object] | None
 

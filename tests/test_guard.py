@@ -411,3 +411,36 @@ async def test_draining_refuses_new_work_and_tells_once(locked: House) -> None:
     assert (answer.status, answer.error[1]) == (503, "server_shutting_down")
     assert answer.header("connection") == "close"
     assert not locked.inside.seen
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize(
+    ("server", "settings", "inside"),
+    [
+        (("127.0.0.1", 8000), {}, True),
+        (("::ffff:127.0.0.1", 8000), {}, True),
+        (("/run/arena.sock", None), {}, True),
+        (("192.0.2.1", 8000), {}, False),
+        (("fe80::1%eth0", 8000), {}, False),
+        (("192.0.2.1", 8000), {"allow_open": True}, True),
+        (("192.0.2.1", 8000), {"token": TOKEN}, True),
+    ],
+    ids=["loopback", "mapped", "a file", "public", "link-local", "open on purpose", "with a token"],
+)
+async def test_without_a_token_another_server_serves_its_own_machine_only(
+    kind: str, server: tuple[str, int | None], settings: dict[str, Any], inside: bool
+) -> None:
+    house = House(**settings)
+    scope = {**house.scope("GET", "/x", BEARER, host="localhost", peer="192.0.2.7", kind=kind), "server": server}
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await house.guard(scope, receive, send)
+    assert bool(house.inside.seen) is inside
+    assert inside or sent[0].get("status", 1008) in (403, 1008)

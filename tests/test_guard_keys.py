@@ -79,6 +79,7 @@ class Wire:
     def __init__(self) -> None:
         self.dress: Callable[[Headers], tuple[Headers, bytes]] | None = None
         self.over: Callable[[], object] | None = None
+        self.request_id = ""
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.body = b""
@@ -418,3 +419,21 @@ async def test_a_page_of_a_configured_origin_is_served_past_asgi_too(tmp_path: P
         if status == 200:
             assert wire.dress is not None
             assert b"access-control-allow-origin: %b\r\n" % origin.encode() in wire.dress([])[1]
+
+
+async def test_the_peer_is_told_where_it_is_not_who_calls(tmp_path: Path) -> None:
+    house = KeyHouse(tmp_path, trusted_proxies="10.0.0.0/8")
+    key = house.key()
+    hop = key | {"X-Forwarded-For": "198.51.100.7, 10.9.9.9"}
+    for headers, peer, address, told in (
+        (hop, "10.0.0.1", "198.51.100.7", "10.0.0.1"),
+        (hop, "192.0.2.7", "192.0.2.7", ""),
+        (key, "2001:db8::7", "2001:db8::/64", "2001:db8::7"),
+    ):
+        scope = {**house.scope("POST", CHAT_PATH, headers, peer=peer), SHARED: {}}
+        for _ in range(2):  # seen first, and seen again
+            wire = Wire()
+            house.guard.carry(house._begin, scope, b"{}", wire)
+            caller = house.direct[-1].caller
+            assert (caller.address, caller.peer, wire.request_id) == (address, told, caller.request_id)
+            scope["client"] = (peer, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from arena.exchange import Begin, Connection, Headers, Inbound, Session, Sink
+from arena.log import request_id
 from arena.server import Server, bind
 from arena.settings import load
 from tests.served import PATIENCE_S, SHORT, Running, TinyApp, Wire
@@ -54,6 +56,7 @@ class DirectApp(TinyApp):
     def carry(self, begin: Begin, scope: dict[str, Any], body: bytes, connection: Connection) -> Session | None:
         assert begin == self.begin
         self.scopes.append(scope)
+        connection.request_id = scope["path"]
         connection.over = lambda: self.told.put("over")
         connection.dress = lambda headers: (headers, b"x-dressed: yes\r\n")
         self.connections.put(connection)
@@ -397,3 +400,15 @@ def test_no_head_is_taken_for_another_that_has_a_length(app: DirectApp, served: 
         assert bodies == [b"one" if request is with_body else b"" for request in order]
         values = [dict(scope["headers"])[b"x-a"] for scope in app.scopes]
         assert values == [b"b" if request is with_body else b"b" + mark for request in order]
+
+
+@pytest.mark.parametrize("served", ["debug"], indirect=True)
+def test_a_line_of_the_access_log_carries_the_id_of_its_own_request(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids: SimpleQueue[str] = SimpleQueue()
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "info", lambda *_: ids.put(request_id.get()))
+    with Wire(served.port) as wire:
+        for path in ("/direct/echo", "/direct/nothing", "/direct/echo"):
+            assert wire.ask(path).reply().status in (200, 204)
+            assert ids.get(timeout=PATIENCE_S) == path

@@ -198,7 +198,7 @@ def test_any_split_of_the_bytes_gives_the_same_answer(name: str, sizes: list[int
 
 HEADS = [
     b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 2\r\n",
-    b"HTTP/1.1 200 OK\r\ncontent-length:2\r\nX-A:\t one\r\nX-A: two:three\r\nX-B:\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-length:2\r\nX-A:\t one \t\r\nX-A: two:three\r\nX-B:\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 02\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Encoding: gzip\r\n",

@@ -29,7 +29,7 @@ from arena.guard.asgi import App, Carrier, Message, Receive, Refused, Scope, Sen
 from arena.guard.body import BoundedBody
 from arena.guard.credentials import Credentials, presented
 from arena.guard.headers import API_PREFIXES, SafetyHeaders, preflight
-from arena.guard.origin import Hosts, client_address, network_key, networks, same_origin, web_origins, within
+from arena.guard.origin import Hosts, client_address, is_own, network_key, networks, same_origin, web_origins, within
 from arena.guard.pages import OwnPages
 from arena.guard.rate import Answers, Rate, refused_key
 from arena.guard.request import SECURE, Request
@@ -57,7 +57,7 @@ FORM_OVERHEAD_BYTES: Final = 64 * 1024
 SPACE_PROXIES: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "fc00::/7")
 SHORT_TOKEN: Final = 16
 JUDGED: Final = "judged"
-ADDRESS: Final = "arena.address"
+PLACE: Final = "arena.place"
 
 
 class Guard:
@@ -108,6 +108,7 @@ class Guard:
         self._refusals = refusals or Refusals()
         self._refusals.held = self._credentials.held
         self._visitors = visitors
+        self._may_be_open = settings.allow_open or on_a_space
         self._rated = settings.shared
         self._rate = Rate(120, 30, clock)
         # opening the page alone takes a dozen of these
@@ -156,6 +157,7 @@ class Guard:
         shared: dict[str, Request] | None = scope.get(SHARED)
         seen = None if shared is None else shared.get(JUDGED)
         request = self._read(scope) if seen is None else self._again(seen, scope)
+        connection.request_id = request.id
         try:
             if seen is None:
                 self._check_head(request)
@@ -182,6 +184,7 @@ class Guard:
         scope["path"] = request.path  # what was judged is what is served
         over: Callable[[], object] | None = None
         try:
+            self._check_server(scope)
             self._check_head(request)
             if self._is_preflight(request):
                 await self._answer_preflight(request, send)
@@ -226,13 +229,14 @@ class Guard:
         """Another request with a head that was found good; nothing is known of its caller yet."""
         new_id = f"{self._process}{next(self._numbers):08x}"
         request_id.set(new_id)
-        https, address = scope["scheme"] in SECURE, scope.get(ADDRESS, "")
+        https, (address, peer) = scope["scheme"] in SECURE, scope.get(PLACE, ("", ""))
         request = Request(
             new_id, seen.path, seen.method, seen.query, https, seen.found, address, address, None, seen.allowed_origin
         )
+        request.peer = peer
         if not address:  # the next one with this head on this connection comes from there too
             self._find_address(request, scope)
-            scope[ADDRESS] = request.address
+            scope[PLACE] = request.address, request.peer
         return request
 
     def _inner(self, path: str) -> str:
@@ -259,6 +263,7 @@ class Guard:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = self._read(scope)
         try:
+            self._check_server(scope)
             self._check_head(request)
             self._check_caller(request)
         except Refused as refused:
@@ -266,6 +271,14 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008, "reason": refused.error.code})
             return
         await self.app(scope, receive, send)
+
+    def _check_server(self, scope: Scope) -> None:
+        """A server that is not ours may listen where our own would not have begun. Raises Refused (403)."""
+        server = scope.get("server")
+        if server is None or self._may_be_open or is_own(server[0]) or self._credentials.required:
+            return
+        text = "This arena has no token, so it serves its own machine only: set WEB_CHAT_TOKEN, or ARENA_ALLOW_OPEN=1"
+        raise Refused(Forbidden(text))
 
     def _check_head(self, request: Request) -> None:
         """What the head alone decides: host, path, framing, encoding, web site. Raises Refused (400, 403, 415)."""
@@ -310,7 +323,7 @@ class Guard:
     def _find_address(self, request: Request, scope: Scope) -> None:
         """Behind a trusted proxy the scope is told the caller's own address and scheme."""
         client = scope.get("client")
-        address = client[0] if client else ""
+        peer = address = client[0] if client else ""
         if self._proxies and within(address, self._proxies):
             address = client_address(address, request.found.get(b"x-forwarded-for", ()), self._proxies)
             scope["client"] = (address, 0)
@@ -318,6 +331,8 @@ class Guard:
                 request.https = True
                 scope["scheme"] = "wss" if scope["type"] == "websocket" else "https"
         request.address = request.caller = network_key(address) if ":" in address else address
+        if request.address != peer:
+            request.peer = peer
 
     def _authorize(self, request: Request) -> None:
         """Find the session, or check the token or key. Raises Refused (401, 403, 429)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from arena.errors import SettingsError
@@ -21,6 +22,13 @@ def parse_address(text: str) -> Address | None:
     except ValueError:
         return None
     return None if "%" in text else address
+
+
+@lru_cache(64)
+def is_own(address: str) -> bool:
+    """Is it an address of this machine alone, or none at all (a socket in the file system)?"""
+    found = parse_address(address.partition("%")[0])
+    return found is None or (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def split_authority(text: str) -> tuple[str, str] | None:

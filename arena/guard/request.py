@@ -36,9 +36,9 @@ SECURE: Final = ("https", "wss")
 class Request(Struct, eq=False):
     """One request as the guard sees it, with the `path` that is judged; `found` are the headers that it reads.
 
-    `address` is where the caller sits, `caller` under which word it is counted, `key` the named key it has brought,
-    `visitor` the name its browser was given, `allowed_origin` the configured web origin it comes from; the guard fills
-    them in as it finds out.
+    `address` is where the caller sits, `peer` the other end of the connection if that is another, `caller` under which
+    word it is counted, `key` the named key it has brought, `visitor` the name its browser was given, `allowed_origin`
+    the configured web origin it comes from; the guard fills them in as it finds out.
     """
 
     __repr__ = object.__repr__  # what a request holds is not for the log
@@ -54,6 +54,7 @@ class Request(Struct, eq=False):
     key: Key | None = None
     allowed_origin: bytes | None = None
     visitor: str = ""
+    peer: str = ""
 
     @classmethod
     def read(cls, scope: Scope, path: str, request_id: str) -> Request:
@@ -69,8 +70,8 @@ class Request(Struct, eq=False):
         """Who asks, for those who answer."""
         key = self.key
         if key is None:
-            return Caller(self.address, self.caller, self.id, self.https, visitor=self.visitor)
-        return Caller(self.address, self.caller, self.id, self.https, key.name, key.models)
+            return Caller(self.address, self.caller, self.id, self.https, visitor=self.visitor, peer=self.peer)
+        return Caller(self.address, self.caller, self.id, self.https, key.name, key.models, peer=self.peer)
 
     def one(self, name: bytes) -> bytes | None:
         """The header's value: the last one, should it have come twice."""

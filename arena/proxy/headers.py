@@ -57,18 +57,19 @@ class RequestHead:
 
     def fields(self, caller: Caller, own: frozenset[bytes], length: int) -> bytes:
         """The lines for an endpoint that adds the headers in `own` itself, before a body of `length` bytes."""
-        key = (caller.address, caller.https, own)
+        peer = caller.peer or caller.address
+        key = (peer, caller.https, own)
         lines = self._lines.get(key)
         if lines is None:
             if len(self._lines) >= MAX_CALLERS:
                 self._lines.clear()
-            lines = self._lines[key] = _steady_fields(self._headers, caller.address, caller.https, own)
+            lines = self._lines[key] = _steady_fields(self._headers, peer, caller.https, own)
         request_id = caller.request_id.encode("ascii", "replace")
         return b"%bContent-Length: %d\r\nX-Olla-Request-ID: %b\r\n" % (lines, length, request_id)
 
 
 def _steady_fields(headers: Headers, peer: str, https: bool, own: frozenset[bytes]) -> bytes:
-    """The lines that do not change from one request to the next with the same head from the same address."""
+    """The lines that do not change from one request to the next with the same head from the same peer."""
     read: dict[bytes, bytes] = {}
     passed = []
     for pair in headers:
@@ -81,12 +82,8 @@ def _steady_fields(headers: Headers, peer: str, https: bool, own: frozenset[byte
     if connection is not None and connection not in _PLAIN_CONNECTION:
         named = _tokens(connection)
         passed = [pair for pair in passed if pair[0] not in named]
-    address = peer.encode("latin-1", "replace")
-    forwarded, via = read.get(b"x-forwarded-for"), read.get(b"via")
-    if forwarded is None:
-        forwarded = address
-    elif forwarded.rpartition(b",")[2].strip() != address:  # else a trusted proxy has said so already
-        forwarded = b"%b, %b" % (forwarded, address)
+    forwarded, via, last = read.get(b"x-forwarded-for"), read.get(b"via"), peer.encode("latin-1", "replace")
+    forwarded = last if forwarded is None else b"%b, %b" % (forwarded, last)
     ours = [
         (b"Accept-Encoding", read.get(b"accept-encoding", b"identity")),
         (b"X-Forwarded-For", forwarded),

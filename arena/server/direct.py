@@ -36,6 +36,7 @@ class Exchange(Struct, eq=False):
     dress: Callable[[Headers], tuple[Headers, bytes]] | None = None
     over: Callable[[], object] | None = None
     status: int = 0
+    request_id: str = ""
     _session: Session | None = None
     _head: bytes = b""
     _chunked: bool = False

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from arena.exchange import SHARED, Begin, Direct, header_lines
+from arena.log import request_id
 from arena.server.direct import Exchange
 from arena.server.head import END, Flaw, flaw, in_origin_form, partial_flaw, without_upgrade
 from arena.server.known import MAX_BODY_BYTES, KnownHead, KnownHeads
@@ -376,6 +377,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def direct_answer_complete(self, exchange: Exchange) -> None:
         """An answer past ASGI is out."""
         if self.access_log:
+            request_id.set(exchange.request_id)  # whatever has called us works for many
             scope = exchange.scope
             address = ":".join(map(str, self.client or ("-",)))
             target = f"{scope['path']}?{scope['query_string'].decode('latin-1')}".removesuffix("?")

@@ -221,7 +221,9 @@ class Answer:
 
     def _begun(self) -> None:
         """The headers of the final answer are all there: keep them, and check what they say of the body."""
-        fields = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in self._found.items()}
+        fields = {
+            name.lower().decode("latin-1"): value.decode("latin-1").strip(" \t") for name, value in self._found.items()
+        }
         self.headers = tuple(fields.items())
         coding = fields.get("transfer-encoding")
         if coding is not None and coding.strip().lower() != "chunked":

@@ -36,7 +36,7 @@ class RawAnswer(Answer):
     def _keep(self, name: bytes, value: bytes) -> None:
         """A header as it came; trailers are dropped."""
         if not self.status:
-            self._raw.append((name.lower(), value))
+            self._raw.append((name.lower(), value.strip(b" \t")))
 
     def _begun(self) -> None:
         self.raw_headers, self._raw = self._raw, []

@@ -202,9 +202,18 @@ def test_respelling_knows_every_spelling_of_the_key() -> None:
 # the headers
 
 
-def test_a_trusted_proxy_has_noted_the_caller_already() -> None:
-    known = RequestHead([(b"x-forwarded-for", b"1.1.1.1, 9.9.9.9")])
-    assert b"X-Forwarded-For: 1.1.1.1, 9.9.9.9\r\n" in known.fields(Caller("9.9.9.9", "9.9.9.9", "r"), frozenset(), 0)
+@pytest.mark.parametrize(
+    ("caller", "told"),
+    [
+        (Caller("9.9.9.9", "9.9.9.9", "r"), b"1.1.1.1, 9.9.9.9"),
+        (Caller("1.1.1.1", "1.1.1.1", "r", peer="10.0.0.1"), b"1.1.1.1, 10.0.0.1"),
+        (Caller("2001:db8::/64", "2001:db8::/64", "r", peer="2001:db8::7"), b"1.1.1.1, 2001:db8::7"),
+    ],
+    ids=["a stranger's word", "behind a trusted proxy", "one of a network"],
+)
+def test_who_is_at_the_other_end_comes_last(caller: Caller, told: bytes) -> None:
+    fields = RequestHead([(b"x-forwarded-for", b"1.1.1.1")]).fields(caller, frozenset(), 0)
+    assert b"X-Forwarded-For: %b\r\n" % told in fields
 
 
 def test_the_endpoints_own_headers_win() -> None:
