@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from arena.leaderboard import Format
     from arena.store import Store
 
+STANDARD_OUTPUT = 1
+"""The number of its descriptor."""
+
 app = typer.Typer(
     name="votes",
     help="""Votes: bring them in from other programs, and take them out.
@@ -83,8 +86,10 @@ def export(
     data: Data = None,
 ) -> None:
     """Write all votes, in the field names of LMArena's published battles, also while the server runs."""
-    from arena.store import check_apart, readable
+    from arena.store import check_apart, own_descriptor, readable
 
+    if own_descriptor(file) == STANDARD_OUTPUT:
+        file = Path("-")
     suffix = file.suffix.removeprefix(".").lower()
     wanted = form or (Outgoing(suffix) if suffix in set(Outgoing) else Outgoing.JSONL)
     with existing(data) as store:

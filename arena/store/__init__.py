@@ -5,7 +5,7 @@ from arena.store.battles import Side, StoredBattle
 from arena.store.caps import Caps
 from arena.store.cells import CellFilter
 from arena.store.documents import Document, Snapshot
-from arena.store.files import replacing
+from arena.store.files import own_descriptor, replacing
 from arena.store.store import Store, url_of
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "StoredBattle",
     "backup",
     "check_apart",
+    "own_descriptor",
     "readable",
     "replacing",
     "restore",

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, insert, select, text
 
 from arena.errors import BadRequest, Conflict
 from arena.store.database import PATIENCE_S
-from arena.store.files import beside, told_of
+from arena.store.files import beside, descriptor, told_of
 from arena.store.store import Store
 from arena.store.tables import documents, metadata, votes
 
@@ -35,6 +35,8 @@ def backup(store: Store, target: Path) -> int:
     check_apart(store, target)
     with readable(store) as source, told_of(target, "written"):
         _check_ordinary(target, "written")
+        if descriptor(target) is not None:  # to replace it would take it from whoever has opened it
+            raise BadRequest(f"{target} cannot be written: it is no file of its own")
         with beside(target) as made:
             count = _copied(source, Store(f"sqlite:///{made}", called=str(target)))
             _closed_up(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -14,20 +15,56 @@ from typing import BinaryIO
 
 from arena.errors import BadRequest
 
+_OPENED = re.compile(r"/proc/\d+(/task/\d+)?/fd|/dev/fd")
+"""The folders of what processes have open: of Linux, and of the other systems."""
+_MOST_LINKS = 40
+
 
 @contextmanager
 def replacing(file: Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `file` once the block has ended well; else the old one stays.
 
-    A pipe or a device is written to as it is. Raises BadRequest for what cannot be written.
+    A pipe, a device, or what a process has open is written to as it is. Raises BadRequest for what cannot be written.
     """
     with told_of(file, "written"):
-        if file.exists() and not file.is_file():
-            with file.open("wb") as target:
+        if (opened := _as_it_is(file)) is not None:
+            with opened as target:
                 yield target
         else:
             with beside(file) as made, made.open("wb") as target:
                 yield target
+
+
+def descriptor(file: Path) -> Path | None:
+    """The place, such as /proc/7/fd/1, through which `file` leads to what a process has open; None for other files.
+
+    What it leads to may look like any other file, but belongs to whoever has opened it: /dev/stdout behind `>> log`.
+    """
+    place = file.absolute()
+    for _ in range(_MOST_LINKS):
+        place = Path(os.path.realpath(place.parent)) / place.name
+        if _OPENED.fullmatch(str(place.parent)):
+            return place
+        if not place.is_symlink():
+            return None
+        place = place.parent / os.readlink(place)
+    return None
+
+
+def own_descriptor(file: Path) -> int | None:
+    """The number of what this process has open itself, such as 1 for /dev/stdout; None for other files."""
+    place = descriptor(file)
+    if place is None or not place.name.isdecimal():
+        return None
+    return int(place.name) if place.parts[:3] in (("/", "proc", str(os.getpid())), ("/", "dev", "fd")) else None
+
+
+def _as_it_is(file: Path) -> BinaryIO | None:
+    if (number := own_descriptor(file)) is not None:
+        return os.fdopen(os.dup(number), "wb")  # to open it anew would empty it
+    if descriptor(file) is not None:
+        return file.open("ab")
+    return file.open("wb") if file.exists() and not file.is_file() else None
 
 
 @contextmanager

@@ -99,6 +99,14 @@ def test_an_export_that_breaks_off_leaves_the_old_file(
     assert sheet.read_text() == "old"
 
 
+def test_an_export_to_the_device_of_the_standard_output_goes_there(run: Run, file: Path) -> None:
+    run("votes", "import", str(file))
+    exported = run("votes", "export").out
+    assert exported.endswith("}\n")
+    for name in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        assert run("votes", "export", name).out == exported
+
+
 def test_an_export_never_writes_over_the_votes(run: Run, file: Path, data: Path) -> None:
     run("votes", "import", str(file))
     for name in ("arena.sqlite3", "arena.sqlite3-wal"):

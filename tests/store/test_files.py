@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from arena.errors import BadRequest
-from arena.store import Store, backup, readable, replacing
+from arena.store import Store, backup, own_descriptor, readable, replacing
 from tests.store.votes import vote
 
 
@@ -77,6 +78,47 @@ def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
         target.write(b"new")
     reader.join(10)
     assert (read, pipe.is_fifo()) == (["new"], True)
+
+
+@pytest.mark.parametrize("place", ["/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"])
+def test_what_is_open_already_is_added_to(tmp_path: Path, place: str) -> None:
+    """As `echo head > log; votes export /dev/fd/3 3>> log` asks for."""
+    log, link = tmp_path / "log", tmp_path / "link"
+    log.write_text("head\n")
+    before = log.stat().st_ino
+    with log.open("ab") as opened:
+        link.symlink_to(f"{place}/{opened.fileno()}")
+        for file in (Path(f"{place}/{opened.fileno()}"), link):
+            with replacing(file) as target:
+                target.write(b"row\n")
+    assert (log.read_text(), log.stat().st_ino) == ("head\nrow\nrow\n", before)
+    assert names(tmp_path) == ["link", "log"]
+
+
+def test_what_another_process_has_open_is_added_to(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("head\n")
+    with log.open("ab") as opened, subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=opened) as other:
+        with replacing(Path(f"/proc/{other.pid}/fd/1")) as target:
+            target.write(b"row\n")
+        other.communicate(b"tail\n", timeout=20)
+    assert log.read_text() == "head\nrow\ntail\n"
+
+
+def test_which_files_lead_to_what_is_open(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert [own_descriptor(Path(f"/dev/{name}")) for name in ("stdout", "stderr", "fd/7")] == [1, 2, 7]
+    for other in (Path("/dev/null"), Path("/dev/fd"), Path("/proc/1/fd/1"), Path("/dev/fd/x"), loop, tmp_path):
+        assert own_descriptor(other) is None
+
+
+def test_no_backup_replaces_what_is_open(sqlite: Store, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("head")
+    with log.open("ab") as opened, pytest.raises(BadRequest, match="cannot be written: it is no file of its own"):
+        backup(sqlite, Path(f"/dev/fd/{opened.fileno()}"))
+    assert log.read_text() == "head"
 
 
 @pytest.mark.parametrize(("name", "said"), [("", "Is a directory"), ("no/x", "No such file or directory")])
