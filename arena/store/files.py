@@ -8,7 +8,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
@@ -71,9 +71,11 @@ def _as_it_is(file: Path) -> BinaryIO | None:
 def beside(file: Path) -> Iterator[Path]:
     """Where to make what takes the place of `file`, or of what it links to, when the block has ended. Raises OSError.
 
-    It is on the disk then, with the mode of the file before it.
+    It is on the disk then, with the mode of the file before it, and with its owner and group as far as we may.
     """
     real = Path(os.path.realpath(file))
+    if real.is_symlink():  # which leads to itself in the end
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     if real.exists() and not os.access(real, os.W_OK):
         raise PermissionError(errno.EACCES, "it is write-protected")
     if real.parent.is_dir() and not os.access(real.parent, os.W_OK):
@@ -83,8 +85,8 @@ def beside(file: Path) -> Iterator[Path]:
         yield made
         _sync(made, os.O_RDWR)
         if real.exists():
-            shutil.copymode(real, made)
-        os.replace(made, real)
+            _keep_rights(real, made)
+        _exchange(made, real)
     if os.name != "nt":  # which has no such call for a folder, and needs none
         _sync(real.parent, os.O_RDONLY)
 
@@ -96,6 +98,27 @@ def told_of(file: Path, done: str) -> Iterator[None]:
         yield
     except (OSError, sqlite3.DatabaseError) as error:
         raise BadRequest(f"{file} cannot be {done}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _keep_rights(old: Path, made: Path) -> None:
+    """Let those who could read the old file read the new one. Who gives a file away must often be root."""
+    if os.name != "nt":
+        of = old.stat()
+        for owner, group in ((-1, of.st_gid), (of.st_uid, -1)):
+            with suppress(PermissionError):
+                os.chown(made, owner, group)
+    shutil.copymode(old, made)  # last, as to change the owner takes bits of it away
+
+
+def _exchange(made: Path, real: Path) -> None:
+    """Put the finished file in the place of the other. One that is mounted itself can only be written over."""
+    try:
+        os.replace(made, real)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        shutil.copyfile(made, real)
+        _sync(real, os.O_RDWR)
 
 
 def _sync(path: Path, flags: int) -> None:

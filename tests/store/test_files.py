@@ -32,6 +32,70 @@ def test_a_file_takes_the_place_of_the_old_one_with_its_mode(tmp_path: Path) -> 
     assert names(tmp_path) == ["votes.csv"]
 
 
+@pytest.mark.parametrize("refused", [0, 1, 2], ids=["none", "the owner", "both"])
+def test_owner_and_group_stay_where_we_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int) -> None:
+    file, given = tmp_path / "votes.csv", []
+    file.write_text("old")
+    file.chmod(0o640)
+    found = file.stat()
+
+    def chown(path: Path, owner: int, group: int) -> None:
+        given.append((path.name, path.stat().st_ino, owner, group))
+        if len(given) > 2 - refused:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", chown)
+    with replacing(file) as target:
+        target.write(b"new")
+    made = file.stat()
+    assert given == [("made", made.st_ino, -1, found.st_gid), ("made", made.st_ino, found.st_uid, -1)]
+    assert (file.read_text(), made.st_mode & 0o777) == ("new", 0o640)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_the_file_of_another_stays_theirs(tmp_path: Path) -> None:
+    file = tmp_path / "votes.csv"
+    file.write_text("old")
+    os.chown(file, 65534, 65533)
+    file.chmod(0o4750)
+    with replacing(file) as target:
+        target.write(b"new")
+    made = file.stat()
+    assert (file.read_text(), made.st_uid, made.st_gid, made.st_mode & 0o7777) == ("new", 65534, 65533, 0o4750)
+
+
+def test_a_file_that_is_mounted_itself_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "votes.csv"
+    file.write_text("old, and longer than the new one")
+    before, synced = file.stat().st_ino, []
+    really = os.fsync
+
+    def busy(made: Path, real: Path) -> None:
+        assert made.read_bytes() == b"new"
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    def fsync(number: int) -> None:
+        synced.append(os.fstat(number).st_ino)
+        really(number)
+
+    monkeypatch.setattr(os, "replace", busy)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replacing(file) as target:
+        target.write(b"new")
+    assert (file.read_text(), file.stat().st_ino, before in synced) == ("new", before, True)
+    assert names(tmp_path) == ["votes.csv"]
+
+
+def test_links_that_lead_to_themselves_stay(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.symlink_to(second)
+    second.symlink_to(first)
+    with pytest.raises(BadRequest, match="first cannot be written: Too many levels"), replacing(first):
+        pass
+    assert first.is_symlink()
+    assert names(tmp_path) == ["first", "second"]
+
+
 def test_a_file_that_was_not_there_is_made_for_whom_the_mask_allows(tmp_path: Path) -> None:
     mask = os.umask(0o027)
     try:
