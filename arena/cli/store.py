@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,7 +34,7 @@ def backup(
     """Write all of the store to one file, while the server runs. FILE is replaced if it is there."""
     from arena.store import backup as write
 
-    with existing(data) as store:
+    with ended_in_order(), existing(data) as store:
         print(f"Backed up {write(store, file)} votes to {file}.")
 
 
@@ -48,7 +50,7 @@ def restore(
     """Fill the store from a backup, all or nothing, also from SQLite to PostgreSQL. Stop the server before."""
     from arena.store import restore as read
 
-    with opened(data) as store:
+    with ended_in_order(), opened(data) as store:
         print(f"Restored {read(store, file, replace=replace)} votes from {file}.")
 
 
@@ -80,3 +82,27 @@ def existing(data: Path | None) -> Iterator[Store]:
                 "--data or ARENA_DATA can name another folder"
             )
         yield store
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the command as SystemExit(128 + number): what is half done is removed.
+
+    Where they are ignored, as by nohup, they stay so.
+    """
+    before: dict[int, Any] = {}
+
+    def end(number: int, _: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # terminals and service managers send both, and clean-up goes on
+        raise SystemExit(128 + number)
+
+    try:
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, end)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

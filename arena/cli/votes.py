@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
-from arena.cli.store import Data, existing, opened
+from arena.cli.store import Data, ended_in_order, existing, opened
 from arena.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ def export(
         file = Path("-")
     suffix = file.suffix.removeprefix(".").lower()
     wanted = form or (Outgoing(suffix) if suffix in set(Outgoing) else Outgoing.JSONL)
-    with existing(data) as store:
+    # A reader that has stopped could hold up the end of what is written to the standard output; it leaves no file.
+    with nullcontext() if str(file) == "-" else ended_in_order(), existing(data) as store:
         if str(file) != "-":
             check_apart(store, file)
         with readable(store) as source:

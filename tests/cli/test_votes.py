@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,48 @@ def test_an_export_that_breaks_off_leaves_the_old_file(
     told = run("votes", "export", str(sheet))
     assert (told.status, told.err) == (1, f"error: {sheet} cannot be written: No space left on device\n")
     assert sheet.read_text() == "old"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_export_that_is_told_to_end_leaves_nothing_behind(
+    run: Run, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    run("votes", "import", str(file))
+    sheet = tmp_path / "out" / "votes.csv"
+    sheet.parent.mkdir()
+    sheet.write_text("old")
+
+    def interrupted(store: Store) -> Iterator[bytes]:
+        yield b"half"
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(signal.SIGHUP)  # the clean-up goes on
+
+    monkeypatch.setattr("arena.leaderboard.votes_csv", interrupted)
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)]
+    assert run("votes", "export", str(sheet)).status == 128 + number
+    assert [path.name for path in sheet.parent.iterdir()] == ["votes.csv"]
+    assert sheet.read_text() == "old"
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_an_export_outlives_its_terminal_where_it_shall(
+    run: Run, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("votes", "import", str(file))
+
+    def hung_up(store: Store) -> Iterator[bytes]:
+        signal.raise_signal(signal.SIGHUP)
+        yield b"whole"
+
+    monkeypatch.setattr("arena.leaderboard.votes_csv", hung_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run("votes", "export", str(tmp_path / "votes.csv")).status == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / "votes.csv").read_text() == "whole"
 
 
 def test_an_export_to_the_device_of_the_standard_output_goes_there(run: Run, file: Path) -> None:

@@ -6,8 +6,10 @@ import errno
 import logging
 import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -237,6 +239,22 @@ def test_a_store_behind_a_link_knows_its_own_files(tmp_path: Path) -> None:
     loop.symlink_to(loop)
     assert not database.lies_in(loop)
     assert not Store("postgresql://h/arena").database.lies_in(link)
+
+
+def test_a_backup_that_is_told_to_end_leaves_nothing_behind(
+    run: Run, sqlite: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite.add_vote(vote("b1"))
+    kept = tmp_path / "out" / "kept"
+    kept.parent.mkdir()
+
+    def interrupted(file: Path) -> None:
+        assert file.is_file()
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(import_module("arena.store.backup"), "_closed_up", interrupted)
+    assert run("store", "backup", str(kept), "--data", str(tmp_path)).status == 128 + signal.SIGTERM
+    assert list(kept.parent.iterdir()) == []
 
 
 def test_the_commands(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
