@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from arena.errors import BadRequest
+
 if TYPE_CHECKING:
+    from arena.settings import Settings
     from arena.store import Store
+
+FLEET_FILE = "fleet.yaml"
+ENGINE_FOLDERS = ("models", "engine")
+"""As the fleet and the engine call them, which take long to import."""
 
 app = typer.Typer(
     name="store",
@@ -34,7 +42,11 @@ def backup(
     """Write all of the store to one file, while the server runs. FILE is replaced if it is there."""
     from arena.store import backup as write
 
-    with ended_in_order(), existing(data) as store:
+    if str(file) == "-":
+        raise BadRequest("A backup cannot go to the standard output: give the name of a file, and pass that on")
+    settings = chosen(data)
+    check_foreign(file, settings)
+    with ended_in_order(), existing(settings) as store:
         print(f"Backed up {write(store, file)} votes to {file}.")
 
 
@@ -50,17 +62,22 @@ def restore(
     """Fill the store from a backup, all or nothing, also from SQLite to PostgreSQL. Stop the server before."""
     from arena.store import restore as read
 
-    with ended_in_order(), opened(data) as store:
+    with ended_in_order(), opened(chosen(data)) as store:
         print(f"Restored {read(store, file, replace=replace)} votes from {file}.")
 
 
-@contextmanager
-def opened(data: Path | None) -> Iterator[Store]:
-    """The store of the settings, or the one in the folder that was named."""
+def chosen(data: Path | None) -> Settings:
+    """The settings; where a folder was named, those of the store in it."""
     from arena.settings import load
+
+    return load() if data is None else load(data=data, database_url=None)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Store]:
+    """The store of the settings."""
     from arena.store import Store, url_of
 
-    settings = load() if data is None else load(data=data, database_url=None)
     named = settings.database_url is None  # which may hold a password
     store = Store(url_of(settings), called=f"The store in {settings.data.absolute()}" if named else "The store")
     try:
@@ -70,11 +87,11 @@ def opened(data: Path | None) -> Iterator[Store]:
 
 
 @contextmanager
-def existing(data: Path | None) -> Iterator[Store]:
+def existing(settings: Settings) -> Iterator[Store]:
     """The same store, for those who only read. Raises NotFound where there is none."""
     from arena.errors import NotFound
 
-    with opened(data) as store:
+    with opened(settings) as store:
         if not store.exists:
             file = store.database.file
             raise NotFound(
@@ -82,6 +99,19 @@ def existing(data: Path | None) -> Iterator[Store]:
                 "--data or ARENA_DATA can name another folder"
             )
         yield store
+
+
+def check_foreign(file: Path, settings: Settings) -> None:
+    """Make sure that a file to write is none in which the arena keeps keys, settings or models. Raises BadRequest."""
+    from arena.keys.file import FILE, usage_path
+    from arena.store import same_file
+
+    keys = settings.data / FILE
+    own = (keys, usage_path(keys), settings.data / FLEET_FILE, settings.fleet, Path(".env"))
+    real = Path(os.path.realpath(file))
+    kept_apart = any(real.is_relative_to(os.path.realpath(settings.data / name)) for name in ENGINE_FOLDERS)
+    if kept_apart or any(same_file(file, str(each)) for each in own if each is not None):
+        raise BadRequest(f"{file} is one of the arena's own files: give another file")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
-from arena.cli.store import Data, ended_in_order, existing, opened
+from arena.cli.store import Data, check_foreign, chosen, ended_in_order, existing, opened
 from arena.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def take(
     """
     from arena.leaderboard import import_votes
 
-    with _readable(file) as content, opened(data) as store:
+    with _readable(file) as content, opened(chosen(data)) as store:
         wanted = None if form is Incoming.AUTO else cast("Format", form.value)
         done = import_votes(store, content, wanted=wanted, rated=rated)
     print(f"{done.new} votes of the format {done.format} are new, {done.known} were here already.")
@@ -88,12 +88,15 @@ def export(
     """Write all votes, in the field names of LMArena's published battles, also while the server runs."""
     from arena.store import check_apart, own_descriptor, readable
 
+    settings = chosen(data)
     if own_descriptor(file) == STANDARD_OUTPUT:
         file = Path("-")
+    if str(file) != "-":
+        check_foreign(file, settings)
     suffix = file.suffix.removeprefix(".").lower()
     wanted = form or (Outgoing(suffix) if suffix in set(Outgoing) else Outgoing.JSONL)
     # A reader that has stopped could hold up the end of what is written to the standard output; it leaves no file.
-    with nullcontext() if str(file) == "-" else ended_in_order(), existing(data) as store:
+    with nullcontext() if str(file) == "-" else ended_in_order(), existing(settings) as store:
         if str(file) != "-":
             check_apart(store, file)
         with readable(store) as source:

@@ -4,6 +4,7 @@ from arena.store.backup import backup, check_apart, readable, restore
 from arena.store.battles import Side, StoredBattle
 from arena.store.caps import Caps
 from arena.store.cells import CellFilter
+from arena.store.database import same_file
 from arena.store.documents import Document, Snapshot
 from arena.store.files import own_descriptor, replacing
 from arena.store.store import Store, url_of
@@ -22,5 +23,6 @@ __all__ = [
     "readable",
     "replacing",
     "restore",
+    "same_file",
     "url_of",
 ]

@@ -79,7 +79,7 @@ class Database:
         if self.file is None:
             return False
         own = os.path.realpath(self.file)
-        return any(_same(file, own + suffix) for suffix in _SUFFIXES)
+        return any(same_file(file, own + suffix) for suffix in _SUFFIXES)
 
     def check_place(self) -> None:
         """Make sure that a SQLite file could be made, and leave nothing behind. Raises StoreUnavailable."""
@@ -241,12 +241,12 @@ def _mark_readers(connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
 
 
-def _same(file: Path, own: str) -> bool:
-    """By what is there, or by name where nothing is."""
+def same_file(file: Path, own: str) -> bool:
+    """Do both names lead to the same file? By what is there, or by name where nothing is."""
     try:
         return file.samefile(own)
     except OSError:
-        return os.path.realpath(file) == own
+        return os.path.realpath(file) == os.path.realpath(own)
 
 
 def _identity(file: Path) -> tuple[int, int] | None:

@@ -15,8 +15,11 @@ from types import SimpleNamespace
 import pytest
 
 from arena import cli
+from arena.cli.store import ENGINE_FOLDERS, FLEET_FILE
 from arena.cli.votes import _writable
+from arena.engine.config import Config
 from arena.errors import BadRequest
+from arena.fleet import config as fleet_config
 from arena.store import Store
 from tests.cli.running import Run
 
@@ -156,6 +159,33 @@ def test_an_export_never_writes_over_the_votes(run: Run, file: Path, data: Path)
         told = run("votes", "export", str(data / name))
         assert (told.status, "holds the votes themselves" in told.err) == (1, True)
     assert "0 votes of the format lmarena are new, 1 were" in run("votes", "import", str(file)).out
+
+
+def test_neither_exports_nor_backups_write_over_keys_or_settings(
+    run: Run, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ARENA_FLEET", "hosts")
+    (tmp_path / "link").symlink_to("data/keys.json")
+    run("votes", "import", str(file))
+    own = ("keys.json", "keys-usage.json", "fleet.yaml", "models/m.gguf", "engine/digests.json")
+    for name in (*(f"data/{name}" for name in own), ".env", "hosts", "link"):
+        for command in (("votes", "export"), ("store", "backup")):
+            told = run(*command, name)
+            said = f"error: {name} is one of the arena's own files: give another file\n"
+            assert (told.status, told.err) == (1, said)
+        assert not (tmp_path / name).exists()
+
+
+def test_the_names_of_the_own_files_are_those_in_use() -> None:
+    assert fleet_config.FILE == FLEET_FILE
+    assert Config(data=Path("data")).models == Path("data") / ENGINE_FOLDERS[0]
+
+
+def test_beside_the_votes_there_is_room_for_exports_and_backups(run: Run, file: Path, data: Path) -> None:
+    run("votes", "import", str(file))
+    for command in (("votes", "export"), ("store", "backup")):
+        assert run(*command, str(data / "votes.json")).status == 0
 
 
 def test_an_export_never_writes_over_the_votes_of_another_arena(run: Run, file: Path, tmp_path: Path) -> None:

@@ -272,6 +272,8 @@ def test_the_commands(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     own = tmp_path / "data" / "arena.sqlite3"
     refused = run("store", "backup", str(own))
     assert (refused.status, refused.err) == (1, f"error: {own} holds the votes themselves: give another file\n")
+    refused = run("store", "backup", "-")
+    assert (refused.status, "cannot go to the standard output: give the name of a file" in refused.err) == (1, True)
     nowhere = tmp_path / "no" / "x"
     refused = run("store", "backup", str(nowhere))
     assert (refused.status, refused.err) == (1, f"error: {nowhere} cannot be written: No such file or directory\n")
