@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,14 +18,15 @@ from arena.leaderboard import (
     View,
     board_csv,
     board_markdown,
+    preferences,
     votes_csv,
     votes_jsonl,
     votes_parquet,
 )
 from arena.leaderboard.leaderboard import MOST_VIEWS
 from arena.leaderboard.tables import harmless
-from arena.store import Store
-from arena.types import Style, Vote
+from arena.store import Side, Store, StoredBattle
+from arena.types import Configuration, Style, Vote
 
 AT = "2026-03-01T12:00:00.000+00:00"
 
@@ -135,6 +136,33 @@ def test_long_exports_come_in_pieces(store: Store, monkeypatch: pytest.MonkeyPat
     pieces = list(votes_csv(store))
     assert [piece.count(b"\n") for piece in pieces] == [5, 4, 2]
     assert len(list(votes_jsonl(store))) == 3
+
+
+@pytest.mark.parametrize("export", [votes_jsonl, preferences])
+def test_the_battles_of_an_export_are_read_many_at_a_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch, export: Callable[[Store], Iterator[bytes]]
+) -> None:
+    for n in range(5):
+        one, other = (Side(Configuration(f"{name}-1", name), (f"{name}{n}",), ({},), ({},)) for name in "xy")
+        store.add_vote(vote(n, voter="ann"), StoredBattle(f"b{n}", AT, "installed", ("Hi",), {"b": other, "a": one}))
+    store.add_votes([vote(n, voter="eve") for n in range(7)])  # the last two are on battles of which nothing was kept
+    asked: list[int] = []
+    real = Store.battles
+
+    def counted(of: Store, ids: Collection[str]) -> dict[str, StoredBattle]:
+        asked.append(len(ids))
+        return real(of, ids)
+
+    monkeypatch.setattr("arena.leaderboard.export.PART_ROWS", 8)
+    monkeypatch.setattr(Store, "battles", counted)
+    together = b"".join(export(store))
+    assert asked == [5, 4], "the battles of eight votes, and of four"
+    asked.clear()
+    monkeypatch.setattr("arena.leaderboard.export.PART_ROWS", 1)
+    assert b"".join(export(store)) == together
+    assert asked == [1] * 12
+    assert together.count(b"x3") == together.count(b"y3") == 2
+    assert together.count(b"\n") == (12 if export is votes_jsonl else 10)
 
 
 def test_parquet_says_what_it_needs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from arena.errors import BadRequest
 from arena.leaderboard.tables import csv_lines
-from arena.store import Side, Store, StoredBattle
+from arena.store import PART_ROWS, Side, Store, StoredBattle
 from arena.types import Style, Verdict, Vote
 
 WINNERS: Final[dict[Verdict, str]] = {"a": "model_a", "b": "model_b", "tie": "tie", "both_bad": "tie (bothbad)"}
@@ -44,10 +44,8 @@ def votes_csv(store: Store) -> Iterator[bytes]:
 def votes_jsonl(store: Store) -> Iterator[bytes]:
     """All votes as JSON lines, with the conversations of the battles that were kept."""
     for batch in _batches(store):
-        rows = []
-        for vote in batch:
-            battle = _battle(store, vote)
-            rows.append(_row(vote) | ({} if battle is None else _conversations(vote, battle)))
+        fought = _with_battles(store, batch)
+        rows = [_row(vote) | ({} if battle is None else _conversations(vote, battle)) for vote, battle in fought]
         yield _encoder.encode_lines(rows)
 
 
@@ -85,20 +83,20 @@ def preferences(store: Store, blind: bool = True) -> Iterator[bytes]:
     Only kept battles that one side won; `blind` leaves out votes cast when the models were known.
     """
     for batch in _batches(store):
-        rows = []
-        for vote in batch:
-            if vote.verdict in ("a", "b") and vote.rated and (vote.blind or not blind):
-                battle = _battle(store, vote)
-                if battle is not None:
-                    rows.append(_preference(vote, battle))
-        if rows:
+        won = [vote for vote in batch if vote.verdict in ("a", "b") and vote.rated and (vote.blind or not blind)]
+        fought = _with_battles(store, won)
+        if rows := [_preference(vote, battle) for vote, battle in fought if battle is not None]:
             yield _encoder.encode_lines(rows)
 
 
-def _battle(store: Store, vote: Vote) -> StoredBattle | None:
-    """The battle that was kept with a vote; a vote from elsewhere may be on sides that it does not have."""
-    battle = store.battle(vote.battle_id)
-    return battle if battle is not None and battle.sides.keys() >= set(vote.pair) else None
+def _with_battles(store: Store, votes: list[Vote]) -> Iterator[tuple[Vote, StoredBattle | None]]:
+    """Each vote, and the battle that was kept with it; a vote from elsewhere may be on sides that it does not have."""
+    for start in range(0, len(votes), PART_ROWS):
+        part = votes[start : start + PART_ROWS]
+        kept = store.battles({vote.battle_id for vote in part})
+        for vote in part:
+            battle = kept.get(vote.battle_id)
+            yield vote, battle if battle is not None and battle.sides.keys() >= set(vote.pair) else None
 
 
 def _batches(store: Store) -> Iterator[list[Vote]]:

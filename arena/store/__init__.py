@@ -7,9 +7,10 @@ from arena.store.cells import CellFilter
 from arena.store.database import same_file
 from arena.store.documents import Document, Snapshot
 from arena.store.files import own_descriptor, replacing
-from arena.store.store import Store, url_of
+from arena.store.store import PART_ROWS, Store, url_of
 
 __all__ = [
+    "PART_ROWS",
     "Caps",
     "CellFilter",
     "Document",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
@@ -28,7 +28,7 @@ from arena.types import Configuration, Vote, VotePage
 FILE = "arena.sqlite3"
 UNCAPPED = caps.Caps()
 PART_ROWS = 500
-"""Votes from elsewhere looked up at a time; SQLite takes a few thousand values in one question."""
+"""Votes or battles looked up at a time; SQLite takes a few thousand values in one question."""
 
 PAGE_ROWS = 5000
 """Votes read from the database at a time: no reader holds a view open for long."""
@@ -199,15 +199,20 @@ class Store:
 
     def battle(self, battle_id: str) -> StoredBattle | None:
         """A kept battle."""
+        return self.battles((battle_id,)).get(battle_id)
+
+    def battles(self, battle_ids: Collection[str]) -> dict[str, StoredBattle]:
+        """Those of these battles that were kept, by id, in two queries; PART_ROWS are a good number of them."""
         self.open()
-        told = select(sides, configurations).join(configurations).where(sides.c.battle_id == battle_id)
+        kept = select(battles).where(battles.c.id.in_(battle_ids))
+        told = select(sides, configurations).join(configurations).where(sides.c.battle_id.in_(battle_ids))
         with self.database.reading() as connection:
-            found = connection.execute(select(battles).where(battles.c.id == battle_id)).one_or_none()
-            rows = connection.execute(told.order_by(sides.c.side)).all()
-        if found is None:
-            return None
-        of = {row.side: Side(Configuration(*row[6:]), *map(tuple, row[3:6])) for row in rows}
-        return StoredBattle(found.id, found.at, found.mode, tuple(found.prompts), of)
+            found = connection.execute(kept).all()
+            rows = connection.execute(told.order_by(sides.c.battle_id, sides.c.side)).all()
+        of: dict[str, dict[str, Side]] = {row.id: {} for row in found}
+        for row in rows:
+            of[row.battle_id][row.side] = Side(Configuration(*row[6:]), *map(tuple, row[3:6]))
+        return {row.id: StoredBattle(row.id, row.at, row.mode, tuple(row.prompts), of[row.id]) for row in found}
 
     # ---- documents
 
