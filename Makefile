@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TEST_DATA ?= $(CURDIR)/.cache/arena
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fmt docs bench models system npm bytecode clean
+.PHONY: help install run test check fmt docs bench promises models system npm bytecode clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,11 @@ docs: $(VENV)/.dev ## rewrite .env.example and the README's table from the setti
 
 bench: $(VENV)/.dev ## measure the arena beside direct access to the same server (ARGS passes options)
 	$(BIN)/python bench/run.py $(ARGS)
+
+promises: $(VENV)/.dev ## what is promised about votes, tested at length: 1,000 kills, 500 races, 200 battles ... (half an hour)
+	ARENA_TEST_KILLS=1000 ARENA_TEST_CRASHES=20 ARENA_TEST_WHOLE=1 ARENA_TEST_SERVER_KILLS=20 ARENA_TEST_SYNCED=200 \
+	  ARENA_TEST_RACES=500 ARENA_TEST_HISTORIES=3 ARENA_TEST_BATTLES=200 \
+	  $(BIN)/python -m pytest -n 2 tests/store/test_durability.py tests/durability tests/api/test_battles.py
 
 clean: ## remove the virtual environment and every cache
 	rm -rf $(VENV) tests/clients/node_modules .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

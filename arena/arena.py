@@ -16,13 +16,16 @@ from typing import Literal, ParamSpec, TypeVar
 from arena.battle import Battles, Standing, drawn, joined, newcomer
 from arena.catalog import Catalog
 from arena.compare import Compare
+from arena.endings import finished
 from arena.engine.process import EngineProcess
 from arena.errors import ArenaError, SettingsError, StoreUnavailable
 from arena.fleet import Endpoint, EndpointSpec, Fleet, connect
 from arena.fleet.config import fleet_spec, timeouts_of
+from arena.kept import Kept
 from arena.keys import FILE as KEYS_FILE
 from arena.keys import Keys
 from arena.leaderboard import Leaderboard
+from arena.names import canonical
 from arena.settings import OLLAMA_DEFAULT, Settings
 from arena.store import Caps, Store, url_of
 from arena.types import EndpointKind, ModelInstance
@@ -52,8 +55,16 @@ class Arena:
         self.keys = Keys(settings.data / KEYS_FILE)
         self.fleet.book.spent = self.keys.spent
         self.store = Store(url_of(settings), daily=Caps(settings.votes_per_voter, settings.votes_per_address))
+        self.kept = Kept(
+            self.store,
+            shared=settings.shared,
+            in_all=settings.kept_in_all,
+            per_address=settings.kept_per_address,
+            days=settings.kept_days,
+        )
         self.leaderboard = Leaderboard(self.store)
         self._raters = ThreadPoolExecutor(RATERS, thread_name_prefix="ratings")
+        self._drawers = ThreadPoolExecutor(1, thread_name_prefix="draws")  # no battle waits for somebody's ratings
         # on a server for others nobody may choose, or foresee, the pair whose votes count
         self.battles = Battles(
             self.compare,
@@ -61,15 +72,16 @@ class Arena:
             self.store,
             choose=None if settings.shared else self._suggested,
             newcomers=self._newcomer,
-            in_thread=self.rated,
+            in_thread=partial(self._in, self._drawers),
             rate_chosen=not settings.shared,
+            answer_tokens=settings.battle_answer_tokens,
         )
         self.engine_error: str | None = None
+        self.reloading: asyncio.Task[None] | None = None
         self._engine = engine or EngineProcess(settings, child_environment())
         self._engine_state: EngineState = "off"
         self._local_ollama = local_ollama
         self._starting: asyncio.Task[None] | None = None
-        self._reloading: asyncio.Task[None] | None = None
 
     @property
     def engine_state(self) -> EngineState:
@@ -88,18 +100,22 @@ class Arena:
         finally:
             self.compare.drain()
             await _cancel(self._starting)
-            await _cancel(self._reloading)
+            await _cancel(self.reloading)
             await self.catalog.aclose()
             await self.fleet.aclose()
             self.keys.flush()
-            await asyncio.to_thread(self._raters.shutdown, cancel_futures=True)
+            for threads in (self._raters, self._drawers):
+                await asyncio.to_thread(threads.shutdown, cancel_futures=True)
             await asyncio.to_thread(self.store.close)
             await self._engine.stop()
 
     async def rated(self, ask: Callable[Asked, Told], *args: Asked.args, **named: Asked.kwargs) -> Told:
         """What `ask` gives, which may fit ratings for seconds: in threads of its own, so that no vote waits for it."""
-        told = partial(copy_context().run, ask, *args, **named)  # a log line keeps its request's id
-        return await asyncio.get_running_loop().run_in_executor(self._raters, told)
+        return await self._in(self._raters, partial(ask, *args, **named))
+
+    async def _in(self, threads: ThreadPoolExecutor, ask: Callable[[], Told]) -> Told:
+        told = partial(copy_context().run, ask)  # a log line keeps its request's id
+        return await asyncio.get_running_loop().run_in_executor(threads, told)
 
     def _suggested(self, contestants: Sequence[ModelInstance], sides: int) -> tuple[int, ...]:
         """The two whose battle teaches most, and others; any while there are no ratings. Blocks; for a thread."""
@@ -117,7 +133,7 @@ class Arena:
         try:
             if self.store.exists:
                 rows = self.leaderboard.board().rows
-                standings = {row.name: Standing(row.rating, row.votes) for row in rows}
+                standings = {canonical(row.name): Standing(row.rating, row.weight) for row in rows}
         except StoreUnavailable as error:
             log.warning("a newcomer is drawn without the ratings: %s", error.message)
         return newcomer(contestants, sides, standings)
@@ -150,9 +166,9 @@ class Arena:
         log.info("the fleet was read again: %s", ", ".join(each.name for each in self.fleet.endpoints))
 
     def reload_soon(self) -> None:
-        """The same for a caller that cannot wait: what is wrong stands in the log."""
-        if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.create_task(self._reload_or_tell(), name="reload")
+        """The same for a caller that cannot wait, one at a time, as `reloading`: what is wrong stands in the log."""
+        if self.reloading is None or self.reloading.done():
+            self.reloading = asyncio.create_task(self._reload_or_tell(), name="reload")
 
     async def _reload_or_tell(self) -> None:
         try:
@@ -190,6 +206,7 @@ class Arena:
             endpoint = self._endpoint(self._spec("engine", await self._engine.start(), "engine"))
             self.fleet.add(endpoint)
             self._engine_state = "running"
+            log.info("the embedded engine answers at %s", endpoint.url)
             if not await endpoint.models():
                 self.catalog.pull(FIRST_MODEL, endpoint.name)
         except ArenaError as error:
@@ -208,7 +225,7 @@ class Arena:
 async def _cancel(task: asyncio.Task[None] | None) -> None:
     if task is not None and not task.done():
         task.cancel()
-        await asyncio.wait([task])
+        await finished([task])
 
 
 def child_environment() -> dict[str, str]:

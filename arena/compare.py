@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import msgspec
@@ -19,10 +19,9 @@ from arena.errors import ArenaError, BadRequest, ShuttingDown
 from arena.fleet import Endpoint, Fleet, Lease, Usage, Wanted
 from arena.log import warn_failed
 from arena.names import canonical
-from arena.ollama import ChatAnswer
-from arena.openai import ChatAnswer as OpenAIChatAnswer
 from arena.streaming import FanOut, Lane, Outlet, Transcript
 from arena.types import ChatMessage, ChatRequest, Manifest, ModelInfo, Options, Order, Started
+from arena.upstream import StreamedAnswer
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +47,12 @@ class Run(FanOut):
         return transcript
 
 
-Answer: TypeAlias = ChatAnswer | OpenAIChatAnswer
-
-
 class _Asking(NamedTuple):
     """A request that was sent under a lease, or why it could not be."""
 
     request: ChatRequest
     lease: Lease
-    answer: Answer | ArenaError
+    answer: StreamedAnswer | ArenaError
 
 
 class Compare:
@@ -181,6 +177,7 @@ class Compare:
             digest=(info.digest or None) if info else None,
             quantization=(info.quantization or None) if info else None,
             parameter_size=(info.parameter_size or None) if info else None,
+            family=(info.family or None) if info else None,
             options_sent=sent,
             options_left_default=tuple(name for name in Options.__struct_fields__ if name not in sent),
             think=instance.think,

@@ -27,6 +27,7 @@ class Caller(Struct, frozen=True):
     counted, `key` the named key it came with ("" for the one token, a session, or an open arena), `models` what that
     key may use (None: all), and `visitor` the name that its browser was given ("" where it has none). `peer` is the
     other end of the connection, where that is not `address`: a trusted proxy, or one of the many of an IPv6 network.
+    `forwarded_host` is what the client asked a trusted proxy for, by the word of that.
     """
 
     address: str
@@ -37,6 +38,7 @@ class Caller(Struct, frozen=True):
     models: tuple[str, ...] | None = None
     visitor: str = ""
     peer: str = ""
+    forwarded_host: bytes = b""
 
     @property
     def voter(self) -> str:
@@ -118,7 +120,7 @@ Begin = Callable[[Inbound, bytes, Sink], Session | None]
 class Connection(Sink, Protocol):
     """The sink of a server: the guard dresses the headers that leave on it, and hears when the exchange is over.
 
-    `dress` returns what leaves of an answer's headers, and the lines that are added to them; `request_id` is for the
+    `dress` returns what leaves of an answer's headers, as pairs and as lines; `request_id` is for the
     log.
     """
 

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 OLLAMA_DEFAULT = "http://127.0.0.1:11434"
 OURS: Final = ("ARENA_", "WEB_CHAT_")
 """How the arena's own variables begin; such a name that is none of them is misspelt."""
+OF_THE_ENGINE: Final = ("OLLAMA_", "HF_")
+"""How those begin that the embedded engine reads, from the environment alone."""
 NO_SETTINGS: Final = ("ARENA_TEST_", "ARENA_BENCH_")
 """How the variables of the tests and the measurements begin."""
 _ENV_FILE_ENCODING: Final = "utf-8-sig"
@@ -111,6 +113,26 @@ class Settings(BaseSettings):
         validation_alias=_names("ARENA_VOTES_PER_ADDRESS"),
         description="Votes that may come from one address (IPv6: one /64 network) a day; 0 for any number.",
     )
+    kept_in_all: int = Field(
+        1000,
+        ge=0,
+        validation_alias=_names("ARENA_KEPT_IN_ALL"),
+        description="Presets and conversations kept for all visitors together, up to 1 MiB each; 0 for any number.",
+    )
+    kept_per_address: int = Field(
+        200,
+        ge=0,
+        validation_alias=_names("ARENA_KEPT_PER_ADDRESS"),
+        description="Of these, for browsers without a key at one address (IPv6: one /64 network); 0 for any number.",
+    )
+    kept_days: int = Field(
+        365,
+        ge=0,
+        le=36500,
+        validation_alias=_names("ARENA_KEPT_DAYS"),
+        description="Days after which what a browser without a key saved last is deleted; 0 for never. "
+        "Such a browser loses its name, and with it all it keeps, after a year.",
+    )
     engine_models: Annotated[tuple[Path, ...], NoDecode] = Field(
         (),
         validation_alias=_names("ARENA_MODELS"),
@@ -141,7 +163,8 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         validation_alias=_names("ARENA_TRUSTED_PROXIES"),
-        description="Addresses or networks of reverse proxies whose X-Forwarded-For is believed, separated by commas.",
+        description="Addresses or networks of reverse proxies whose X-Forwarded-For, -Proto and -Host are believed, "
+        "separated by commas.",
     )
     management: bool | None = Field(
         None,
@@ -153,6 +176,25 @@ class Settings(BaseSettings):
         ("registry.ollama.ai", "hf.co", "huggingface.co"),
         validation_alias=_names("ARENA_REGISTRY_HOSTS"),
         description="Registries that a model name may point to in a pull, separated by commas.",
+    )
+    requests_per_minute: int = Field(
+        120,
+        ge=0,
+        validation_alias=_names("ARENA_REQUESTS_PER_MINUTE"),
+        description="Requests a minute from one caller; 0 for any number. Counts on a public address and behind "
+        "ARENA_TRUSTED_PROXIES only, and not for who has the token or an admin's key.",
+    )
+    request_burst: int = Field(
+        30,
+        ge=1,
+        validation_alias=_names("ARENA_REQUEST_BURST"),
+        description="How many of these requests may come at once.",
+    )
+    answers_per_caller: int = Field(
+        8,
+        ge=0,
+        validation_alias=_names("ARENA_ANSWERS_PER_CALLER"),
+        description="Answers at a time for one caller, counted where requests are; 0 for any number.",
     )
     max_columns: int = Field(
         6, ge=1, le=12, validation_alias=_names("ARENA_MAX_COLUMNS"), description="Columns on the page."
@@ -198,7 +240,8 @@ class Settings(BaseSettings):
         300,
         gt=0,
         validation_alias=_names("ARENA_FIRST_BYTE_TIMEOUT"),
-        description="Seconds to wait for an answer to begin (a model may have to load).",
+        description="Seconds to wait for a stream to begin (a model may have to load). Whole answers have "
+        "ARENA_TOTAL_TIMEOUT.",
     )
     idle_timeout_s: float = Field(
         120,
@@ -217,6 +260,12 @@ class Settings(BaseSettings):
         ge=1,
         validation_alias=_names("ARENA_MAX_ANSWER_TOKENS"),
         description="Pieces of text one answer may have before it is cut.",
+    )
+    battle_answer_tokens: int = Field(
+        2048,
+        ge=16,
+        validation_alias=_names("ARENA_BATTLE_ANSWER_TOKENS"),
+        description="Tokens an answer in a battle may have, thoughts included. Raise it where models think at length.",
     )
     max_answer_bytes: int = Field(
         64 * 1024 * 1024,
@@ -367,10 +416,16 @@ def load(**overrides: Any) -> Settings:
 
 
 def warn_of_unknown() -> None:
-    """Log one warning for each variable that begins like the arena's own and is none, with the name probably meant."""
+    """Log one warning for each variable that is not used where it stands.
+
+    Those that begin like the arena's own and are none, with the name probably meant; and the engine's in `.env`.
+    """
     known = [variable for field in Settings.model_fields for variable in variables(field)]
-    given = {name.upper() for name in (*os.environ, *_names_in_env_file())}
-    for name in sorted(given.difference(known)):
+    around, in_file = ({name.upper() for name in names} for names in (os.environ, _names_in_env_file()))
+    for name in sorted(in_file.difference(known, around)):
+        if name.startswith(OF_THE_ENGINE):
+            log.warning("%s in .env is not read: set it in the environment itself", name)
+    for name in sorted((around | in_file).difference(known)):
         if name.startswith(OURS) and not name.startswith(NO_SETTINGS):
             log.warning("%s is no setting and is not used%s", name, _meant(name, known))
 

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from arena.errors import ArenaError, Stopped
+from arena.endings import finished
+from arena.errors import ArenaError, Busy, Stopped, TooManyRequests
 from arena.types import Batch, Delta, Failed, Finished, Manifest, Metrics, Started, StreamEvent
 
 log = logging.getLogger(__name__)
@@ -166,7 +167,8 @@ class Outlet(Struct, eq=False):
 
     def failure(self, error: ArenaError) -> Failed:
         """The terminal event that tells of `error`, with what was counted until then."""
-        return Failed(self.instance_id, error.code, error.message, self.metrics_so_far(), error.details)
+        wait_s = error.retry_after_s if isinstance(error, Busy | TooManyRequests) else None
+        return Failed(self.instance_id, error.code, error.message, self.metrics_so_far(), error.details, wait_s)
 
 
 Lane = Callable[[Outlet], Coroutine[Any, Any, None]]
@@ -255,13 +257,7 @@ class FanOut:
         pending = [task for task in self._tasks.values() if not task.done()]
         for task in pending:
             task.cancel()
-        if pending:
-            waiting = asyncio.ensure_future(asyncio.wait(pending))
-            try:
-                await asyncio.shield(waiting)
-            except asyncio.CancelledError:
-                await waiting
-                raise
+        await finished(pending)
 
     async def _in_turn(self, lane: Lane, outlet: Outlet) -> None:
         async with self._turns or nullcontext():

@@ -1,5 +1,7 @@
 """The values that cross borders. All are frozen; sequences are tuples; seconds end in `_s`, sizes in `_bytes`.
 
+Moments end in `_at` and are texts as ISO 8601 has them; a context is counted in tokens.
+
 One stream type serves every door: batches of `StreamEvent`, folded by `streaming.Transcript`.
 """
 
@@ -98,6 +100,7 @@ class Manifest(Struct, frozen=True, omit_defaults=True):
     digest: str | None = None
     quantization: str | None = None
     parameter_size: str | None = None
+    family: str | None = None
     options_sent: dict[str, Any] = {}
     options_left_default: tuple[str, ...] = ()
     think: bool | str | None = None
@@ -131,13 +134,17 @@ class Finished(Struct, frozen=True, tag="finished"):
 
 
 class Failed(Struct, frozen=True, tag="failed"):
-    """The answer ended without `done:true`. `code` "stopped" means the user's wish; partial text is kept."""
+    """The answer ended without `done:true`. `code` "stopped" means the user's wish; partial text is kept.
+
+    `retry_after_s` is how long to wait before asking again, where waiting is said to help.
+    """
 
     instance_id: str
     code: str
     message: str
     metrics: Metrics = Metrics()
     details: str | None = None
+    retry_after_s: float | None = None
 
 
 StreamEvent = Started | Delta | Finished | Failed

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arena.ratings import Caps, Fit, Tally, board, cells, fit, style_fit, suggested, weights
-from arena.ratings.board import standard_errors
-from arena.ratings.strengths import SCALE, Z
+from arena.ratings.intervals import intervals
+from arena.ratings.strengths import SCALE
 from arena.ratings.tally import TIE, VERDICTS
 from bench import beside
 from bench.voted import NEW, Cost, Votes, cost_of
@@ -29,7 +29,12 @@ from bench.voted import NEW, Cost, Votes, cost_of
 Generator = np.random.Generator
 Array = NDArray[Any]
 TIES = 0.4  # of the rarer outcome's chance on both sides
-TARGET_WIDTH = 150.0
+TARGET_WIDTH = 150.0  # points
+SMALL_OR_WIDE = (
+    *((2, spread, votes) for spread in (300.0, 450.0) for votes in (10, 15, 40)),
+    *((3, 300.0, 30), (4, 350.0, 60), (8, 350.0, 100)),
+)
+"""Arenas in which many a model wins or loses nearly always: how many models, of which spread, and votes."""
 CAPS = Caps()
 
 
@@ -167,24 +172,46 @@ def errors_of_rankings(seed: int, sides: int, arenas: int, ballots: int, models:
 def votes_for_width(seed: int, suggest: bool, models: int, spread: float, width: float, settled: int = 0) -> int:
     """How many votes it takes until every 95 % interval is at most `width` points wide.
 
-    All models are new; with so many `settled` votes between random pairs of the others, only the last one is. Every few
-    votes it is looked again: random pairs know nothing of the ratings, and need it only to a fiftieth of their votes.
+    All models are new; with so many `settled` votes between random pairs of the others, only the last one is.
     """
-    random, draw = np.random.default_rng(seed), Random(seed)
+    random = np.random.default_rng(seed)
     true = strengths(random, models, spread)
     a, b = pairs(random, models - 1, settled)
-    seen = tally(models, a, b, verdicts(random, true[a] - true[b]))
-    fitted = fit(cells(seen, np.ones(settled)), samples=0)
+    known = tally(models, a, b, verdicts(random, true[a] - true[b]))
+    return until_known(random, Random(seed) if suggest else None, true, known, width).votes - settled
+
+
+def votes_one_by_one(seed: int, suggest: bool, models: int, spread: float, width: float) -> int:
+    """The same where two models are there from the start, and the next one comes as soon as the board is known.
+
+    The board is known once every interval of the models there is at most `width` points wide.
+    """
+    random, draw = np.random.default_rng(seed), Random(seed) if suggest else None
+    true = strengths(random, models, spread)
+    seen = tally(2, *np.zeros((3, 0), int))
+    for present in range(2, models + 1):
+        a, b, verdict, *_ = seen.whats[:, seen.what]
+        seen = until_known(random, draw, true[:present], tally(present, a, b, verdict), width)
+    return seen.votes
+
+
+def until_known(random: Generator, draw: Random | None, true: Array, seen: Tally, width: float) -> Tally:
+    """The votes of `seen`, and more until every interval is at most `width` points wide.
+
+    They are on suggested pairs if there is a `draw` for these, else on random ones. Every few votes it is looked again:
+    random pairs know nothing of the ratings, and need it only to a fiftieth of their new votes.
+    """
+    models, settled = len(true), seen.votes
     few = max(4, models // 4)
+    fitted = fit(cells(seen, np.ones(settled)), samples=0)
     while widest(fitted, seen) > width:
-        if suggest:
-            drawn = [suggested(fitted, draw, seen.names) for _ in range(few)]
-            a, b = np.array(drawn).T
+        if draw is not None:
+            a, b = np.array([suggested(fitted, draw, seen.names) for _ in range(few)]).T
         else:
             a, b = pairs(random, models, max(few, (seen.votes - settled) // 50))
         seen = joined(seen, tally(models, a, b, verdicts(random, true[a] - true[b])))
         fitted = fit(cells(seen, np.ones(len(seen.what))), samples=0)
-    return seen.votes - settled
+    return seen
 
 
 def least_share(true: Array, rounds: int = 400) -> float:
@@ -192,13 +219,12 @@ def least_share(true: Array, rounds: int = 400) -> float:
 
     That is for the widest interval, many votes, and whoever knows the strengths beforehand. The plan gives each pair
     some share of the battles; a pair gets more as long as that shrinks the variances, of which ever more only the
-    greatest count.
+    greatest count. It moves in small steps: with great ones it would swing around the best plan.
     """
     size = len(true)
     i, j = np.triu_indices(size, 1)
     ends = np.eye(size)[i] - np.eye(size)[j]
-    chance = 1 / (1 + np.exp(true[j] - true[i]))
-    taught = chance * (1 - chance)
+    taught = information(true[i] - true[j])
 
     def errors(plan: Array) -> Array:
         return np.asarray(np.linalg.inv((ends.T * (plan * taught)) @ ends + 1 / size + 1e-9 * np.eye(size)) - 1 / size)
@@ -209,22 +235,65 @@ def least_share(true: Array, rounds: int = 400) -> float:
         known = errors(plan)
         variance = np.diag(known)
         least = min(least, float(variance.max() / np.diag(errors(even)).max()))
-        gain = taught * ((known @ ends.T) ** 2 * ((variance / variance.max()) ** (3 + at / 7))[:, None]).sum(0)
-        plan = plan * np.sqrt(gain)
+        gain = taught * ((known @ ends.T) ** 2 * ((variance / variance.max()) ** (3 + at / 4))[:, None]).sum(0)
+        plan = plan * gain**0.05
         plan = plan / plan.sum()
     return least
 
 
 def least_share_of_newcomer(true: Array) -> float:
     """The same for the interval of the last model where all others are known: it meets none but its equals."""
-    chance = 1 / (1 + np.exp(true[:-1] - true[-1]))
-    taught = chance * (1 - chance)
+    taught = information(true[:-1] - true[-1])
     return float(2 / len(true) * taught.mean() / taught.max())
+
+
+def information(difference: Array) -> Array:
+    """What a vote tells about strengths that are `difference` logits apart: most, 1/4, between equals."""
+    chance = 1 / (1 + np.exp(difference))
+    return np.asarray(chance * (1 - chance))
 
 
 def widest(fitted: Fit, seen: Tally) -> float:
     """The widest interval that the board would show, in points."""
-    return float(2 * Z * SCALE * standard_errors(fitted, seen).max())
+    known = intervals(fitted, seen, np.ones(len(seen.what)))
+    return float(SCALE * (known.upper - known.lower).max())
+
+
+class Scene(NamedTuple):
+    """An arena of `models` models, in which votes are counted until every interval is narrow.
+
+    All are new at once; or all but one known from `settled` votes; or they come one by one.
+    """
+
+    models: int
+    spread: float
+    settled: int = 0
+    one_by_one: bool = False
+    arenas: int = 12
+
+    @property
+    def told(self) -> str:
+        """The scene in words."""
+        if self.one_by_one:
+            return f"2 to {self.models} models, each new one on a known board"
+        return f"{self.models} models" + (f", all but one known from {self.settled:,} votes" if self.settled else "")
+
+    def votes(self, seed: int, suggest: bool) -> int:
+        """How many votes it takes with suggested pairs, or else with random ones."""
+        if self.one_by_one:
+            return votes_one_by_one(seed, suggest, self.models, self.spread, TARGET_WIDTH)
+        return votes_for_width(seed, suggest, self.models, self.spread, TARGET_WIDTH, self.settled)
+
+    def least_share(self, seed: int, random: int) -> float:
+        """Which share of the `random` votes that random pairs took the best plan would take.
+
+        A plan for models that come one by one takes no fewer votes than one that has them all from the start.
+        """
+        true = strengths(np.random.default_rng(seed), self.models, self.spread)
+        if self.settled:
+            return least_share_of_newcomer(true)
+        at_once = self._replace(one_by_one=False).votes(seed, suggest=False) if self.one_by_one else random
+        return least_share(true) * at_once / random
 
 
 def length_bias(seed: int, votes: int, bias: float = 0.5) -> tuple[float, float]:
@@ -267,6 +336,9 @@ def print_coverage(quick: bool) -> None:
             f"{votes:>9,} votes, 8 models, {arenas} arenas: {held:.1%} of the 95 % intervals hold the truth; "
             f"rank error {missed:.2f}, noisy voters {noisy:.2f}"
         )
+    for models, spread, votes in SMALL_OR_WIDE:
+        held = coverage(7, arenas, votes, models, spread)
+        print(f"{votes:>9,} votes, {models} models of spread {spread:.0f}: {held:.1%}")
 
 
 def print_stuffing(quick: bool) -> None:
@@ -278,22 +350,21 @@ def print_stuffing(quick: bool) -> None:
 
 
 def print_suggestions(quick: bool) -> None:
-    cold = [(8, 150.0, 0, 12), (8, 200.0, 0, 12), (8, 300.0, 0, 12), (20, 150.0, 0, 12), (20, 200.0, 0, 12)]
-    for models, spread, settled, arenas in [*cold, (50, 150.0, 0, 4), (8, 150.0, 4000, 12), (20, 150.0, 8000, 12)]:
-        seeds = range(100, 102 if quick else 100 + arenas)
-        random, suggestion = (
-            np.array([votes_for_width(seed, suggest, models, spread, TARGET_WIDTH, settled) for seed in seeds])
-            for suggest in (False, True)
-        )
+    within = f"every interval within {TARGET_WIDTH:.0f} points"
+    grown = [Scene(models, spread, one_by_one=True) for models in (8, 20) for spread in (150.0, 200.0, 300.0)]
+    cold = [Scene(8, 150.0), Scene(8, 200.0), Scene(8, 300.0), Scene(20, 150.0), Scene(20, 200.0)]
+    known = [Scene(8, 150.0, settled=4000), Scene(20, 150.0, settled=8000)]
+    for scene in [*grown, *cold, Scene(50, 150.0, arenas=4), *known]:
+        if quick and scene.models > 8:
+            continue
+        seeds = range(100, 102 if quick else 100 + scene.arenas)
+        random, suggestion = (np.array([scene.votes(seed, suggest) for seed in seeds]) for suggest in (False, True))
         share = suggestion.sum() / random.sum()
         error = (suggestion - share * random).std(ddof=1) / random.mean() / np.sqrt(len(seeds))
-        best = least_share_of_newcomer if settled else least_share
-        least = np.mean([best(strengths(np.random.default_rng(seed), models, spread)) for seed in seeds])
-        known = f", all but one known from {settled:,} votes" if settled else ""
+        least = np.mean([scene.least_share(seed, votes) for seed, votes in zip(seeds, random, strict=True)])
         print(
-            f"{models} models{known}, spread {spread:.0f}, every interval within {TARGET_WIDTH:.0f} points: "
-            f"{random.mean():.0f} random votes, {suggestion.mean():.0f} suggested "
-            f"({share:.2f} ± {error:.2f}; any plan: {least:.2f})"
+            f"{scene.told}, spread {scene.spread:.0f}, {within}: {random.mean():.0f} random votes, "
+            f"{suggestion.mean():.0f} suggested ({share:.2f} ± {error:.2f}; any plan: {least:.2f})"
         )
 
 

@@ -227,12 +227,13 @@ class Wire:
         if receive_bytes is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self.socket.settimeout(PATIENCE_S)
+        # before the connection: the server, whose times begin with it, may have it earlier than we are told so
+        self.opened_at = time.monotonic()
         try:
             self.socket.connect(("127.0.0.1", port))
         except OSError:
             self.socket.close()
             raise
-        self.opened_at = time.monotonic()
         self._buffer = b""
 
     def __enter__(self) -> Wire:

@@ -22,36 +22,50 @@ SOURCES = sorted((ROOT / "arena").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 CORE = {"errors", "names", "types", "settings"}
-FEATURES = {"battle", "compare", "catalog", "leaderboard", "share"}
+FEATURES = {"battle", "compare", "kept", "leaderboard", "share"}
 # The first word after `arena.` of every module, and what it may import. Arrows point down only.
 FLOORS: dict[str, set[str]] = {
     "errors": set(),
     "names": {"errors"},
-    "types": {"errors"},
+    "types": set(),
     "settings": {"errors"},
+    "endings": set(),
     "exchange": set(),
     "log": {"settings", "errors"},
     "wire": {"errors"},
     "keys": {"names", "errors"},
-    "streaming": {"types", "errors"},
-    "ollama": {"wire", "streaming", "names", "types", "errors"},
-    "openai": {"ollama", "wire", "streaming", "types", "errors"},
+    "streaming": {"endings", "types", "errors"},
+    "upstream": {"wire", "streaming", "types", "errors"},
+    "ollama": {"upstream", "wire", "streaming", "types", "errors"},
+    "openai": {"upstream", "wire", "streaming", "types", "errors"},
     "anthropic": {"errors"},
-    "fleet": {"ollama", "openai", "wire", "streaming", *CORE},
-    "proxy": {"anthropic", "exchange", "fleet", "keys", "log", "ollama", "openai", "wire", "streaming", *CORE},
+    "fleet": {"ollama", "openai", "wire", *CORE},
+    "proxy": {
+        "anthropic",
+        "exchange",
+        "fleet",
+        "keys",
+        "log",
+        "ollama",
+        "openai",
+        "upstream",
+        "wire",
+        *CORE,
+    },
     "style": {"types"},
-    "ratings": {"types", "errors"},
+    "ratings": {"types"},
     "store": CORE,
-    "compare": {"fleet", "ollama", "openai", "streaming", "log", "names", "types", "errors"},
-    "battle": {"compare", "fleet", "keys", "log", "names", "ratings", "store", "streaming", "style", "types", "errors"},
-    "catalog": {"fleet", "streaming", "log", *CORE},
-    "leaderboard": {"ratings", "store", "style", "types", "errors"},
+    "compare": {"fleet", "streaming", "upstream", "log", "names", "types", "errors"},
+    "battle": {"compare", "fleet", "keys", "names", "ratings", "store", "streaming", "style", "types", "errors"},
+    "kept": {"exchange", "store", "types", "errors"},
+    "catalog": {"fleet", "log", *CORE},
+    "leaderboard": {"ratings", "store", "style", *CORE},
     "share": {"battle", "leaderboard", "ratings", "store", "types"},
-    "engine": {"anthropic", "wire", *CORE},
-    "arena": {"engine", "fleet", "keys", "ollama", "store", "wire", "streaming", *FEATURES, *CORE},
+    "engine": {"anthropic", "endings", "wire", *CORE},
+    "arena": {"catalog", "endings", "engine", "fleet", "keys", "store", *FEATURES - {"share"}, *CORE},
     "guard": {"exchange", "keys", "log", *CORE},
-    "server": {"exchange", "guard", "arena", "keys", "log", *CORE},
-    "api": {"arena", "exchange", "fleet", "keys", "proxy", "ratings", "streaming", *FEATURES, *CORE},
+    "server": {"exchange", "keys", "log", "wire", *CORE},
+    "api": {"arena", "endings", "exchange", "fleet", "keys", "proxy", "ratings", "streaming", *FEATURES, *CORE},
     "ui": {"arena", "exchange", "fleet", "keys", "ratings", "streaming", *FEATURES, *CORE},
     "app": {"guard", "api", "ui", "arena", "exchange", "proxy", *CORE},
     "cli": {
@@ -77,29 +91,27 @@ LIBRARIES: dict[str, set[str]] = {
     "alembic": {"store"},
     "dotenv": {"settings"},
     "evalica": {"ratings"},
-    "fastapi": {"api", "app", "ui", "engine"},
+    "fastapi": {"api", "app", "ui"},
     "filelock": {"keys"},
     "gguf": {"engine"},
     "gradio": {"ui"},
-    "gradio_client": {"ui"},
     "httptools": {"wire", "server"},
-    "huggingface_hub": {"engine"},
     "markdown_it": {"share", "ui"},
     "msgspec": set(FLOORS),
-    "numpy": {"engine", "ratings"},
+    "numpy": {"ratings"},
     "prometheus_client": {"api"},
-    "pydantic": {"settings", "api", "fleet.config", "fleet.schema"},
+    "pydantic": {"settings", "fleet.config", "fleet.schema"},
     "pydantic_core": {"fleet.config"},
     "pydantic_settings": {"settings"},
     "psycopg": {"store"},
     "requests": {"cli"},
     "rich": {"cli"},
     "sqlalchemy": {"store"},
-    "starlette": {"api", "app", "guard", "server", "ui", "engine"},
+    "starlette": {"api", "engine"},
     "structlog": {"log"},
     "typer": {"cli"},
     "uvicorn": {"server", "engine"},
-    "uvloop": {"server", "engine"},
+    "uvloop": {"engine"},
     "xllamacpp": {"engine.runner"},
     "yaml": {"fleet.document"},
 }
@@ -233,6 +245,20 @@ def test_libraries_stay_at_their_border(path: Path) -> None:
         assert homes is not None, f"{library} has no home in LIBRARIES"
         here = module(path)
         assert any(here == home or here.startswith(f"{home}.") for home in homes), f"{library} is not for {here}"
+
+
+def test_both_tables_allow_no_more_than_is_used() -> None:
+    used: set[tuple[str, str]] = set()
+    homes: set[tuple[str, str]] = set()
+    for path in SOURCES:
+        floor, below = floors_of(path)
+        used |= {(floor, word) for word in below}
+        here = module(path)
+        homes |= {(name.partition(".")[0], home) for name in imports(path) for home in (here, floor)}
+    allowed = {(floor, word) for floor, below in FLOORS.items() for word in below - CORE}
+    assert sorted(allowed - used) == []
+    wanted = {(name, home) for name, found in LIBRARIES.items() if name != "msgspec" for home in found}
+    assert sorted(wanted - homes) == []
 
 
 @pytest.mark.parametrize("path", [*SOURCES, ROOT / "arena_app.py"], ids=lambda path: path.stem)

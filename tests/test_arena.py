@@ -91,10 +91,10 @@ async def test_a_fleet_that_is_read_again_in_the_background_tells_what_is_wrong(
     async def reload() -> str:
         caplog.clear()
         arena.reload_soon()
-        first = arena._reloading
+        first = arena.reloading
         arena.reload_soon()
         assert first is not None
-        assert arena._reloading is first, "one at a time"
+        assert arena.reloading is first, "one at a time"
         await asyncio.wait_for(first, 10)
         return " ".join(endpoint.name for endpoint in arena.fleet.endpoints)
 
@@ -140,7 +140,10 @@ async def test_without_settings_the_local_ollama_is_found(fake: FakeOllama) -> N
     assert "start" not in engine.calls
 
 
-async def test_where_no_ollama_answers_the_engine_starts(fake: FakeOllama) -> None:
+async def test_where_no_ollama_answers_the_engine_starts_and_the_log_says_so(
+    fake: FakeOllama, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "arena.arena")
     arena = Arena(settings(), engine=StandIn(fake.url), local_ollama=NOBODY)
     async with arena.running():
         await arena.started()
@@ -148,6 +151,7 @@ async def test_where_no_ollama_answers_the_engine_starts(fake: FakeOllama) -> No
         assert (endpoint.name, endpoint.kind) == ("engine", "engine")
         assert arena.engine_state == "running"
         assert arena.catalog.jobs() == ()
+        assert f"the embedded engine answers at {fake.url}" in caplog.messages
 
 
 async def test_an_engine_that_crashed_is_starting_again(fake: FakeOllama) -> None:

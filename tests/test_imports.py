@@ -259,6 +259,12 @@ def test_a_file_of_another_format_than_told_is_refused(store: Store) -> None:
             taken(store, content, wanted=wanted)
 
 
+@pytest.mark.parametrize("rated", [0, "false", None])
+def test_what_is_not_plainly_rated_does_not_count(store: Store, rated: object) -> None:
+    assert taken(store, [NEWER | {"rated": rated}]) == Imported("lmarena", 1, 0)
+    assert not kept(store)[0].rated
+
+
 # ---- LLM Comparator
 
 
@@ -270,6 +276,12 @@ def compared(*examples: dict[str, Any], **more: Any) -> dict[str, Any]:
         "examples": [plain | each for each in examples],
         **more,
     }
+
+
+@pytest.mark.parametrize("path", ["a\0b", ["a"], {}])
+def test_a_judge_is_named_by_a_text(store: Store, path: object) -> None:
+    with pytest.raises(BadRequest, match=r"metadata\.source_path must be a text"):
+        taken(store, compared({}, metadata={"source_path": path}))
 
 
 def test_scores_become_verdicts_and_are_not_blind(store: Store) -> None:

@@ -282,10 +282,10 @@ def test_requests_of_a_minute(house: House) -> None:
 def test_tokens_of_a_minute_are_counted_when_they_have_been_spent(house: House) -> None:
     key = house.key(tokens_per_minute=100)
     house.keys.admit(key, "chat")
-    house.keys.spent("alice", "llama3", 60)
+    house.keys.spent("alice", "llama3", "gpu1", 60)
     house.now += 20
     house.keys.admit(key, "chat")
-    house.keys.spent("alice", "llama3", 60)
+    house.keys.spent("alice", "llama3", "gpu1", 60)
     with pytest.raises(TooManyRequests, match="100 tokens of this minute; wait 40 seconds"):
         house.keys.admit(key, "chat")
     house.now += 40
@@ -294,15 +294,15 @@ def test_tokens_of_a_minute_are_counted_when_they_have_been_spent(house: House) 
 
 def test_tokens_of_a_day_come_back_at_midnight(house: House) -> None:
     key = house.key(tokens_per_day=100)
-    house.keys.spent("alice", "llama3", 99)
+    house.keys.spent("alice", "llama3", "gpu1", 99)
     house.keys.admit(key, "chat")
-    house.keys.spent("alice", "llama3", 1)
+    house.keys.spent("alice", "llama3", "gpu1", 1)
     with pytest.raises(TooManyRequests, match="100 tokens of today") as error:
         house.keys.admit(key, "chat")
     assert error.value.retry_after_s == MIDNIGHT + 86_400 - house.now
     house.now += error.value.retry_after_s
     house.keys.admit(key, "chat")
-    house.keys.spent("alice", "llama3", 7)
+    house.keys.spent("alice", "llama3", "gpu1", 7)
     assert (house.keys.use(key).day_tokens, house.keys.use(key).tokens) == (7, 107)
 
 
@@ -367,10 +367,10 @@ def test_the_memory_of_a_window_is_bounded() -> None:
 def test_use_is_counted_by_model(house: House) -> None:
     key = house.key()
     house.keys.admit(key, "chat")
-    house.keys.spent("alice", "llama3", 10)
-    house.keys.spent("alice", "llama3", 5)
-    house.keys.spent("alice", "qwen3", 1)
-    house.keys.spent("nobody", "qwen3", 1)
+    house.keys.spent("alice", "llama3", "gpu1", 10)
+    house.keys.spent("alice", "llama3", "gpu1", 5)
+    house.keys.spent("alice", "qwen3", "gpu1", 1)
+    house.keys.spent("nobody", "qwen3", "gpu1", 1)
     use = house.keys.use(key)
     assert (use.requests, use.tokens, use.last_s) == (1, 16, house.now)
     assert {name: (of.answers, of.tokens) for name, of in use.models.items()} == {"llama3": (2, 15), "qwen3": (1, 1)}
@@ -380,7 +380,7 @@ def test_use_by_model_is_bounded(house: House, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("arena.keys.live.MAX_MODELS", 2)
     key = house.key()
     for number in range(9):
-        house.keys.spent("alice", f"model{number}", 1)
+        house.keys.spent("alice", f"model{number}", "gpu1", 1)
     assert {name: of.tokens for name, of in house.keys.use(key).models.items()} == {
         "model0": 1,
         "model1": 1,
@@ -392,7 +392,7 @@ def test_counters_are_written_once_however_many_changes(house: House) -> None:
     key = house.key(tokens_per_day=50)
     for _ in range(5):
         house.keys.admit(key, "chat")
-        house.keys.spent("alice", "llama3", 10)
+        house.keys.spent("alice", "llama3", "gpu1", 10)
     assert len(house.due) == 1
     assert read_use(house.path) == {}
     house.ring()

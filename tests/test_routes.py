@@ -20,6 +20,9 @@ from tests.guarded import BEARER, PAGE, TOKEN, House
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # A new route of ours belongs here once it is clear that its token, its origin and its limits are as they should be.
 OURS = {
+    "/olla",
+    "/internal",
+    "/internal/{path:path}",
     "/api/chat",
     "/api/stream_chat",
     "/api/battles",
@@ -27,6 +30,10 @@ OURS = {
     "/api/battles/{id}/page",
     "/api/battles/{id}/stream",
     "/api/battles/{id}/vote",
+    "/api/conversations",
+    "/api/conversations/{id}",
+    "/api/presets",
+    "/api/presets/{name}",
     "/api/leaderboard",
     "/api/leaderboard/matrix",
     "/api/leaderboard/settings",

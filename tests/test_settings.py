@@ -181,6 +181,17 @@ def test_unknown_variable_is_told_with_the_one_that_was_meant(
     assert caplog.messages == [f"{name.upper()} is no setting and is not used{said}"]
 
 
+def test_variables_of_the_engine_are_not_read_from_the_file_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, env_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("OLLAMA_KEEP_ALIVE", "HF_HOME", "OLLAMA_HOST", "PATH", "OLLAMA_MODELS")
+    env_file.write_text("".join(f"{name}=x\n" for name in names), encoding="utf-8")
+    monkeypatch.setenv("OLLAMA_MODELS", "there")
+    warn_of_unknown()
+    told = "in .env is not read: set it in the environment itself"
+    assert caplog.messages == [f"HF_HOME {told}", f"OLLAMA_KEEP_ALIVE {told}"]
+
+
 def test_variables_of_others_and_of_the_tests_are_not_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -112,6 +112,17 @@ def test_masked_it_tells_nothing_of_them() -> None:
     assert "I am ████" in found.said
 
 
+def test_masked_it_hides_the_family_that_an_alias_does_not_tell() -> None:
+    votes, battle = fought(ab="b")
+    manifests = ({"model": "my-bot", "endpoint": "gpu", "family": "llama"}, {"model": "my-bot", "family": None})
+    alias = Side(
+        Configuration("c", "my-bot", "sha", {}, "gpu", "my-bot"), ("Hi", "I am Llama by Meta AI"), (), manifests
+    )
+    plain = Side(battle.sides["b"].configuration, ("Hi", "Hello"))
+    battle = StoredBattle("b", "2026-01-01", "installed", battle.prompts, {"a": alias, "b": plain})
+    assert "I am ████ by ████" in harmless(battle_page(votes, battle, masked=True, now=NOW)).said
+
+
 @pytest.mark.parametrize(
     ("answer", "masked"),
     [

@@ -21,7 +21,7 @@ UNMEASURED = (
     *("tests/engine/test_smollm2.py", "tests/engine/test_as_openai.py", "tests/engine/test_words.py"),
     *("tests/engine/test_in_arena.py", "tests/proxy/test_with_engine.py", "tests/proxy/test_failover.py"),
     *("tests/api/test_faults.py", "tests/api/test_mutations.py", "tests/api/test_stream_chat.py"),
-    *("tests/api/test_samples.py", "tests/test_routes.py", "tests/test_battle_leaks.py"),
+    *("tests/api/test_samples.py", "tests/test_routes.py", "tests/battle/test_leaks.py"),
     *("tests/store/test_caps.py", "tests/store/test_steps.py", "tests/test_simulate.py"),
     *("tests/ratings/test_style.py", "tests/ratings/test_tally.py"),
     *("tests/fake_ollama", "tests/test_fake_ollama.py", "tests/test_exchange.py", "tests/test_names.py"),

@@ -28,7 +28,8 @@ from arena.types import ModelInstance, Verdict
 
 MAX_TAGS = 8
 MAX_SIDES = 4
-FAILED = "This battle has ended without a result: not every side could answer"
+OVER = "This battle has ended without a result: not every side could answer"
+TAKEN_BACK = "Not every side could answer: send the message again, or vote on the turns before it"
 
 _LABEL = re.compile(r"\w(?:[\w .+#-]{0,38}\w)?|")
 
@@ -109,7 +110,7 @@ class Battling:
     async def _send(self, shown: Turn, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": NDJSON_HEADERS})
         async for batch in shown:
-            lines = self._encode_lines([_line(each) for each in batch])
+            lines = self._encode_lines([_line(each, shown.vote_open) for each in batch])
             await send({"type": "http.response.body", "body": lines, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -124,9 +125,10 @@ class TurnRoute:
         await self._battling.stream(scope, receive, send)
 
 
-def _line(shown: Shown) -> TurnLine:
+def _line(shown: Shown, vote_open: bool) -> TurnLine:
     if shown.failed:
-        return TurnLine(shown.side, "", True, FAILED, "battle_failed")
+        error, code = (TAKEN_BACK, "turn_failed") if vote_open else (OVER, "battle_failed")
+        return TurnLine(shown.side, "", True, error, code)
     return TurnLine(shown.side, shown.text, shown.done)
 
 
@@ -185,6 +187,11 @@ def _word(value: object, field: str, words: tuple[str, ...]) -> str:
 def operations(arena: Arena) -> tuple[Operation, ...]:
     """The battle routes."""
     battling = Battling(arena)
+    return (*_answers(battling), *_outcome(battling))
+
+
+def _answers(battling: Battling) -> tuple[Operation, ...]:
+    """Beginning a battle, and its turns."""
     return (
         Operation(
             "POST",
@@ -210,9 +217,11 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "Battles",
             "All answers to a message, in step",
             "One JSON object a line (NDJSON); `instance_id` is the letter of a side. All sides appear at the pace of "
-            "the slowest one and end together; thoughts, figures and causes of failure are withheld. If a side fails, "
-            "all end with the same `error`, and the battle is over. After all have ended well the vote is open, and a "
-            "further message makes a further turn. Hanging up ends the battle.",
+            "the slowest one and end together; thoughts, figures and causes of failure are withheld. An answer ends "
+            "well at ARENA_BATTLE_ANSWER_TOKENS, however much there was to say. After all have ended well the vote is "
+            "open, and a further message makes a further turn. If a side fails, all end with the same `error`: in the "
+            "first turn the battle is over (`battle_failed`); a later one does not count (`turn_failed`), the message "
+            "can be sent again, and what was said before it voted on. Hanging up does the same.",
             "TurnLine",
             "TurnRequest",
             errors=(400, 404, 409, 413, 415),
@@ -220,6 +229,12 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             examples=samples.TURN_REQUESTS,
             answer_examples=samples.TURN_ANSWERS,
         ),
+    )
+
+
+def _outcome(battling: Battling) -> tuple[Operation, ...]:
+    """The vote, and what may be seen before and after it."""
+    return (
         Operation(
             "POST",
             "/battles/{id}/vote",
@@ -230,7 +245,8 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "or the verdict `both_bad`, which then means all. The answer comes once the vote is on the disk. The same "
             "vote again gives the same answer; another one is 409. With 503 `store_unavailable` the vote is not "
             "kept, or nobody knows: send it again later, it counts once. `rated` is false where an answer named its "
-            "own model, where all sides were the same, or where a public server was told whom to draw from.",
+            "own model, or was cut before its first word, where all sides were the same, or where a public server was "
+            "told whom to draw from.",
             "BattleView",
             "VoteRequest",
             errors=(400, 404, 409, 413, 415),
@@ -243,7 +259,7 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             battling.view,
             "Battles",
             "Where a battle stands; after the vote, who fought",
-            "`state` is open, answering, ready (the vote is open), failed or voted.",
+            "`state` is open, answering, ready (the vote is open), failed (in the first turn) or voted.",
             "BattleView",
             errors=(404,),
             answer_examples=samples.VOTE_ANSWERS,

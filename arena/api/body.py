@@ -36,7 +36,7 @@ def check_type(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 def decoded(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`."""
+    """The JSON object in `body`. Raises BadRequest."""
     try:
         data = msgspec.json.decode(body)  # refuses NaN, infinities and halves of characters, which json lets pass
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -22,10 +22,6 @@ Dress = Callable[[Headers], Headers]
 """Makes of an answer's headers those it leaves with."""
 
 
-class AnswerCut(Exception):
-    """The answer cannot be completed: the server is to cut the connection, so that the client sees it."""
-
-
 class AsgiSink:
     """Collects what is written until the server takes it. What `start` is told of the headers goes through `dress`."""
 
@@ -64,7 +60,10 @@ class AsgiSink:
         self._wake()
 
     def abort(self) -> None:
-        """The answer will never be whole."""
+        """The answer will never be whole; one of which there is nothing yet says so."""
+        if self._head is None:
+            respond(self, errors.bug())
+            return
         self.ended = self._cut = True
         self._wake()
 
@@ -84,7 +83,11 @@ class AsgiSink:
             self._waiter = None
 
     async def flush(self, send: Send) -> bool:
-        """Send all that is ready; is that the end? Raises AnswerCut."""
+        """Send all that is ready; is that the end?
+
+        An answer that is cut has no last message: a server then cuts the connection, so that the client sees it, with
+        one line in its log, where for an exception it would write a traceback.
+        """
         if self._left:
             return True
         ready, self._parts, self._size = self._parts, [], 0
@@ -96,8 +99,6 @@ class AsgiSink:
                 await send({"type": "http.response.start", "status": status, "headers": headers})
             data = ready[0] if len(ready) == 1 else b"".join(ready)
             await send({"type": "http.response.body", "body": data, "more_body": cut or not ended})
-        if cut:
-            raise AnswerCut
         if self._paused and not self.ended and self.session is not None:
             self._paused = False
             self.session.resume()
@@ -110,7 +111,7 @@ class AsgiSink:
 
 
 async def answer(begin: Begin, inbound: Inbound, receive: Receive, send: Send, dress: Dress) -> None:
-    """Read the request's body and have `begin` answer, past every router. Raises AnswerCut."""
+    """Read the request's body and have `begin` answer, past every router."""
     try:
         body = await read(receive)
     except ClientLeft:
@@ -121,9 +122,9 @@ async def answer(begin: Begin, inbound: Inbound, receive: Receive, send: Send, d
 async def carry(
     begin: Begin, inbound: Inbound, body: bytes, receive: Receive, send: Send, dress: Dress | None = None
 ) -> None:
-    """Have `begin` answer over ASGI; `receive` must have been read to the end of the body. Raises AnswerCut.
+    """Have `begin` answer over ASGI; `receive` must have been read to the end of the body.
 
-    A fault of ours is raised too, after an answer that says no more than that there was one.
+    A fault of ours is raised, after an answer that says no more than that there was one.
     """
     sink = AsgiSink(dress)
     client: ClientWatch | None = None

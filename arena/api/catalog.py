@@ -16,6 +16,9 @@ from arena.arena import Arena
 from arena.errors import ArenaError, BadRequest
 from arena.keys import allows, check_model
 
+# How any request that changes something on an endpoint can fail.
+_MANAGED = (400, 403, 413, 415, 500)
+
 
 class Named(Struct, frozen=True):
     """A checked management request: a model, and the endpoint if one was named."""
@@ -112,7 +115,10 @@ class Models:
 def operations(arena: Arena) -> tuple[Operation, ...]:
     """The model routes."""
     models = Models(arena)
-    managed = (400, 403, 413, 415, 500)
+    return (*_lists(models), *_downloads(models), *_changes(models))
+
+
+def _lists(models: Models) -> tuple[Operation, ...]:
     return (
         Operation(
             "GET",
@@ -136,6 +142,11 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "Loaded",
             errors=(500,),
         ),
+    )
+
+
+def _downloads(models: Models) -> tuple[Operation, ...]:
+    return (
         Operation(
             "POST",
             "/pull_model",
@@ -146,7 +157,7 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "download under way. Follow it at `/api/pulls/{id}`, or poll `/api/models`.",
             "PullStarted",
             "NamedModel",
-            errors=(*managed, 503),
+            errors=(*_MANAGED, 503),
             examples=samples.PULL_REQUESTS,
             answer_examples=samples.PULL_ANSWERS,
         ),
@@ -179,6 +190,11 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "PullJob",
             errors=(403, 404),
         ),
+    )
+
+
+def _changes(models: Models) -> tuple[Operation, ...]:
+    return (
         Operation(
             "POST",
             "/delete_model",
@@ -188,7 +204,7 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "Removes it from the named endpoint, or from every endpoint that holds it.",
             "ModelDone",
             "NamedModel",
-            errors=managed,
+            errors=_MANAGED,
             examples=samples.DELETE_REQUESTS,
             answer_examples=samples.DELETE_ANSWERS,
         ),
@@ -201,7 +217,7 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "Answers when the model is ready, so that the next answer does not wait for it.",
             "ModelDone",
             "NamedModel",
-            errors=(*managed, 404, 503),
+            errors=(*_MANAGED, 404, 503),
         ),
         Operation(
             "POST",
@@ -212,6 +228,6 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "From the named endpoint, or from every endpoint that holds it.",
             "ModelDone",
             "NamedModel",
-            errors=(*managed, 404, 503),
+            errors=(*_MANAGED, 404, 503),
         ),
     )

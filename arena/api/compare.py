@@ -14,7 +14,7 @@ from arena.api.body import ClientLeft, check_type, read
 from arena.api.carrier import carry, inbound_of, respond
 from arena.api.operation import Operation, json_response
 from arena.api.requests import Asked, Limits, asked_in
-from arena.api.stream import LineStream, while_client_stays
+from arena.api.stream import LineStream, StreamRoute, while_client_stays
 from arena.arena import Arena
 from arena.compare import Run
 from arena.errors import ArenaError
@@ -86,16 +86,6 @@ class Chat:
         return wanted, compare.start(wanted.requests, order=wanted.order, caller=caller.counted_as, key=caller.key)
 
 
-class StreamRoute:
-    """The stream's place among the routes; a router calls what is no function as it is."""
-
-    def __init__(self, chat: Chat) -> None:
-        self._chat = chat
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._chat.stream(scope, receive, send)
-
-
 def whole_answer(wanted: Asked, transcript: Transcript) -> Response:
     """One object for one entry, a map of them for several; a single failure is the documented 500."""
     replies = transcript.replies
@@ -135,7 +125,7 @@ def operations(chat: Chat) -> tuple[Operation, ...]:
         Operation(
             "POST",
             "/stream_chat",
-            StreamRoute(chat),
+            StreamRoute(chat.stream),
             "Compare",
             "Answers of one or more model instances, streamed side by side",
             "One JSON object a line (NDJSON), always whole lines. Every line carries `instance_id` and `model`; each "

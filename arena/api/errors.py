@@ -16,6 +16,8 @@ from arena.errors import ArenaError, Busy, NoEndpoint, TooManyRequests, Unreacha
 from arena.types import Failed
 
 UNEXPECTED = "An unexpected error occurred"
+WAITED_FOR: Final = frozenset({"resting", "queue_full", "queue_timeout", "no_more_connections"})
+"""Codes of our own refusals, whose words say what to do."""
 MAX_TEXT_BYTES = 440
 """Longest text in an error, in bytes of JSON: two of them and their keys stay under 1 KB."""
 
@@ -57,8 +59,11 @@ def error_response(
 def unexpected(error: ArenaError | Failed) -> Response:
     """The documented 500: "An unexpected error occurred", with Ollama's own text in `details`.
 
+    Where every endpoint is full or rests it is 503, and the error itself says so.
     The system's words for a server that was not reached do not say which one: that stands before them.
     """
+    if error.code in WAITED_FOR:
+        return error_response(Busy.status, error.message, error.code, error.details, _retry_after(error))
     details = error.details or error.message
     if error.code == Unreachable.default_code and error.details:
         details = f"{error.message} ({error.details})"
@@ -75,9 +80,13 @@ def of_arena_error(error: ArenaError) -> Response:
     """An error of ours with its own status; the one of an endpoint in the documented 500 form."""
     if isinstance(error, UpstreamError | NoEndpoint):
         return unexpected(error)
-    wait_s = error.retry_after_s if isinstance(error, Busy | TooManyRequests) else None
-    headers = {"retry-after": str(max(1, math.ceil(wait_s)))} if wait_s is not None else None
-    return error_response(error.status, error.message, error.code, error.details, headers)
+    return error_response(error.status, error.message, error.code, error.details, _retry_after(error))
+
+
+def _retry_after(error: ArenaError | Failed) -> dict[str, str] | None:
+    """When to try again, where it is known that waiting helps."""
+    wait_s = error.retry_after_s if isinstance(error, Busy | TooManyRequests | Failed) else None
+    return None if wait_s is None else {"retry-after": str(max(1, math.ceil(wait_s)))}
 
 
 async def on_http_error(_: Request, error: Exception) -> Response:
@@ -94,7 +103,7 @@ async def on_bug(_: Request, __: Exception) -> Response:
 
 def bug() -> Response:
     """What the caller learns of a bug of ours: nothing."""
-    return error_response(500, UNEXPECTED, "internal")
+    return error_response(500, UNEXPECTED, "internal", headers={"connection": "close"})  # as the server does then
 
 
 async def on_client_left(_: Request, __: Exception) -> Response:

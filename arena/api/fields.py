@@ -37,7 +37,7 @@ class Parameter(Struct, frozen=True):
         return self.rule or f"{self.name} must be between {self.low:g} and {self.high:g}"
 
     def checked(self, value: object) -> float | None:
-        """`value` as a number in range; None means the model's own default. Numeric strings are taken."""
+        """`value` as a number in range; None: the model's own default. Numeric strings are taken. Raises BadRequest."""
         if value is None:
             return None
         number = _number(value)
@@ -79,33 +79,33 @@ def options(fields: dict[str, Any]) -> Options:
 
 
 def instance_id(value: object, field: str = "id") -> str:
-    """An id as the client chose it: opaque, printable, up to 256 characters."""
+    """An id as the client chose it: opaque, printable, up to MAX_ID_CHARACTERS. Raises BadRequest."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARACTERS or not value.isprintable():
         raise BadRequest(f"{field} must be 1 to {MAX_ID_CHARACTERS} printable characters, or left out")
     return value
 
 
 def model_name(value: object, field: str = "model") -> str:
-    """A legal model name."""
+    """A legal model name. Raises BadRequest."""
     return names.checked(value, field=field)
 
 
 def think(value: object) -> bool | str | None:
-    """Whether, or how hard, the model thinks; None leaves it to the model."""
+    """Whether, or how hard, the model thinks; None leaves it to the model. Raises BadRequest."""
     if value is None or isinstance(value, bool) or value in THINK_LEVELS:
         return value
     raise BadRequest('think must be true, false, "low", "medium", "high" or "max"')
 
 
 def text(value: object, field: str) -> str:
-    """A string."""
+    """`value` as the string it must be. Raises BadRequest."""
     if not isinstance(value, str):
         raise BadRequest(f"{field} must be a string")
     return value
 
 
 def endpoint_name(value: object, known: Sequence[str]) -> str | None:
-    """The name of a configured endpoint; None leaves the choice to the server."""
+    """The name of a configured endpoint; None leaves the choice to the server. Raises BadRequest."""
     if value is None:
         return None
     if not isinstance(value, str) or value not in known:
@@ -114,7 +114,7 @@ def endpoint_name(value: object, known: Sequence[str]) -> str | None:
 
 
 def shallow(value: object, field: str) -> None:
-    """Refuse a value nested deeper than MAX_DEPTH."""
+    """Raises BadRequest for a value nested deeper than MAX_DEPTH."""
     level = [value]
     for _ in range(MAX_DEPTH):
         level = [child for item in level for child in _children(item)]

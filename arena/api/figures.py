@@ -1,4 +1,4 @@
-"""Figures in the words of the status routes: "24.74 KB", "69.5%", "14ms", "6s ago"."""
+"""Figures in the words of the status routes ("24.74 KB", "69.5%", "14ms", "6s ago"), and words as figures."""
 
 from __future__ import annotations
 
@@ -51,6 +51,23 @@ def span(seconds: float) -> str:
 def moment(at: float) -> str:
     """Seconds since 1970 as a timestamp."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def unix_seconds(moment: str) -> int:
+    """A timestamp as whole seconds since 1970; 0 if it is none."""
+    try:
+        return int(datetime.fromisoformat(moment).timestamp())
+    except ValueError:
+        return 0
+
+
+def quantity(words: str) -> int:
+    """ "3.2B", in units of 1000, as a number; 0 if it is none."""
+    unit = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}.get(words[-1:].upper(), 0)
+    try:
+        return round(float(words[:-1]) * unit)
+    except (ValueError, OverflowError):
+        return 0
 
 
 def seen_at(checks_s: Iterable[float | None]) -> str:

@@ -27,7 +27,7 @@ VIOLATIONS = {
 
 
 def usable(endpoint: Endpoint) -> bool:
-    """Has it answered, and may it be given work? A short rest it asked for changes nothing."""
+    """Has it answered, and may it be given work: not drained, nor at rest, nor behind an open breaker?"""
     return endpoint.state == "healthy" and endpoint.breaker.state != "open"
 
 
@@ -123,7 +123,7 @@ class Snapshot:
                 "total_requests": totals.requests,
                 "successful_requests": totals.successes,
                 "failed_requests": totals.failed_requests,
-                "success_rate": figures.share(totals.success_rate),
+                "success_rate": _success_rate(totals),
                 "total_traffic": figures.size(totals.sent_bytes + totals.received_bytes),
                 "tokens": _tokens(totals),
             },
@@ -226,7 +226,7 @@ class Snapshot:
 
     def _common(self, endpoint: Endpoint, counts: Counts) -> Json:
         """What both lists of hosts tell."""
-        least_s, most_s = _range(counts.total)
+        times = counts.total
         told: Json = {
             "id": figures.identity(endpoint.url),
             "name": endpoint.name,
@@ -236,12 +236,13 @@ class Snapshot:
             "priority": endpoint.spec.priority,
             "success_rate": figures.share(counts.success_rate),
             "avg_latency": figures.latency(counts.total.mean),
-            "min_latency_ms": figures.milliseconds(least_s),
-            "max_latency_ms": figures.milliseconds(most_s),
+            "min_latency_ms": figures.milliseconds(times.least if times.count else None),
+            "max_latency_ms": figures.milliseconds(times.most if times.count else None),
             "version": endpoint.version,
             "weight": endpoint.weight,
             "draining": endpoint.draining,
             "breaker": endpoint.breaker.state,
+            "resting_s": {model or "*": round(left_s, 1) for model, left_s in endpoint.rests.items()},
             "in_flight": endpoint.in_flight,
             "max_in_flight": endpoint.spec.max_in_flight,
             "in_flight_per_model": endpoint.in_flight_per_model,
@@ -277,7 +278,7 @@ class Snapshot:
         return {
             "status": self._grade(up),
             "endpoints_up": f"{up}/{len(endpoints)}",
-            "success_rate": figures.share(totals.success_rate),
+            "success_rate": _success_rate(totals),
             "avg_latency": figures.latency(totals.total.mean),
             "total_traffic": figures.size(totals.sent_bytes + totals.received_bytes),
             "uptime": figures.span(self._at - self._fleet.book.started_at),
@@ -346,7 +347,7 @@ class Snapshot:
             "total_requests": counts.requests,
             "successful_requests": counts.successes,
             "failed_requests": counts.failed_requests,
-            "success_rate": figures.share(counts.success_rate),
+            "success_rate": _success_rate(counts),
             "total_traffic": figures.size(counts.sent_bytes + counts.received_bytes),
             "average_latency": figures.latency(counts.total.mean),
             "p95_latency": figures.latency(counts.total.quantile(0.95)),
@@ -376,6 +377,12 @@ class Snapshot:
         return None if at_s is None else self._now_s - at_s
 
 
+def _success_rate(counts: Counts) -> str:
+    """The share of requests that succeeded in the end; those that no endpoint was found for count, as failed ones."""
+    ended = counts.successes + counts.failed_requests
+    return figures.share(counts.successes / ended if ended else None)
+
+
 def _tokens(counts: Counts) -> Json:
     """Of those of the answers, `estimated` are not by a server's count but by that of their pieces."""
     return {
@@ -387,12 +394,3 @@ def _tokens(counts: Counts) -> Json:
 
 def _quantiles(histogram: Histogram) -> Json:
     return {f"p{share}_ms": figures.milliseconds(histogram.quantile(share / 100)) for share in (50, 95, 99)}
-
-
-def _range(histogram: Histogram) -> tuple[float | None, float | None]:
-    """The least and the most, as well as the bounds tell."""
-    filled = [index for index, count in enumerate(histogram.counts) if count]
-    if not filled:
-        return None, None
-    bounds = (0.0, *histogram.bounds, histogram.bounds[-1])
-    return bounds[filled[0]], bounds[filled[-1] + 1]

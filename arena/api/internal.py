@@ -10,6 +10,7 @@ import platform
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import cache, partial
 from hashlib import blake2s
 from typing import Any, Final
@@ -167,8 +168,8 @@ def rows(refusals: Refusals) -> Rows:
         "/internal/metrics": partial(metrics, refusals=refusals),
     }
     return {
-        ("GET", "/olla/models"): Route("native", action=unified.listed),
-        ("GET", "/olla/models/*"): Route("native", action=unified.one),
+        ("GET", "/olla/models"): _of_the_fleet(unified.listed),
+        ("GET", "/olla/models/*"): _of_the_fleet(unified.one),
         ("POST", "/internal/health"): Route("native", known=health),  # what some ask with
         **{
             ("GET", path): Route("native", scope=scope, known=of_the_door.get(path, known))
@@ -184,6 +185,18 @@ def resident_bytes() -> int | None:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return None
+
+
+def _of_the_fleet(answer: Callable[[Surroundings, Inbound], Reply]) -> Route:
+    """Answers out of memory, too, but not before it is clear who is in the fleet."""
+
+    def known(proxy: Surroundings, inbound: Inbound) -> Reply | None:
+        return answer(proxy, inbound) if proxy.fleet.endpoints else None
+
+    async def action(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+        return answer(proxy, inbound)
+
+    return Route("native", known=known, action=action)
 
 
 def _on(query: dict[str, list[str]], name: str) -> bool:

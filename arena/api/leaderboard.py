@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Final
 
 from msgspec import Struct
@@ -12,14 +13,20 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from arena.api import samples
+from arena.api.carrier import inbound_of
 from arena.api.operation import Operation, Query, json_response
 from arena.arena import Arena
-from arena.errors import BadRequest
+from arena.errors import BadRequest, Forbidden
 from arena.leaderboard import (
+    ALL,
     Board,
+    Estimate,
+    Said,
     View,
     board_csv,
     board_markdown,
+    labels,
+    may_have_all,
     preferences,
     votes_csv,
     votes_jsonl,
@@ -37,16 +44,25 @@ _CHOSEN: Final = ("per", "blind", "category", "tag", "since", "until", "voter", 
 
 
 class Ladders(Struct, frozen=True):
-    """Every model with its settings; `labels` tell the settings in words."""
+    """Every model with its settings; `labels` tell the settings in words, and weights where those alone differ."""
 
     ladders: tuple[Ladder, ...]
     labels: dict[str, str]
 
 
-class Timeline(Struct, frozen=True):
-    """The ratings over time."""
+class Day(Struct, frozen=True):
+    """The ratings of the votes until the end of `day`, of those with votes by then."""
 
-    moments: tuple[Moment, ...]
+    day: str
+    votes: int
+    ratings: dict[str, Estimate]
+
+
+class Timeline(Struct, frozen=True):
+    """The ratings over time, as they are seen today (`moments`) and as they were `told` then."""
+
+    moments: tuple[Day, ...]
+    told: tuple[Said, ...]
 
 
 class Ratings:
@@ -54,7 +70,7 @@ class Ratings:
 
     def __init__(self, arena: Arena) -> None:
         self._leaderboard, self._store = arena.leaderboard, arena.store
-        self._rated = arena.rated
+        self._settings, self._rated = arena.settings, arena.rated
 
     async def board(self, request: Request) -> Response:
         """The leaderboard as JSON, CSV, Markdown or HTML."""
@@ -73,7 +89,7 @@ class Ratings:
         view = _view(request)
         found = await self._rated(self._leaderboard.ladder, view)
         configurations = await asyncio.to_thread(self._store.configurations)
-        return json_response(Ladders(found, {key: each.label or each.model for key, each in configurations.items()}))
+        return json_response(Ladders(found, labels(configurations.values())))
 
     async def matrix(self, request: Request) -> Response:
         """Everybody against everybody."""
@@ -84,7 +100,9 @@ class Ratings:
         view, points = _view(request, "points"), request.query_params.get("points", "30")
         if not points.isascii() or not points.isdecimal() or not 0 < int(points) <= MOST_POINTS:
             raise BadRequest(f"points must be a whole number from 1 to {MOST_POINTS}")
-        return json_response(Timeline(await self._rated(self._leaderboard.timeline, view, int(points))))
+        moments = await self._rated(self._leaderboard.timeline, view, int(points))
+        told = await asyncio.to_thread(self._leaderboard.said, int(points)) if view == ALL else ()
+        return json_response(Timeline(tuple(map(_day, moments)), told))
 
     async def votes(self, request: Request) -> Response:
         """All votes as a file."""
@@ -94,13 +112,28 @@ class Ratings:
             return await _file(votes_csv(self._store), "text/csv", "votes.csv")
         if wanted == "parquet":
             return await _file(votes_parquet(self._store), "application/vnd.apache.parquet", "votes.parquet")
+        self._check_allowed(request, "votes export` there, or format=csv or parquet, which hold none")
         return await _file(votes_jsonl(self._store), "application/jsonl", "votes.jsonl")
 
     async def preferences(self, request: Request) -> Response:
         """Preference pairs as a file."""
         known(request, "blind")
+        self._check_allowed(request, "votes export --format preferences` there")
         pairs = preferences(self._store, flag(request, "blind", True))
         return await _file(pairs, "application/jsonl", "preferences.jsonl")
+
+    def _check_allowed(self, request: Request, remedy: str) -> None:
+        """What was said in battles is for those who may import votes. Raises Forbidden with the rest of the remedy."""
+        if not may_have_all(self._settings, inbound_of(request.scope).caller.key):
+            raise Forbidden(
+                "The conversations of battles are not given out over the network here: sign in or use a key, if the "
+                f"server has them, or take `python -m arena {remedy}"
+            )
+
+
+def _day(moment: Moment) -> Day:
+    ratings = {name: Estimate(*known) for name, known in moment.ratings.items()}
+    return Day(moment.day, moment.votes, ratings)
 
 
 def _written(board: Board, wanted: str, masked: bool) -> tuple[str, str]:
@@ -173,10 +206,19 @@ def flag(request: Request, key: str, default: bool) -> bool:
 
 
 def _moment(request: Request, key: str) -> str | None:
+    """A day, or a moment as the store writes it: they are compared as texts. Raises BadRequest."""
     value = request.query_params.get(key)
-    if value is not None and not _MOMENT.fullmatch(value):
-        raise BadRequest(f"{key} must be a day, such as 2026-01-31, or a moment in UTC, such as 2026-01-31T12:00:00Z")
-    return value
+    if value is None:
+        return None
+    try:
+        if not _MOMENT.fullmatch(value):
+            raise ValueError
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        raise BadRequest(
+            f"{key} must be a day, such as 2026-01-31, or a moment in UTC, such as 2026-01-31T12:00:00Z"
+        ) from None
+    return found.replace(tzinfo=UTC).isoformat(timespec="milliseconds") if "T" in value else value
 
 
 _VIEW: Final = (
@@ -199,6 +241,11 @@ _METHOD = "The method and its limits are told in docs/method.md."
 def operations(arena: Arena) -> tuple[Operation, ...]:
     """The leaderboard routes."""
     ratings = Ratings(arena)
+    return (*_boards(ratings), *_evidence(ratings), *_files(ratings))
+
+
+def _boards(ratings: Ratings) -> tuple[Operation, ...]:
+    """Who is how good."""
     return (
         Operation(
             "GET",
@@ -206,7 +253,8 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             ratings.board,
             "Battles",
             "The leaderboard",
-            "Ratings with 95 % intervals and the ranks that they leave open. `preliminary` marks fewer than 20 votes. "
+            "Ratings with 95 % intervals and the ranks that they leave open. `preliminary` marks votes that weigh less "
+            "than 20. `labels`, by configuration, tell the settings in words; where these are the same, weights, too. "
             f"{_METHOD}",
             "Board",
             answer_examples=samples.BOARD_ANSWERS,
@@ -223,6 +271,12 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "Ladders",
             query=(_STYLE, *_VIEW),
         ),
+    )
+
+
+def _evidence(ratings: Ratings) -> tuple[Operation, ...]:
+    """What that rests on."""
+    return (
         Operation(
             "GET",
             "/leaderboard/matrix",
@@ -230,7 +284,8 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "Battles",
             "Everybody against everybody",
             "Battles by pair, with an e-value that may be looked at after every vote: from 20 on the pair is decided. "
-            "`flips` tells how few battles would turn neighbours around.",
+            "`flips` tells how few battles would turn neighbours around. It holds the best 200 of the board; `omitted` "
+            "is how many more there are.",
             "Matrix",
             query=(_PER, *_VIEW),
         ),
@@ -240,10 +295,19 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             ratings.timeline,
             "Battles",
             "The ratings over time",
-            "As they stood at the end of evenly spaced days: rating, lower and upper bound by model.",
+            "`moments`: as they stood at the end of evenly spaced days, by the method and the weights of today; "
+            "where more than 200 are rated, on fewer days. "
+            "`told`: what the board said then, kept once a day (UTC) when somebody looks and votes have come; only for "
+            "all blind votes by model, so under other filters it is empty.",
             "Timeline",
             query=(Query("points", "integer", "At most so many days, 30 by default."), _PER, *_VIEW),
         ),
+    )
+
+
+def _files(ratings: Ratings) -> tuple[Operation, ...]:
+    """Votes to take out."""
+    return (
         Operation(
             "GET",
             "/votes",
@@ -251,7 +315,8 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             "Battles",
             "All votes as a file",
             "In the field names of LMArena's published battles. JSON lines hold the conversations of battles that were "
-            "kept; CSV is safe to open in a spreadsheet; Parquet needs pyarrow on the server.",
+            "kept, so they are for those alone who may import votes: nobody, where anybody can use the server. CSV is "
+            "safe to open in a spreadsheet; Parquet needs pyarrow on the server.",
             "VoteRow",
             media_type="application/jsonl",
             query=(Query("format", "string", "`jsonl` (by default), `csv` or `parquet`."),),
@@ -262,7 +327,8 @@ def operations(arena: Arena) -> tuple[Operation, ...]:
             ratings.preferences,
             "Battles",
             "Preference pairs as a file",
-            "The better answer `chosen`, the other `rejected`, each with its manifest: what preference training reads.",
+            "The better answer `chosen`, the other `rejected`, each with its manifest: what preference training reads. "
+            "For those alone who may import votes.",
             "Preference",
             media_type="application/jsonl",
             query=(Query("blind", "boolean", "Only votes cast before the models were known; true by default."),),

@@ -95,11 +95,12 @@ class FleetCollector:
     def _keys(self) -> Iterator[Metric]:
         """What each named key has used; "" is the one token, or open access."""
         requests = CounterMetricFamily("arena_key_requests", "Requests by named key.", labels=["key"])
-        tokens = CounterMetricFamily("arena_key_tokens", "Tokens by named key.", labels=["key", "kind"])
+        tokens = CounterMetricFamily("arena_key_tokens", "Tokens by named key.", labels=["key", "endpoint", "kind"])
         for key, counts in self._fleet.book.by_key().items():
             requests.add_metric([key], counts.requests)
-            tokens.add_metric([key, "prompt"], counts.prompt_tokens)
-            tokens.add_metric([key, "completion"], counts.completion_tokens)
+        for (endpoint, key), counts in self._fleet.book.by_endpoint_and_key().items():
+            tokens.add_metric([key, endpoint, "prompt"], counts.prompt_tokens)
+            tokens.add_metric([key, endpoint, "completion"], counts.completion_tokens)
         yield from (requests, tokens)
 
     def _states(self) -> Iterator[Metric]:
@@ -120,6 +121,15 @@ class FleetCollector:
             for endpoint in self._fleet.endpoints:
                 family.add_metric([endpoint.name], float(figure(endpoint)))
             yield family
+        resting = GaugeMetricFamily(
+            "arena_endpoint_resting_seconds",
+            "For how long it asks to be left alone with a model; an empty one stands for all.",
+            labels=["endpoint", "model"],
+        )
+        for endpoint in self._fleet.endpoints:
+            for model, left_s in endpoint.rests.items():
+                resting.add_metric([endpoint.name, model], left_s)
+        yield resting
 
     def _residents(self) -> Iterator[Metric]:
         """What is in the endpoints' memory."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from arena import __version__
 from arena.api import samples
-from arena.api.operation import Operation
+from arena.api.operation import Operation, Tag
 from arena.api.schemas import reference, schemas
 from arena.settings import Settings
 
@@ -45,7 +45,7 @@ def document(operations: Sequence[Operation], settings: Settings) -> dict[str, A
         "openapi": "3.1.0",
         "info": {"title": "Ollama Arena", "version": __version__, "description": _ABOUT},
         "servers": [{"url": settings.root_path or "/"}],
-        "tags": [{"name": name} for name in ("Compare", "Battles", "Models", "System")],
+        "tags": [{"name": name} for name in get_args(Tag)],
         "paths": paths,
         "components": {
             "schemas": schemas(),

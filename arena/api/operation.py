@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-Tag = Literal["Compare", "Battles", "Models", "System"]
+Tag = Literal["Compare", "Kept", "Battles", "Models", "System"]
 Endpoint = Callable[[Request], Awaitable[Response]] | ASGIApp
 
 
@@ -29,7 +29,7 @@ class Operation(Struct, frozen=True):
     `body`, `answer` name schemas; `errors` lists the statuses this row can answer besides those of every row.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     endpoint: Endpoint
     tag: Tag

@@ -54,12 +54,13 @@ def asked(body: dict[str, Any], limits: Limits, endpoints: Sequence[str]) -> Ask
     return Asked(
         tuple(ChatRequest(instance, _for_instance(instance, kept)) for instance in instances),
         flat=named == 1,
-        order=_order(body.get("order")),
+        order=order_of(body.get("order")),
         history_truncated=len(kept) < len(history),
     )
 
 
-def _order(value: object) -> Order:
+def order_of(value: object) -> Order:
+    """How the instances are to run: together, unless the request says otherwise. Raises BadRequest."""
     if value is None or value == "together":
         return "together"
     if value == "one_after_another":

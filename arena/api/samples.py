@@ -247,6 +247,40 @@ BOARD_ANSWERS: Examples = (
         },
     ),
 )
+_COLUMNS = {"model_instances": [_LLAMA, _QWEN], "system": "Be brief.", "order": "one_after_another"}
+PRESET_REQUESTS: Examples = (("columns", _COLUMNS),)
+PRESET_ANSWERS: Examples = (("kept", {"name": "Small ones", **_COLUMNS}),)
+PRESETS_ANSWERS: Examples = (("presets", {"presets": [{"name": "Small ones", **_COLUMNS}]}),)
+PRESET_DELETED: Examples = (("deleted", {"deleted": "Small ones"}),)
+
+_KEPT = {"id": "4f0c6a1be29d4c0c9a6f6e3d5b7a8c90", "title": "What is 2+2?", "kept_at": "2026-01-02T03:04:05.678+00:00"}
+_CONVERSATION = {
+    "format": "ollama-arena-comparison/1",
+    "columns": [
+        {
+            "id": "A",
+            "turns": [
+                {
+                    "prompt": "What is 2+2?",
+                    "sent_prompt": "What is 2+2?",
+                    "attachments": [],
+                    "instance": {"id": "A", "model": "llama3.2:3b", "options": {"temperature": 0.7}},
+                    "answer": "2 + 2 equals 4.",
+                    "thinking": "",
+                    "complete": True,
+                    "error": None,
+                    "metrics": {"tokens": 8, "duration_s": 0.42, "tokens_per_sec": 19.05},
+                    "manifest": None,
+                }
+            ],
+        }
+    ],
+}
+CONVERSATION_REQUESTS: Examples = (("comparison", {"title": "What is 2+2?", **_CONVERSATION}),)
+KEPT_ANSWERS: Examples = (("kept", _KEPT),)
+CONVERSATION_ANSWERS: Examples = (("comparison", {**_KEPT, **_CONVERSATION}),)
+CONVERSATIONS_ANSWERS: Examples = (("titles", {"conversations": [_KEPT]}),)
+CONVERSATION_DELETED: Examples = (("deleted", {"deleted": _KEPT["id"]}),)
 MODELS_ANSWERS: Examples = (("models", {"models": ["llama3.2:3b", "qwen2.5:7b", "mistral:7b"], "details": []}),)
 PULL_REQUESTS: Examples = (("pull", {"model": "deepseek-r1:8b"}),)
 PULL_ANSWERS: Examples = (("started", {"status": "downloading", "model": "deepseek-r1:8b"}),)

@@ -1,4 +1,4 @@
-"""The shapes of requests and answers, as JSON Schema. Those of the core's own values are derived from them."""
+"""The shapes of requests and answers, by feature, as JSON Schema. Those of the core's values are derived from them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 
 from arena.api import fields
+from arena.api.kept import Deleted
 from arena.api.leaderboard import Ladders, Timeline
 from arena.battle import BattleView
+from arena.kept import FORMAT, MAX_NAME, KeptError, KeptFile, KeptTitle
 from arena.leaderboard import FORMATS, Board, Matrix
 from arena.types import EndpointStatus, LoadedModel, Manifest, ModelInfo, PullJob
 
@@ -28,13 +30,17 @@ def reference(name: str) -> Schema:
 def schemas() -> dict[str, Schema]:
     """Every schema by name."""
     _, derived = msgspec.json.schema_components(
-        [Manifest, ModelInfo, LoadedModel, EndpointStatus, PullJob, BattleView, Board, Matrix, Ladders, Timeline],
+        [
+            *(Manifest, ModelInfo, LoadedModel, EndpointStatus, PullJob, BattleView, Board, Matrix, Ladders, Timeline),
+            *(KeptTitle, KeptFile, KeptError, Deleted),
+        ],
         ref_template="#/components/schemas/{name}",
     )
-    return derived | _requests() | _answers() | _lists() | _exports()
+    compare = _questions() | _answers()
+    return derived | compare | _kept() | _battles() | _votes() | _exports() | _models() | _endpoints()
 
 
-def _requests() -> dict[str, Schema]:
+def _questions() -> dict[str, Schema]:
     return {
         "Message": _object(
             {
@@ -63,67 +69,6 @@ def _requests() -> dict[str, Schema]:
                 "stream": {**FLAG, "description": "Ignored: the route decides."},
             },
             required=("history",),
-        ),
-        "BattleRequest": _object(
-            {
-                "models": _list(STRING, "Who may be drawn. Without this all installed models are."),
-                "model_instances": _list(reference("ModelInstance"), "The same with settings; wins over `models`."),
-                "category": {**STRING, "maxLength": 40, "description": "What the battle is about, such as coding."},
-                "tags": _list({**STRING, "maxLength": 40}),
-                "sides": {"type": "integer", "minimum": 2, "maximum": 4, "default": 2},
-                "mode": {
-                    "enum": ["installed", "chosen", "newcomers"],
-                    "description": "Follows from whether models are named, unless it is newcomers: one model with few "
-                    "votes against some of the best.",
-                },
-            },
-            more="The server draws who fights and who is a; a request cannot choose it.",
-        ),
-        "TurnRequest": _object({"message": STRING}, required=("message",)),
-        "VoteRequest": _object(
-            {
-                "verdict": {"enum": ["a", "b", "tie", "both_bad"]},
-                "ranks": {
-                    "type": "object",
-                    "additionalProperties": {"type": "integer", "minimum": 1, "maximum": 4},
-                    "description": "The place of each side, 1 being the best; equal places are ties.",
-                },
-            },
-            more="Either a verdict or ranks. Of more than two sides only tie and both_bad can be said as a verdict.",
-        ),
-        "DirectVote": _object(
-            {
-                "prompt": STRING,
-                "answers": _list(reference("JudgedAnswer"), "Two or more; those with an error are left out."),
-                "best": {**STRING, "description": "The `instance_id` of the best one."},
-            },
-            required=("prompt", "answers", "best"),
-        ),
-        "VotesFile": {"type": "object", "description": "One vote a line, or the whole file of another program."},
-        "JudgedAnswer": _object(
-            {
-                "model": STRING,
-                "instance_id": {**STRING, "description": "The model's name, if left out."},
-                "response": STRING,
-                "system": {**STRING, "description": "The system prompt that this instance had of its own."},
-                "error": {"type": ["string", "null"]},
-                "metrics": reference("Metrics"),
-                "manifest": reference("Manifest"),
-            },
-            required=("model", "response"),
-            more="An answer as /api/chat gives it; other keys are ignored.",
-        ),
-        "NamedModel": _object(
-            {
-                "model": {**STRING, "description": "A name without a tag means `:latest`."},
-                "endpoint": {**STRING, "description": "A name from /api/endpoints, where several are configured."},
-            },
-            required=("model",),
-        ),
-        "FleetDrain": _object({"endpoint": STRING, "on": {**FLAG, "default": True}}, required=("endpoint",)),
-        "FleetWeight": _object(
-            {"endpoint": STRING, "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000}},
-            required=("endpoint", "weight"),
         ),
     }
 
@@ -156,37 +101,6 @@ def _parameter(parameter: fields.Parameter) -> Schema:
     if parameter.default is not None:
         schema["default"] = parameter.default
     return schema
-
-
-def _exports() -> dict[str, Schema]:
-    conversation = _list(reference("Message"))
-    return {
-        "VoteRow": _object(
-            {
-                "question_id": STRING,
-                "model_a": STRING,
-                "model_b": STRING,
-                "winner": {"enum": ["model_a", "model_b", "tie", "tie (bothbad)"]},
-                "judge": {**STRING, "description": "A pseudonym of the voter."},
-                "turn": COUNT,
-                "anony": {**FLAG, "description": "Were the models unknown before the vote?"},
-                "tstamp": {**NUMBER, "description": "Seconds since 1970."},
-                "pair": {**STRING, "description": "The letters of the two sides; a ranking is a row for each pair."},
-                "sides": COUNT,
-                "source": {**STRING, "description": "Where an imported vote comes from; else empty."},
-                "conversation_a": conversation,
-                "conversation_b": conversation,
-            },
-            required=("question_id", "model_a", "model_b", "winner", "judge", "turn", "anony", "tstamp"),
-            more="Also configurations, category, tags, and what was counted of each answer's style.",
-        ),
-        "Page": {**STRING, "description": "A document that needs nothing from outside."},
-        "Preference": _object(
-            {"chosen": conversation, "rejected": conversation, "blind": FLAG, "rater": STRING, "question_id": STRING},
-            required=("prompt", "chosen", "rejected", "blind", "rater"),
-            more="Also the models and the manifests of both answers.",
-        ),
-    }
 
 
 def _answers() -> dict[str, Schema]:
@@ -270,7 +184,173 @@ def _metrics() -> Schema:
     )
 
 
-def _lists() -> dict[str, Schema]:
+def _kept() -> dict[str, Schema]:
+    preset = {
+        "model_instances": _list(reference("ModelInstance"), "Who stands in the columns."),
+        "system": {**STRING, "description": "The system prompt of all columns without one of their own."},
+        "order": {"enum": ["together", "one_after_another"], "default": "together"},
+    }
+    conversation = {
+        "title": {**STRING, "maxLength": MAX_NAME, "description": "The first words of the prompt, if left out."},
+        "format": {"const": FORMAT},
+        "columns": _list(_object({"id": STRING, "turns": _list(reference("KeptTurn"))}, required=("id", "turns"))),
+    }
+    instance = {"id": STRING, "model": STRING, "options": {"type": "object"}, "system": STRING, "endpoint": STRING}
+    turn = {
+        "prompt": {**STRING, "description": "As it was typed."},
+        "sent_prompt": {**STRING, "description": "As the model got it, with the text of attached files."},
+        "attachments": _list(reference("KeptFile")),
+        "instance": _object(instance, required=("id", "model"), more="The model with what was sent to it."),
+        "answer": STRING,
+        "thinking": STRING,
+        "complete": {**FLAG, "description": "Did the answer end well?"},
+        "error": {"anyOf": [reference("KeptError"), {"type": "null"}]},
+        "metrics": {"type": ["object", "null"], "description": "As in Metrics, but what is unknown is left out."},
+        "manifest": {"anyOf": [reference("Manifest"), {"type": "null"}]},
+    }
+    name: Schema = {**STRING, "minLength": 1, "maxLength": MAX_NAME}
+    told = {"id": STRING, "kept_at": STRING} | conversation
+    return {
+        "PresetRequest": _object(preset, required=("model_instances",), more="`models` is read as by /api/chat."),
+        "Preset": _object({"name": name} | preset, required=("name", *preset)),
+        "Presets": _object({"presets": _list(reference("Preset"))}, required=("presets",)),
+        "KeptTurn": _object(turn, required=tuple(turn)),
+        "ConversationRequest": _object(conversation, required=("columns",), more="Other keys are ignored."),
+        "Conversation": _object(told, required=tuple(told)),
+        "Conversations": _object({"conversations": _list(reference("KeptTitle"))}, required=("conversations",)),
+    }
+
+
+def _battles() -> dict[str, Schema]:
+    return {
+        "BattleRequest": _object(
+            {
+                "models": _list(STRING, "Who may be drawn. Without this all installed models are."),
+                "model_instances": _list(reference("ModelInstance"), "The same with settings; wins over `models`."),
+                "category": {**STRING, "maxLength": 40, "description": "What the battle is about, such as coding."},
+                "tags": _list({**STRING, "maxLength": 40}),
+                "sides": {"type": "integer", "minimum": 2, "maximum": 4, "default": 2},
+                "mode": {
+                    "enum": ["installed", "chosen", "newcomers"],
+                    "description": "Follows from whether models are named, unless it is newcomers: one model with few "
+                    "votes against some of the best.",
+                },
+            },
+            more="The server draws who fights and who is a; a request cannot choose it.",
+        ),
+        "TurnRequest": _object({"message": STRING}, required=("message",)),
+        "TurnLine": _object(
+            {
+                "instance_id": {"enum": ["a", "b", "c", "d"]},
+                "token": {**STRING, "description": "A piece of the answer; empty on the last line."},
+                "done": FLAG,
+                "error": STRING,
+                "error_code": STRING,
+            },
+            required=("instance_id", "token", "done"),
+        ),
+        "VoteRequest": _object(
+            {
+                "verdict": {"enum": ["a", "b", "tie", "both_bad"]},
+                "ranks": {
+                    "type": "object",
+                    "additionalProperties": {"type": "integer", "minimum": 1, "maximum": 4},
+                    "description": "The place of each side, 1 being the best; equal places are ties.",
+                },
+            },
+            more="Either a verdict or ranks. Of more than two sides only tie and both_bad can be said as a verdict.",
+        ),
+    }
+
+
+def _votes() -> dict[str, Schema]:
+    return {
+        "DirectVote": _object(
+            {
+                "prompt": STRING,
+                "answers": _list(reference("JudgedAnswer"), "Two or more; those with an error are left out."),
+                "best": {**STRING, "description": "The `instance_id` of the best one."},
+            },
+            required=("prompt", "answers", "best"),
+        ),
+        "JudgedAnswer": _object(
+            {
+                "model": STRING,
+                "instance_id": {**STRING, "description": "The model's name, if left out."},
+                "response": STRING,
+                "system": {**STRING, "description": "The system prompt that this instance had of its own."},
+                "error": {"type": ["string", "null"]},
+                "metrics": reference("Metrics"),
+                "manifest": reference("Manifest"),
+            },
+            required=("model", "response"),
+            more="An answer as /api/chat gives it; other keys are ignored.",
+        ),
+        "VotesFile": {"type": "object", "description": "One vote a line, or the whole file of another program."},
+        "VotesImported": _object(
+            {"format": {"enum": list(FORMATS)}, "new": COUNT, "known": {**COUNT, "description": "Here already."}},
+            required=("format", "new", "known"),
+        ),
+        "VotesKept": _object({"votes": COUNT}, required=("votes",)),
+    }
+
+
+def _exports() -> dict[str, Schema]:
+    conversation = _list(reference("Message"))
+    return {
+        "VoteRow": _object(
+            {
+                "question_id": STRING,
+                "model_a": STRING,
+                "model_b": STRING,
+                "winner": {"enum": ["model_a", "model_b", "tie", "tie (bothbad)"]},
+                "judge": {**STRING, "description": "A pseudonym of the voter."},
+                "turn": COUNT,
+                "anony": {**FLAG, "description": "Were the models unknown before the vote?"},
+                "tstamp": {**NUMBER, "description": "Seconds since 1970."},
+                "pair": {**STRING, "description": "The letters of the two sides; a ranking is a row for each pair."},
+                "sides": COUNT,
+                "source": {**STRING, "description": "Where an imported vote comes from; else empty."},
+                "conversation_a": conversation,
+                "conversation_b": conversation,
+            },
+            required=("question_id", "model_a", "model_b", "winner", "judge", "turn", "anony", "tstamp"),
+            more="Also configurations, category, tags, and what was counted of each answer's style.",
+        ),
+        "Page": {**STRING, "description": "A document that needs nothing from outside."},
+        "Preference": _object(
+            {"chosen": conversation, "rejected": conversation, "blind": FLAG, "rater": STRING, "question_id": STRING},
+            required=("prompt", "chosen", "rejected", "blind", "rater"),
+            more="Also the models and the manifests of both answers.",
+        ),
+    }
+
+
+def _models() -> dict[str, Schema]:
+    return {
+        "NamedModel": _object(
+            {
+                "model": {**STRING, "description": "A name without a tag means `:latest`."},
+                "endpoint": {**STRING, "description": "A name from /api/endpoints, where several are configured."},
+            },
+            required=("model",),
+        ),
+        "Models": _object(
+            {"models": _list(STRING), "details": _list(reference("ModelInfo"))}, required=("models", "details")
+        ),
+        "Loaded": _object({"loaded": _list(reference("LoadedModel"))}, required=("loaded",)),
+        "PullStarted": _object(
+            {"status": {"const": "downloading"}, "model": STRING, "job": reference("PullJob")},
+            required=("status", "model", "job"),
+        ),
+        "Pulls": _object({"pulls": _list(reference("PullJob"))}, required=("pulls",)),
+        "ModelDone": _object(
+            {"status": {"enum": ["deleted", "loaded", "unloaded"]}, "model": STRING}, required=("status", "model")
+        ),
+    }
+
+
+def _endpoints() -> dict[str, Schema]:
     return {
         "Health": _object(
             {
@@ -285,35 +365,20 @@ def _lists() -> dict[str, Schema]:
             },
             required=("status", "service", "models_available", "ollama_reachable"),
         ),
-        "TurnLine": _object(
+        "Endpoints": _object(
             {
-                "instance_id": {"enum": ["a", "b", "c", "d"]},
-                "token": {**STRING, "description": "A piece of the answer; empty on the last line."},
-                "done": FLAG,
-                "error": STRING,
-                "error_code": STRING,
+                "endpoints": _list(reference("EndpointStatus")),
+                "engine": _object({"state": STRING, "error": {"type": ["string", "null"]}}, required=("state",)),
             },
-            required=("instance_id", "token", "done"),
-        ),
-        "VotesImported": _object(
-            {"format": {"enum": list(FORMATS)}, "new": COUNT, "known": {**COUNT, "description": "Here already."}},
-            required=("format", "new", "known"),
-        ),
-        "VotesKept": _object({"votes": COUNT}, required=("votes",)),
-        "Models": _object(
-            {"models": _list(STRING), "details": _list(reference("ModelInfo"))}, required=("models", "details")
-        ),
-        "Loaded": _object({"loaded": _list(reference("LoadedModel"))}, required=("loaded",)),
-        "PullStarted": _object(
-            {"status": {"const": "downloading"}, "model": STRING, "job": reference("PullJob")},
-            required=("status", "model", "job"),
-        ),
-        "Pulls": _object({"pulls": _list(reference("PullJob"))}, required=("pulls",)),
-        "ModelDone": _object(
-            {"status": {"enum": ["deleted", "loaded", "unloaded"]}, "model": STRING}, required=("status", "model")
+            required=("endpoints", "engine"),
         ),
         "FleetReloaded": _object(
             {"status": {"const": "reloaded"}, "endpoints": _list(STRING)}, required=("status", "endpoints")
+        ),
+        "FleetDrain": _object({"endpoint": STRING, "on": {**FLAG, "default": True}}, required=("endpoint",)),
+        "FleetWeight": _object(
+            {"endpoint": STRING, "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": 1000}},
+            required=("endpoint", "weight"),
         ),
         "FleetLever": _object(
             {
@@ -322,13 +387,6 @@ def _lists() -> dict[str, Schema]:
                 "weight": {"type": "number"},
             },
             required=("status", "endpoint"),
-        ),
-        "Endpoints": _object(
-            {
-                "endpoints": _list(reference("EndpointStatus")),
-                "engine": _object({"state": STRING, "error": {"type": ["string", "null"]}}, required=("state",)),
-            },
-            required=("endpoints", "engine"),
         ),
     }
 

@@ -14,6 +14,8 @@ ANY_KEY: Final = frozenset({"/api/models", "/api/loaded", "/openapi.json", "/doc
 CHAT: Final = frozenset({"/api/chat", "/api/stream_chat", "/api/votes/direct"})
 BATTLES: Final = "/api/battles"
 LEADERBOARD: Final = "/api/leaderboard"
+PRESETS: Final = "/api/presets"
+CONVERSATIONS: Final = "/api/conversations"
 MANAGE: Final = frozenset({"/api/pull_model", "/api/delete_model", "/api/load_model", "/api/unload_model"})
 
 
@@ -40,7 +42,7 @@ def _of_the_api(method: str, path: str) -> Scope | None:
         return None
     if method == "POST" and path in CHAT:
         return "chat"
-    if f"{path}/".startswith((f"{BATTLES}/", f"{LEADERBOARD}/")):
+    if f"{path}/".startswith(tuple(f"{part}/" for part in (BATTLES, LEADERBOARD, PRESETS, CONVERSATIONS))):
         return "chat"
     if path in MANAGE or path == "/api/endpoints" or f"{path}/".startswith("/api/pulls/"):
         return "manage"

@@ -7,11 +7,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from msgspec import Struct
-from starlette.types import Receive
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from arena.api.answers import Lines
 from arena.api.body import ClientLeft
 from arena.compare import Run
+from arena.endings import finished
 from arena.exchange import Sink
 from arena.types import Batch
 
@@ -22,6 +23,16 @@ NDJSON_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+class StreamRoute(Struct, frozen=True):
+    """A stream's place among the routes: a router calls an application as it is, but no function."""
+
+    stream: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with the stream."""
+        await self.stream(scope, receive, send)
 
 
 class LineStream(Struct, eq=False):
@@ -103,9 +114,9 @@ async def while_client_stays(receive: Receive, work: Coroutine[Any, Any, T]) -> 
     try:
         await asyncio.wait([task])
     finally:
-        task.cancel()
-        await asyncio.wait([task])
         client.stop()
+        task.cancel()
+        await finished([task])
     if task.cancelled():
         raise ClientLeft
     return task.result()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -42,7 +41,7 @@ class Model(Struct):
     aliases: list[str]
 
 
-async def listed(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+def listed(proxy: Surroundings, inbound: Inbound) -> Reply:
     """GET /olla/models: the models that can be used now, or all with `include_unavailable=true`.
 
     `endpoint`, `family`, `type`, `capability` and `available` narrow the list. Raises BadRequest for an unknown
@@ -65,7 +64,7 @@ async def listed(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     return json_reply({"object": "list", "data": [told(model) for model in found]})
 
 
-async def one(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
+def one(proxy: Surroundings, inbound: Inbound) -> Reply:
     """GET /olla/models/{id}, by id or alias; an id may hold slashes. Raises ModelNotFound."""
     wanted = canonical(inbound.path.removeprefix(PREFIX))
     for model in models(proxy.fleet, inbound):
@@ -134,7 +133,12 @@ def _unified(model: Model) -> Json:
 
 
 def _openai(model: Model) -> Json:
-    return {"id": model.id, "object": "model", "created": _seconds(model.info.modified_at), "owned_by": "olla"}
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": figures.unix_seconds(model.info.modified_at),
+        "owned_by": "olla",
+    }
 
 
 def _ollama(model: Model) -> Json:
@@ -168,7 +172,7 @@ def _detailed(model: Model) -> Json:
         "endpoints": [host.name for host in model.hosts],
         "loaded_endpoints": [host.name for host in model.hosts if in_memory(host, info.name)],
         "capabilities": _capabilities(model),
-        "parameter_count": _count(info.parameter_size),
+        "parameter_count": figures.quantity(info.parameter_size),
         "digest": info.digest,
         "drift": _drifts(model),
     }
@@ -201,20 +205,3 @@ def _type(model: Model) -> str:
     """What it is for: embedding, vision, or chat."""
     able = model.info.capabilities or ()
     return "embedding" if "embedding" in able else "vlm" if "vision" in able else "llm"
-
-
-def _seconds(moment: str) -> int:
-    """A host's timestamp as seconds since 1970; 0 if it is none."""
-    try:
-        return int(datetime.fromisoformat(moment).timestamp())
-    except ValueError:
-        return 0
-
-
-def _count(parameter_size: str) -> int:
-    """ "3.2B" as a number; 0 if it is none."""
-    unit = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}.get(parameter_size[-1:].upper(), 0)
-    try:
-        return round(float(parameter_size[:-1]) * unit)
-    except ValueError:
-        return 0

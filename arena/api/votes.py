@@ -20,7 +20,7 @@ from arena.api.operation import Operation, Query, json_response
 from arena.arena import Arena
 from arena.battle import Column
 from arena.errors import BadRequest, Forbidden, UnsupportedMedia
-from arena.leaderboard import FORMATS, Format, import_votes
+from arena.leaderboard import FORMATS, Format, import_votes, may_have_all
 from arena.streaming import Reply
 from arena.types import Manifest, Metrics, ModelInstance
 
@@ -86,23 +86,21 @@ class Votes:
         system = None if given.get("system") is None else fields.text(given["system"], f"{field}.system")
         manifest = _value(given.get("manifest"), Manifest, f"{field}.manifest") or Manifest(model, "")
         fields.model_name(manifest.model, f"{field}.manifest.model")
+        _check_words(manifest, f"{field}.manifest")
         metrics = _value(given.get("metrics"), Metrics, f"{field}.metrics") or Metrics()
         reply = Reply(name, fields.text(given.get("response"), f"{field}.response"), manifest=self._checked(manifest))
         reply.metrics = metrics if given.get("error") is None else None
         return Column(ModelInstance(name, model, system=system), (reply,))
 
     def _checked(self, manifest: Manifest) -> Manifest:
-        """Only hosts tell which weights a model has: else anybody could give those of a contestant another name."""
-        found = (endpoint.known(manifest.model) for endpoint in self._fleet.endpoints)
-        if manifest.digest in {info.digest for info in found if info is not None}:
-            return manifest
-        return msgspec.structs.replace(manifest, digest=None)
+        """A model as hosts list it. Only they tell its weights: else anybody could give a contestant's another name."""
+        found = [info for each in self._fleet.endpoints if (info := each.known(manifest.model)) is not None]
+        digest = manifest.digest if manifest.digest in {info.digest for info in found} else None
+        return msgspec.structs.replace(manifest, model=found[0].name if found else manifest.model, digest=digest)
 
     def _check_allowed(self, request: Request) -> None:
-        """Whoever may import can write any leaderboard: on a server for others nobody who is not known."""
-        settings = self._settings
-        nobody = settings.shared and settings.token is None and not inbound_of(request.scope).caller.key
-        if nobody or not settings.management_allowed:
+        """Whoever may import can write any leaderboard."""
+        if not may_have_all(self._settings, inbound_of(request.scope).caller.key):
             raise Forbidden("Votes cannot be imported over the network here; use `python -m arena votes import`")
 
 
@@ -115,6 +113,14 @@ def _value(given: object, kind: type[Told], field: str) -> Told | None:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
         raise BadRequest(f"{field} is not what /api/chat gives: {error}") from None
+
+
+def _check_words(manifest: Manifest, field: str) -> None:
+    """Names and keys end up in columns and in tables of one line. Raises BadRequest naming the key."""
+    told = {"endpoint": manifest.endpoint, "digest": manifest.digest or ""}
+    for key, words in (*told.items(), ("options_sent", "".join(manifest.options_sent))):
+        if not words.isprintable():
+            raise BadRequest(f"{field}.{key} must hold printable characters only")
 
 
 def operations(arena: Arena) -> tuple[Operation, ...]:

@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Struct
 
 from arena.battle.ballot import Ballot, Cast, question, verdicts
-from arena.battle.battle import Battle, Mode, moment
+from arena.battle.battle import Battle, Mode
 from arena.battle.digests import Digests
 from arena.battle.direct import Column, preferred
 from arena.battle.draw import Drawing, can_chat, drawn, lineup
-from arena.battle.pace import SIDES, Pace, Shown, SideName
+from arena.battle.pace import SIDES, TICK_S, Pace, Shown, SideName
 from arena.battle.resting import Resting
 from arena.battle.reveal import BattleView, revealed
 from arena.compare import Compare, Run
@@ -26,6 +26,7 @@ from arena.errors import BadRequest, Conflict, NotFound, StoreUnavailable, TooMa
 from arena.fleet import Fleet
 from arena.keys import allows, check_model
 from arena.store import Store, StoredBattle
+from arena.store.store import now
 from arena.streaming import Transcript
 from arena.types import Batch, Delta, Failed, Finished, ModelInstance, StreamEvent, Vote
 
@@ -42,8 +43,6 @@ address, whose browsers may be many."""
 
 FEW_LEFT = 10
 """With fewer votes left of a day, the voter is told how many."""
-
-TICK_S = 0.1
 
 _Sides = tuple[ModelInstance, ...]
 _SIDE_OF: Final[dict[str, SideName]] = {side: side for side in SIDES}
@@ -72,9 +71,18 @@ class Contest(Struct, frozen=True):
 class Turn:
     """What may be shown of one turn, step by step. Close it (aclosing), whether it was read or not."""
 
-    def __init__(self, battle: Battle, steps: AsyncGenerator[list[Shown], None]) -> None:
+    def __init__(
+        self, battle: Battle, pace: Pace, transcript: Transcript, steps: AsyncGenerator[list[Shown], None]
+    ) -> None:
         self._battle = battle
+        self._pace = pace
+        self._transcript = transcript
         self._steps = steps
+
+    @property
+    def vote_open(self) -> bool:
+        """Is there something to vote on now? After a turn that failed, what the turns before it have said."""
+        return self._battle.state == "ready"
 
     def __aiter__(self) -> AsyncGenerator[list[Shown], None]:
         return self._steps
@@ -83,10 +91,11 @@ class Turn:
         return anext(self._steps)
 
     async def aclose(self) -> None:
-        """Free the models; a battle whose turn is not over has failed."""
+        """Free the models; a turn that is not over is taken back. After that the next one may be under way."""
         await self._steps.aclose()
-        if self._battle.state == "answering":  # a generator that was never read has nothing to clean up
-            self._battle.state = "failed"
+        if not self._pace.over:
+            self._pace.over = True
+            self._battle.take_back(self._transcript.replies)
 
 
 class Battles:
@@ -95,6 +104,8 @@ class Battles:
     `choose` picks who fights, and `newcomers` in battles of that mode: they may block, so each runs `in_thread`.
     Without one any are drawn, at once.
     `rate_chosen`: do battles count for the ratings for which the caller chose whom to draw from, or saw who fought?
+    `answer_tokens`: the most that a side may say, and think, in one turn; a side that repeats itself must not hold the
+    others for hours.
     """
 
     def __init__(
@@ -107,6 +118,7 @@ class Battles:
         newcomers: Drawing | None = None,
         in_thread: Callable[[Callable[[], _Sides]], Awaitable[_Sides]] = asyncio.to_thread,
         rate_chosen: bool = True,
+        answer_tokens: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         tick: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -115,6 +127,7 @@ class Battles:
         self._store = store
         self._choose, self._newcomers, self._in_thread = choose, newcomers, in_thread
         self._rate_chosen = rate_chosen
+        self._answer_tokens = answer_tokens
         self._clock = clock
         self._tick = tick or _next_tick
         self._battles: dict[str, Battle] = {}
@@ -156,6 +169,7 @@ class Battles:
             category=contest.category,
             tags=contest.tags,
             now_s=self._clock(),
+            answer_tokens=self._answer_tokens,
         )
         self._battles[battle.id] = battle
         return msgspec.structs.replace(_view(battle), votes_left=votes_left)
@@ -168,7 +182,8 @@ class Battles:
         battle = self._of(battle_id, voter)
         run = self._compare.start(battle.asked(message), caller=caller, key=key)
         battle.begin(message)
-        return Turn(battle, self._answers(battle, run))
+        pace, transcript = Pace(battle.sides), Transcript(battle.sides)
+        return Turn(battle, pace, transcript, self._answers(battle, run, pace, transcript))
 
     async def vote(self, battle_id: str, voter: Voter, ballot: Ballot) -> BattleView:
         """Keep the ballot and tell who fought. The same again gives the same.
@@ -212,8 +227,10 @@ class Battles:
             raise Conflict("There is nothing to share before the vote", code=f"battle_{battle.state}")
         return await asyncio.to_thread(self._record, battle_id, voter)
 
-    async def _answers(self, battle: Battle, run: Run) -> AsyncGenerator[list[Shown], None]:
-        pace, transcript, news = Pace(battle.sides), Transcript(battle.sides), asyncio.Event()
+    async def _answers(
+        self, battle: Battle, run: Run, pace: Pace, transcript: Transcript
+    ) -> AsyncGenerator[list[Shown], None]:
+        news = asyncio.Event()
 
         def hear(batch: Batch) -> None:
             transcript.apply(batch, self._clock())
@@ -225,7 +242,7 @@ class Battles:
             run.push(hear)
             while not pace.over:
                 news.clear()
-                shown = pace.take()
+                shown = pace.take(self._clock())
                 if pace.over:
                     battle.settle(transcript.replies, self._clock())
                     for instance, well in battle.ended(transcript.replies):
@@ -258,7 +275,7 @@ class Battles:
     def _prefer(self, voter: Voter, prompts: Sequence[str], columns: Sequence[Column], best: int) -> int:
         pseudonym = self._store.pseudonym
         cast = Cast(
-            at=moment(),
+            at=now(),
             voter=pseudonym(voter.name),
             address=pseudonym(voter.address),
             prompt=pseudonym(question(prompts)),

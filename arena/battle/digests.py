@@ -37,6 +37,7 @@ class Digests:
             digest=info.digest,
             quantization=manifest.quantization or info.quantization or None,
             parameter_size=manifest.parameter_size or info.parameter_size or None,
+            family=manifest.family or info.family or None,
         )
 
     def _missing(self, manifest: Manifest) -> bool:

@@ -9,13 +9,12 @@ from typing import Final
 from msgspec import Struct
 
 from arena.errors import BadRequest
+from arena.names import canonical
+from arena.ratings import PRELIMINARY
 from arena.types import ModelInfo, ModelInstance
 
 Drawing = Callable[[Sequence[ModelInstance], int], tuple[int, ...]]
 """Chooses so many of the contestants by their places; who of them is which side is drawn afterwards."""
-
-FEW_VOTES: Final = 20
-"""A model with fewer votes is a newcomer; the leaderboard calls it preliminary."""
 
 TOP: Final = 5
 """So many of the best are a newcomer's rivals."""
@@ -25,10 +24,10 @@ _NUMBERS: Final = {2: "two", 3: "three", 4: "four"}
 
 
 class Standing(Struct, frozen=True):
-    """Where a model stands on the leaderboard."""
+    """Where a model stands on the leaderboard, and what the votes on it weigh."""
 
     rating: float
-    votes: int
+    weight: float
 
 
 def drawn(contestants: Sequence[ModelInstance], sides: int = 2) -> tuple[int, ...]:
@@ -43,12 +42,15 @@ def joined(first: Sequence[int], contestants: Sequence[ModelInstance], sides: in
 
 
 def newcomer(contestants: Sequence[ModelInstance], sides: int, standings: Mapping[str, Standing]) -> tuple[int, ...]:
-    """A contestant with few votes, or the fewest, and rivals drawn from the best of those with more."""
-    draw, nobody = SystemRandom(), Standing(0.0, 0)
-    held = [standings.get(contestant.model, nobody) for contestant in contestants]
-    few = max(FEW_VOTES, min(each.votes for each in held) + 1)
-    new = draw.choice([place for place, each in enumerate(held) if each.votes < few])
-    known = [place for place, each in enumerate(held) if each.votes >= FEW_VOTES and place != new]
+    """A preliminary contestant, or one with about the fewest votes, and rivals drawn from the best of the others.
+
+    `standings` go by canonical names.
+    """
+    draw, nobody = SystemRandom(), Standing(0.0, 0.0)
+    held = [standings.get(canonical(contestant.model), nobody) for contestant in contestants]
+    few = max(PRELIMINARY, min(each.weight for each in held) + 1)
+    new = draw.choice([place for place, each in enumerate(held) if each.weight < few])
+    known = [place for place, each in enumerate(held) if each.weight >= PRELIMINARY and place != new]
     best = sorted(known, key=lambda place: -held[place].rating)[: max(TOP, sides - 1)]
     rivals = draw.sample(best, min(len(best), sides - 1))
     return joined([new, *rivals], contestants, sides)

@@ -4,59 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from html import unescape
 from typing import Final
 from unicodedata import category, normalize
 
-_MAKERS: Final = {
-    "aya": ("cohere",),
-    "chatgpt": ("openai",),
-    "claude": ("anthropic",),
-    "codellama": ("meta ai", "llama"),
-    "codestral": ("mistral",),
-    "command": ("cohere",),
-    "deepseek": (),
-    "devstral": ("mistral",),
-    "dolphin": ("cognitive computations",),
-    "exaone": ("lg ai",),
-    "falcon": ("technology innovation institute", "tii"),
-    "gemini": ("google", "deepmind"),
-    "gemma": ("google", "deepmind"),
-    "glm": ("zhipu", "chatglm", "z.ai"),
-    "gpt": ("openai", "chatgpt"),
-    "granite": ("ibm",),
-    "grok": ("xai",),
-    "hermes": ("nous research",),
-    "internlm": ("shanghai ai laboratory",),
-    "kimi": ("moonshot",),
-    "llama": ("meta ai", "facebook"),
-    "llava": ("llama",),
-    "magistral": ("mistral",),
-    "minicpm": ("openbmb", "modelbest"),
-    "ministral": ("mistral",),
-    "mistral": ("mistralai",),
-    "mixtral": ("mistral",),
-    "nemotron": ("nvidia",),
-    "olmo": ("allen institute", "ai2"),
-    "orca": ("microsoft",),
-    "phi": ("microsoft",),
-    "qwen": ("alibaba", "tongyi", "qianwen", "通义千问"),
-    "qwq": ("alibaba", "qwen"),
-    "smollm": ("hugging face", "huggingface"),
-    "solar": ("upstage",),
-    "stablelm": ("stability ai",),
-    "starcoder": ("bigcode",),
-    "tinyllama": ("llama",),
-    "vicuna": ("lmsys",),
-    "wizard": ("microsoft",),
-    "yi": ("01.ai", "零一万物"),
-}
-"""By the word a model's name begins with: who made it, and what else it calls itself."""
+from arena.battle.families import EVERYDAY, identity_words, is_ambiguous
 
-_ORDINARY: Final = frozenset({"command", "dolphin", "falcon", "hermes", "orca", "phi", "solar", "wizard", "yi", "aya"})
-"""Families whose name is an ordinary word: only the makers are looked for, and the name with its number."""
-
-_WORD = re.compile(r"[a-z]{2,}")
 _ENTITY = re.compile(r"&#?\w{1,8};")
 _BLANK: Final = (
     r"[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
@@ -85,31 +39,86 @@ _VERSION = rf"(?:{_UNSEEN}[ :_-]?{_UNSEEN}v?\d+(?:\.\d+)*(?:[bm](?![a-z]))?)*"
 _BLOCK: Final = "\N{FULL BLOCK}"
 
 
-def names_itself(answer: str, model: str) -> bool:
-    """Does `answer` name the family or the maker of `model`, in any case and dress, as a word of its own?"""
-    words = identity_words(model)
-    return bool(words) and re.search(_any_of(words), _spelled(answer), re.IGNORECASE) is not None
+_APART: Final = r"(?:&#?\w{1,8};|[^\w.!?\n]|_){0,12}+"
+"""Between two words of a sentence."""
+
+_I_AM: Final = (
+    r"(?:i am|i['\u2019]m|my name is|my name['\u2019]s|call me|"
+    r"you(?: are|['\u2019]re) (?:talking|speaking|chatting) (?:to|with)|"
+    r"ich bin|ich hei(?:ß|ss)e|je suis|je m['\u2019]appelle|yo soy|soy|me llamo|io sono|sono|mi chiamo|eu sou|"
+    r"我是|我叫)"
+)
+_OF_ME: Final = (
+    r"(?:i am|i['\u2019]m|i was|i have been|i['\u2019]ve been|"
+    r"as an? (?:[\w-]+ ){0,3}(?:ai|model|assistant|chatbot|llm)|"
+    r"my (?:creator|developer|maker|trainer|base|architecture|model|company|training)s?)"
+)
+_OF_ME_ABROAD: Final = (
+    r"(?:ich bin|ich wurde|je suis|j['\u2019]ai été|soy|fui|he sido|sono|sou|我是)[^.!?\n]{0,100}?"
+    r"(?:von|par|por|da|dalla|由)"
+)
+_MADE: Final = (
+    r"(?:creat|made|make|develop|train|built|build|design|releas|provid|engineer|power|program|fine-?tun|introduc|"
+    r"maintain|own|model|assistant|chatbot|ai\b|llm)"
+)
+_LINK: Final = (
+    rf"(?:{_MADE}[^.!?\n]{{0,40}}?\b(?:by|from|at)|called|named|known as|based (?:up)?on|built (?:up)?on|version of|"
+    rf"variant of|member of|part of|powered by|derived from|fine-?tuned (?:from|on)|(?<=s) (?:at|are)|(?<=r) is)\b"
+)
+_FILLING: Final = (
+    rf"(?:(?:the|an?|our|your|team|researchers|engineers|people|company|at|of|from|just|actually|simply|officially)\b"
+    rf"{_APART}){{0,4}}"
+)
+_KIND: Final = r"(?:ai|model|assistant|language|llm|chatbot|series|family)\b"
 
 
-def identity_words(model: str) -> tuple[str, ...]:
-    """What gives a model away: its name, the family in it, and the family's makers."""
-    base = model.lower().rsplit("/", 1)[-1].partition(":")[0]
-    words = {base} if len(base) > 3 and base not in _ORDINARY else set()
-    first = _WORD.match(base)
-    start = first[0] if first else ""
-    for family in [family for family in _MAKERS if start.startswith(family)] or [start]:
-        words.update(_MAKERS.get(family, ()))
-        if family not in _ORDINARY and len(family) > 2:
-            words.add(family)
-    return tuple(sorted(words))
+def names_itself(answer: str, *names: str) -> bool:
+    """Does `answer` give its model away, which has these `names`, in any case and dress?
+
+    Families and makers that are known to all, or ordinary words, do so only where the answer says that it is theirs.
+    """
+    words, text = identity_words(*names), _spelled(answer)
+    plain = {word for word in words if is_ambiguous(word)}
+    if words - plain and _search(_any_of(words - plain), text):
+        return True
+    return _introduces(plain, text)
 
 
 def without_names(answer: str, models: Iterable[str]) -> str:
     """`answer` with everything blacked out that gives one of the `models` away, and the version behind a name."""
-    words = sorted({word for model in models for word in identity_words(model)}, key=len, reverse=True)
-    if not words:
+    words, text = identity_words(*models), _spelled(answer)
+    everyday = words & EVERYDAY
+    told = {word for word in everyday if _introduces({word}, text)}
+    hidden = words - everyday | told
+    if not hidden:
         return answer
-    return re.sub(_any_of(tuple(words)) + _VERSION, _blacked, _spelled(answer), flags=re.IGNORECASE)
+    return re.sub(_any_of(hidden) + _VERSION, _blacked, text, flags=re.IGNORECASE)
+
+
+def _introduces(words: AbstractSet[str], text: str) -> bool:
+    """Does the text say of itself that one of `words` is its name or its maker?"""
+    if not words or not _search(_any_of(words), text):  # most answers end here, which is much cheaper
+        return False
+    return any(_search(pattern, text) for pattern in _introductions(_any_of(words)))
+
+
+def _introductions(name: str) -> list[str]:
+    """Sentences in which an answer tells its own name or maker; `name` is a pattern of it."""
+    return [
+        rf"(?<![a-z]){_I_AM}{_APART}(?:(?:just|actually|simply|called|named|known as)\b{_APART})*{name}(?!-[a-z]{{4}})",
+        rf"(?<![a-z]){_I_AM}{_APART}(?:the|an?|your){_APART}{name}{_VERSION}{_APART}{_KIND}",
+        rf"(?<![a-z]){_OF_ME}\b[^.!?\n]{{0,120}}?{_LINK}{_APART}{_FILLING}{name}",
+        rf"(?<![a-z]){_OF_ME_ABROAD}{_APART}{name}",
+        rf"(?<![a-z])(?:based|built|fine-?tuned) (?:up)?(?:on|from){_APART}(?:the )?{name}{_APART}v?\d",
+        rf"\A\W*{_MADE}\w* (?:and \w+ )?by{_APART}{_FILLING}{name}",
+        rf"(?<![a-z])as{_APART}{name}{_VERSION}{_APART}i\b",
+        rf"{name}[^.!?\n]{{0,30}}?\b(?:(?:created|made|trained|developed|built|designed) me|"
+        r"(?:is|are) my (?:creator|maker|developer)s?)\b",
+    ]
+
+
+def _search(pattern: str, text: str) -> re.Match[str] | None:
+    return re.search(pattern, text, re.IGNORECASE)
 
 
 def _blacked(found: re.Match[str]) -> str:
@@ -129,9 +138,10 @@ def _is_told(char: str) -> bool:
     return char.isalnum() or (len(char) == 1 and category(char) == "Cf")
 
 
-def _any_of(words: tuple[str, ...]) -> str:
+def _any_of(words: Iterable[str]) -> str:
     """A family's name may be followed by its version: llama3, Qwen2.5. No letter may touch it."""
-    return rf"(?<![a-z])(?:{'|'.join(map(_dressed, words))})(?![a-z])"
+    longest_first = sorted(words, key=lambda word: (-len(word), word))
+    return rf"(?<![a-z])(?:{'|'.join(map(_dressed, longest_first))})(?![a-z])"
 
 
 def _dressed(word: str) -> str:

@@ -12,6 +12,7 @@ from msgspec import Struct
 from arena.battle.ballot import ranks
 from arena.names import canonical
 from arena.store import StoredBattle
+from arena.store.spelling import called
 from arena.types import Configuration, Manifest, ModelInstance, Verdict, Vote
 
 
@@ -48,12 +49,13 @@ class BattleView(Struct, frozen=True, omit_defaults=True):
 
 
 def revealed(ballot: Sequence[Vote], battle: StoredBattle) -> BattleView:
-    """A battle after its vote, of which the `ballot` has one for each pair of sides."""
+    """A battle after its vote. The `ballot`, as it is kept, has one for each pair of sides, and their models' names."""
+    names = {side: name for vote in ballot for side, name in zip(vote.pair, (vote.model_a, vote.model_b), strict=True)}
     sides = {}
-    for name, side in sorted(battle.sides.items()):
-        of = side.configuration
+    for letter, side in sorted(battle.sides.items()):
+        of = called(side.configuration, names.get(letter, side.configuration.model))
         endpoint = str(side.manifests[-1].get("endpoint", "")) if side.manifests else of.endpoint
-        sides[name] = RevealedSide(
+        sides[letter] = RevealedSide(
             of.model, endpoint, of.id, of.label, of.options, side.answers, side.metrics, side.manifests
         )
     told = {vote.pair: vote.verdict for vote in ballot}
@@ -75,20 +77,27 @@ def configuration_of(instance: ModelInstance, manifest: Manifest) -> Configurati
     weights = manifest.digest or canonical(manifest.model)
     settings = (manifest.options_sent, instance.system, manifest.think)
     told = msgspec.json.encode((weights, *settings), order="deterministic")
+    model = _listed(manifest)
     return Configuration(
         id=sha256(told).hexdigest()[:16],
-        model=manifest.model,
+        model=model,
         digest=manifest.digest,
         options=manifest.options_sent,
         endpoint=manifest.endpoint,
-        label=_label(manifest, instance.system),
+        label=_label(model, manifest, instance.system),
     )
 
 
-def _label(manifest: Manifest, system: str | None) -> str:
+def _listed(manifest: Manifest) -> str:
+    """The model as its host lists it: with its tag, also where whoever asked left it out. Only hosts tell a digest."""
+    bare = canonical(manifest.model) != manifest.model.lower()
+    return f"{manifest.model}:latest" if bare and manifest.digest is not None else manifest.model
+
+
+def _label(model: str, manifest: Manifest, system: str | None) -> str:
     settings = [f"{name} {value}" for name, value in sorted(manifest.options_sent.items())]
     if manifest.think is not None:
         settings.append(f"think {manifest.think}".lower())
     if system is not None:
         settings.append("own system prompt")
-    return ", ".join([manifest.model, *settings])
+    return ", ".join([model, *settings])

@@ -1,7 +1,8 @@
-"""The command line: serve, models, chat, pull, engine, setup, fleet, keys, store, votes, version. Imports come late."""
+"""The command line, whose help lists the commands; those of one thing stand in a module each. Imports come late."""
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from arena import __version__
-from arena.cli import fleet, keys, store, votes
+from arena.cli import fleet, kept, keys, store, votes
 from arena.cli.usage import WrongUsage, typed
 from arena.errors import ArenaError, SettingsError
 
@@ -28,7 +29,10 @@ Without a command the arena is served on http://127.0.0.1:7860: `serve` is the d
 Every setting is an environment variable as well (see .env.example); an option wins over the variable."""
 
 NOT_FOR_SERVE = ("--help", "-h", "--version", "--install-completion", "--show-completion")
-EXIT_FAILED, EXIT_USAGE, EXIT_STOPPED = 1, 2, 130
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+"""Read when numpy is imported. More of them wait for each other, spinning, on cores that answers are made on: ratings
+of 400 models then take four times as long."""
+EXIT_FAILED, EXIT_USAGE = 1, 2
 
 app = typer.Typer(
     help=HELP,
@@ -40,12 +44,14 @@ app = typer.Typer(
 )
 app.add_typer(fleet.app)
 app.add_typer(keys.app)
+app.add_typer(kept.app)
 app.add_typer(store.app)
 app.add_typer(votes.app)
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "python -m arena") -> NoReturn:
     """Run the command line; exits with 0, 1 (failed), 2 (wrong usage or setting) or 130 (Ctrl-C)."""
+    os.environ.setdefault(BLAS_THREADS, "1")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] not in NOT_FOR_SERVE):
         words = ["serve", *words]
@@ -138,43 +144,52 @@ def models(as_json: Json = False, url: Url = None) -> None:
         Console().print(models_table(found))
 
 
+Words = Annotated[
+    list[str],
+    typer.Argument(metavar="MODEL", help="One or more models, then the prompt in quotes.", show_default=False),
+]
+OneAfterAnother = Annotated[
+    bool, typer.Option("--one-after-another", help="One model at a time, so that figures do not disturb each other.")
+]
+# What may be asked of every model, by Ollama's names and within the ranges of the API.
+Temperature = Annotated[float | None, typer.Option(min=0.01, max=2, help="Higher varies more.")]
+TopP = Annotated[float | None, typer.Option(min=0, max=1, help="1 is off.")]
+TopK = Annotated[int | None, typer.Option(min=0, max=100, help="0 is off.")]
+RepeatPenalty = Annotated[float | None, typer.Option(min=1, max=2, help="1 is off.")]
+NumPredict = Annotated[int | None, typer.Option(min=-1, max=4096, help="Most tokens of an answer; -1 is no limit.")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same answer; 0 picks one.")
+]
+NumCtx = Annotated[int | None, typer.Option(min=16, max=2**20, help="Context in tokens.")]
+Stop = Annotated[list[str] | None, typer.Option(help="Text that ends an answer; may be given several times.")]
+Think = Annotated[bool | None, typer.Option("--think/--no-think", help="For models that can think.")]
+
+
 @app.command(
     epilog="""Examples:
 
 `python -m arena chat smollm2:135m "Why is the sky blue?"`
 
-`python -m arena chat smollm2:135m smollm2:135m-q8_0 "Name three rivers." --temperature 0 --seed 1`
+`python -m arena chat smollm2:135m smollm2:135m-q8_0 "Name three rivers." --temperature 0.1 --seed 1`
 
 `cat letter.txt | python -m arena chat llama3.2:3b qwen3:4b "Answer this letter."`
 
 `python -m arena chat llama3.2:3b "Hello" --url http://127.0.0.1:7860 --json`"""
 )
 def chat(
-    words: Annotated[
-        list[str],
-        typer.Argument(metavar="MODEL", help="One or more models, then the prompt in quotes.", show_default=False),
-    ],
+    words: Words,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="The prompt; all words are then models.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt for all models.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.01, max=2, help="Higher varies more.")] = None,
-    top_p: Annotated[float | None, typer.Option(min=0, max=1, help="1 is off.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=0, max=100, help="0 is off.")] = None,
-    repeat_penalty: Annotated[float | None, typer.Option(min=1, max=2, help="1 is off.")] = None,
-    num_predict: Annotated[
-        int | None, typer.Option(min=-1, max=4096, help="Most tokens of an answer; -1 is no limit.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same answer; 0 picks one.")
-    ] = None,
-    num_ctx: Annotated[int | None, typer.Option(min=16, max=2**20, help="Context in tokens.")] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="Text that ends an answer; may be given several times.")
-    ] = None,
-    think: Annotated[bool | None, typer.Option("--think/--no-think", help="For models that can think.")] = None,
-    one_after_another: Annotated[
-        bool,
-        typer.Option("--one-after-another", help="One model at a time, so that figures do not disturb each other."),
-    ] = False,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    repeat_penalty: RepeatPenalty = None,
+    num_predict: NumPredict = None,
+    seed: Seed = None,
+    num_ctx: NumCtx = None,
+    stop: Stop = None,
+    think: Think = None,
+    one_after_another: OneAfterAnother = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as one JSON line.")] = False,
     url: Url = None,
 ) -> None:

@@ -168,6 +168,7 @@ def _described(key: Key, use: Use | None) -> dict[str, object]:
         "tokens": use.tokens,
         "tokens_today": tokens_of_day(use, time.time()),
         "used_models": {model: {"answers": of.answers, "tokens": of.tokens} for model, of in use.models.items()},
+        "used_hosts": {host: {"answers": of.answers, "tokens": of.tokens} for host, of in use.hosts.items()},
     }
 
 

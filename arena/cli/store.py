@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from arena.cli.usage import WrongUsage
 from arena.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -31,12 +33,16 @@ They lie in arena.sqlite3 in ARENA_DATA, or in the PostgreSQL database that AREN
     rich_markup_mode="markdown",
 )
 
+SkipDamaged = Annotated[
+    bool, typer.Option("--skip-damaged", help="Go on without the rows that cannot be read; each is told.")
+]
 Data = Annotated[Path | None, typer.Option(help="Folder that holds arena.sqlite3 (ARENA_DATA).")]
 
 
 @app.command(epilog="Examples:\n\n`python -m arena store backup votes.backup`")
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.", show_default=False)],
+    skip_damaged: SkipDamaged = False,
     data: Data = None,
 ) -> None:
     """Write all of the store to one file, while the server runs. FILE is replaced if it is there."""
@@ -46,8 +52,9 @@ def backup(
         raise BadRequest("A backup cannot go to the standard output: give the name of a file, and pass that on")
     settings = chosen(data)
     check_foreign(file, settings)
-    with ended_in_order(), existing(settings) as store:
-        print(f"Backed up {write(store, file)} votes to {file}.")
+    with ended_in_order(), existing(settings) as store, _way_on_told():
+        count = write(store, file, left_out=_tell if skip_damaged else None)
+        print(f"Backed up {count} votes to {file}.")
 
 
 @app.command(
@@ -57,13 +64,30 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.", show_default=False)],
     replace: Annotated[bool, typer.Option("--replace", help="Give up what the store holds now.")] = False,
+    skip_damaged: SkipDamaged = False,
     data: Data = None,
 ) -> None:
-    """Fill the store from a backup, all or nothing, also from SQLite to PostgreSQL. Stop the server before."""
+    """Fill the store from a backup, all or nothing, also from SQLite to PostgreSQL. The server must be stopped."""
     from arena.store import restore as read
 
-    with ended_in_order(), opened(chosen(data)) as store:
-        print(f"Restored {read(store, file, replace=replace)} votes from {file}.")
+    with ended_in_order(), opened(chosen(data)) as store, _way_on_told():
+        count = read(store, file, replace=replace, left_out=_tell if skip_damaged else None)
+        print(f"Restored {count} votes from {file}.")
+
+
+def _tell(row: str) -> None:
+    print(f"Left out: {row}", file=sys.stderr)
+
+
+@contextmanager
+def _way_on_told() -> Iterator[None]:
+    """What is damaged ends the command, which can be given again with another option. Raises WrongUsage."""
+    from arena.store import Damaged
+
+    try:
+        yield
+    except Damaged as error:
+        raise WrongUsage(f"{error.message}. With --skip-damaged all but such rows is taken") from None
 
 
 def chosen(data: Path | None) -> Settings:

@@ -133,7 +133,7 @@ def chat_call(body: ChatBody) -> Call:
 
 
 def generate_call(body: GenerateBody) -> Call:
-    """Check a generate body; without `raw` it becomes a chat of one question."""
+    """Check a generate body; without `raw` it becomes a chat of one question. Raises BadRequest, or as Ollama does."""
     if not body.model:
         raise ArenaError("model '' not found", code="model_not_found")
     if body.context:
@@ -168,7 +168,7 @@ def _common(body: _Common) -> dict[str, Any]:
 
 
 def checked_format(value: Any) -> Any:
-    """None, "json" or a JSON Schema. Anything else is Ollama's 500."""
+    """None, "json" or a JSON Schema. Raises ArenaError for anything else, which is Ollama's 500."""
     if value is None or value == "":
         return None
     if value == "json" or isinstance(value, dict):

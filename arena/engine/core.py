@@ -92,7 +92,10 @@ class Engine:
             raise crashed(await _cause(item)) from None
 
     async def embed(self, call: Call, inputs: list[str], dimensions: int | None) -> dict[str, Any]:
-        """Vectors for texts, each of length 1. Texts over the context are cut if `call.truncate`, else refused."""
+        """Vectors for texts, each of length 1. Texts over the context are cut if `call.truncate`, else refused.
+
+        Answered as Ollama does, durations in nanoseconds. Raises ArenaError, also where the runner has crashed.
+        """
         arrived_ns = time.monotonic_ns()
         model = await self.model(call.model)
         async with self.runners.lease(self._needs(call, model)) as item:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from arena.endings import finished
 from arena.engine.models import LocalModel, Models
 
 BLOCK_BYTES = 4 * 1024 * 1024
@@ -36,7 +37,7 @@ class Digests:
         """Stop the work in the background."""
         if self._working is not None:
             self._working.cancel()
-            await asyncio.wait({self._working})
+            await finished({self._working})
 
     async def keep(self, models: Models) -> None:
         """Work out what is missing, one file after the other, in a thread."""

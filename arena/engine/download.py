@@ -11,8 +11,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from arena.endings import finished
 from arena.engine.digests import sha256_of
-from arena.engine.endings import finished
 from arena.errors import ArenaError
 
 BLOCK_BYTES = 256 * 1024

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from arena.engine.endings import finished
+from arena.endings import finished
 from arena.errors import ArenaError, BadRequest, PayloadTooLarge
 
 MAX_BODY_BYTES = 64 * 1024 * 1024

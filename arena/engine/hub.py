@@ -9,8 +9,8 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from arena.engine.catalogue import NOT_THERE, HubFile
 from arena.engine.download import DownloadFailed, get
+from arena.engine.library import NOT_THERE, HubFile
 from arena.engine.places import PROJECTOR, quantization_of
 from arena.errors import NotFound
 

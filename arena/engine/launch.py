@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 EMBEDDING_BATCH = 2048
 KEPT_LINES = 40
+READY = b'{"port":'
 # loading a prompt takes as long as it takes: a runner that hangs is ended by the watchdog
 UNLIMITED = Timeouts(connect_s=math.inf, first_byte_s=math.inf, idle_s=math.inf, total_s=None)
 _REASON = re.compile(r" E (?:\w+: )?(?:error loading model: )?(.+)")
@@ -67,12 +68,13 @@ class Runner:
         return self._pool
 
     async def until_ready(self) -> None:
-        """Wait for the line that says the model is loaded, then ask what it really runs with."""
+        """Wait for the line that says the model is loaded, then ask what it really runs with. Raises ArenaError."""
         assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        if not line:
-            await self.ended()
-            raise ArenaError(f"its process ended while loading: {self.cause()}")
+        while not (line := await self._process.stdout.readline()).startswith(READY):
+            if not line:
+                await self.ended()
+                raise ArenaError(f"its process ended while loading: {self.cause()}")
+            log.debug("runner %d: %s", self.pid, line)  # a library's, or a debugger's that looks at its crash
         pool = self._pool = _pool(int(msgspec.json.decode(line)["port"]), self._key)
         try:
             properties = await pool.fetch("GET", "/props")
@@ -163,7 +165,8 @@ class Launcher:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "arena.engine.runner",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # llama.cpp calls a debugger where it crashes, if there is one, whose words are for its developers
+            env={"GGML_NO_BACKTRACE": "1", **os.environ, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,  # Ctrl-C in a shell is for the engine, which ends its runners itself
         )  # fmt: skip
         orders = self._orders(model, loading)

@@ -176,8 +176,8 @@ class Models:
             return LocalModel(found, stat.st_size, stat.st_mtime_ns, None, header)
         return LocalModel(found, stat.st_size, stat.st_mtime_ns, header)
 
-    def _header(self, path: Path, size: int, modified_ns: int) -> Header | str:
-        key = self._identity(path, size, modified_ns)
+    def _header(self, path: Path, size_bytes: int, modified_ns: int) -> Header | str:
+        key = self._identity(path, size_bytes, modified_ns)
         if key not in self._headers:
             try:
                 self._headers[key] = read_header(path)
@@ -188,8 +188,8 @@ class Models:
         return self._headers[key]
 
     @staticmethod
-    def _identity(path: Path, size: int, modified_ns: int) -> tuple[str, int, int]:
-        return (str(path), size, modified_ns)
+    def _identity(path: Path, size_bytes: int, modified_ns: int) -> tuple[str, int, int]:
+        return (str(path), size_bytes, modified_ns)
 
 
 def _in_words(parameters: int) -> str:

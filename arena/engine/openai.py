@@ -67,9 +67,13 @@ class _Sampling(Struct, frozen=True, kw_only=True):
 
 
 class ChatCompletionBody(_Sampling, frozen=True, kw_only=True):
-    """The body of POST /v1/chat/completions; what Ollama ignores is ignored."""
+    """The body of POST /v1/chat/completions; what Ollama ignores is ignored.
+
+    `max_completion_tokens` is OpenAI's newer word for `max_tokens`, and wins where both are given.
+    """
 
     messages: list[dict[str, Any]] = field(default_factory=list)
+    max_completion_tokens: int | None = None
     response_format: ResponseFormat | None = None
     tools: list[dict[str, Any]] | None = None
     reasoning_effort: str | None = None
@@ -92,13 +96,13 @@ class EmbeddingBody(Struct, frozen=True):
     encoding_format: str = "float"
 
 
-def _options(body: _Sampling) -> dict[str, Any]:
-    """OpenAI's defaults are 1.0, and override the model's own."""
+def _options(body: _Sampling, limit: int | None = None) -> dict[str, Any]:
+    """OpenAI's defaults are 1.0, and override the model's own. `limit` wins over `max_tokens`."""
     given = {
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "seed": body.seed,
-        "num_predict": body.max_tokens,
+        "num_predict": body.max_tokens if limit is None else limit,
         "frequency_penalty": body.frequency_penalty,
         "presence_penalty": body.presence_penalty,
         "stop": [body.stop] if isinstance(body.stop, str) else body.stop,
@@ -168,7 +172,7 @@ def _chat_call(body: ChatCompletionBody) -> Call:
     return Call(
         model=_named(body.model),
         messages=[_message(message) for message in body.messages],
-        options=_options(body),
+        options=_options(body, body.max_completion_tokens),
         format=_format(body.response_format),
         tools=body.tools or [],
         think=think_of(body.reasoning_effort),

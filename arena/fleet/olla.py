@@ -81,7 +81,7 @@ class _Translation:
         fleet = self._fleet()
         endpoints = [line for number, body in self._listed_endpoints() for line in self._endpoint(number, body)]
         elsewhere = [*self._elsewhere()]
-        lines = [f"# Translated from {self._olla.name}. Look at what it finds: arena fleet check", ""]
+        lines = [f"# Translated from {self._olla.name}. Look at what it finds: python -m arena fleet check", ""]
         if fleet:
             lines += [*written(fleet), ""]
         if endpoints:
@@ -139,7 +139,7 @@ class _Translation:
         fleet = {key: body[key] for key in COPIED if body.get(key) is not None}
         kind = str(body.get("type") or "auto")
         if kind == "auto":
-            notes.append("type was auto, taken for ollama: arena fleet check tells")
+            notes.append("type was auto, taken for ollama: python -m arena fleet check tells")
         elif kind != "ollama":
             fleet["type"] = OPENAI
         models, headers, auth = (self._inside(number, body, key) for key in ("model_filter", "headers", "auth"))

@@ -32,7 +32,10 @@ class Waiter:
 
 
 class Queue:
-    """One line for each caller; whoever was served goes behind the other callers."""
+    """One line for each caller; whoever was served goes behind the other callers.
+
+    No caller can fill it for good: where it is full, the last of the longest line gives way to those with shorter ones.
+    """
 
     def __init__(self, spec: QueueSpec, serve: Serve, clock: Callable[[], float]) -> None:
         self.spec = spec
@@ -53,9 +56,8 @@ class Queue:
 
     async def wait(self, wanted: Wanted, tried: frozenset[str]) -> Lease:
         """A lease as soon as it is this request's turn. Raises Busy when too many wait, or after `max_wait_s`."""
-        if self.waiting >= self.spec.max_waiting:
-            text = "Too many requests are waiting for a place on an endpoint."
-            raise Busy(text, code="queue_full", retry_after_s=self.retry_after_s())
+        if self.waiting >= self.spec.max_waiting and not self._room_for(wanted.caller):
+            raise self._full()
         waiter = self._join(wanted, tried)
         timer = asyncio.get_running_loop().call_later(self.spec.max_wait_s, self._give_up, waiter)
         try:
@@ -105,6 +107,21 @@ class Queue:
             waiter.future.set_result(lease)
             return True
         return False
+
+    def _room_for(self, caller: str | bytes) -> bool:
+        """Has somebody with a longer line given way?"""
+        longest = max(self._lines.values(), key=len, default=[])
+        if len(longest) <= len(self._lines.get(caller, ())) + 1:
+            return False
+        last = longest[-1]
+        self._leave(last)
+        if not last.future.done():
+            last.future.set_exception(self._full())
+        return True
+
+    def _full(self) -> Busy:
+        text = "Too many requests are waiting for a place on an endpoint."
+        return Busy(text, code="queue_full", retry_after_s=self.retry_after_s())
 
     def _join(self, wanted: Wanted, tried: frozenset[str]) -> Waiter:
         line = self._lines.setdefault(wanted.caller, [])

@@ -17,6 +17,7 @@ from typing import Any, Final
 from arena.errors import (
     ArenaError,
     BadRequest,
+    Busy,
     Forbidden,
     PayloadTooLarge,
     ShuttingDown,
@@ -29,7 +30,17 @@ from arena.guard.asgi import App, Carrier, Message, Receive, Refused, Scope, Sen
 from arena.guard.body import BoundedBody
 from arena.guard.credentials import Credentials, presented
 from arena.guard.headers import API_PREFIXES, SafetyHeaders, preflight
-from arena.guard.origin import Hosts, client_address, is_own, network_key, networks, same_origin, web_origins, within
+from arena.guard.origin import (
+    Hosts,
+    client_address,
+    forwarded_host,
+    is_own,
+    network_key,
+    networks,
+    same_origin,
+    web_origins,
+    within,
+)
 from arena.guard.pages import OwnPages
 from arena.guard.rate import Answers, Rate, refused_key
 from arena.guard.request import SECURE, Request
@@ -48,8 +59,8 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # files of the page: a browser fetches a hundred of them at once, and they cost next to nothing
 ASSETS: Final = ("/assets/", "/static/", "/svelte/", "/theme.css", "/favicon.ico", "/gradio_api/file=")
 PAGE: Final = "/gradio_api/"
-# files of models, which nobody keeps in memory: they are handed on as they come
-BLOBS: Final = ("/olla/ollama/api/blobs/", "/olla/proxy/api/blobs/")
+# files of models, which nobody keeps in memory: posted, they are handed on as they come
+BLOBS: Final = tuple(f"/olla/{prefix}api/blobs/" for prefix in ("ollama/", "ollama//", "proxy/", "proxy//"))
 BLOB_BYTES: Final = 1024**4
 UPLOAD: Final = "/gradio_api/upload"
 FORM_OVERHEAD_BYTES: Final = 64 * 1024
@@ -58,6 +69,8 @@ SPACE_PROXIES: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.
 SHORT_TOKEN: Final = 16
 JUDGED: Final = "judged"
 PLACE: Final = "arena.place"
+NOWHERE: Final = ("", "", b"")
+_OF_THE_SERVER: Final[dict[int, type[ArenaError]]] = {500: ArenaError, 503: Busy}
 
 
 class Guard:
@@ -110,22 +123,16 @@ class Guard:
         self._visitors = visitors
         self._may_be_open = settings.allow_open or on_a_space
         self._rated = settings.shared
-        self._rate = Rate(120, 30, clock)
+        per_minute, burst = settings.requests_per_minute, settings.request_burst
+        self._rate = Rate(per_minute, burst, clock)
         # opening the page alone takes a dozen of these
-        self._page_rate = Rate(600, 150, clock)
-        self._answers = Answers(each=8, in_all=1000)
+        self._page_rate = Rate(5 * per_minute, 5 * burst, clock)
+        self._answers = Answers(settings.answers_per_caller, in_all=1000)
         self._headers = SafetyHeaders(on_a_space=on_a_space)
         self._pages = OwnPages(
             self._credentials, self._headers, self._refusals, root_path=self._root_path, framed=on_a_space
         )
-        self._body_limits = (
-            *((prefix, BLOB_BYTES) for prefix in BLOBS),
-            ("/olla/", settings.max_proxy_body_bytes),
-            ("/v1/", settings.max_proxy_body_bytes),
-            (UPLOAD, settings.max_upload_bytes + FORM_OVERHEAD_BYTES),
-            ("/api/votes/import", settings.max_upload_bytes),
-            ("", settings.max_body_bytes),
-        )
+        self._body_limits = _body_limits(settings)
         self._least_limit = min(size for _, size in self._body_limits)
 
     def reload(self) -> None:
@@ -179,6 +186,13 @@ class Guard:
         inbound = Inbound(request.method, request.path, request.query, scope["headers"], request.as_caller())
         return begin(inbound, body, connection)
 
+    def refusal(self, path: str, status: int, message: str, code: str) -> tuple[Headers, bytes]:
+        """Headers and body of what a server refuses by itself; of the request no more than its `path` may be known."""
+        request = Request(f"{self._process}{next(self._numbers):08x}", self._inner(path), "", b"", False, {})
+        error = _OF_THE_SERVER.get(status, BadRequest)(message, code=code)
+        self._refusals.counts[code] += 1
+        return self._worded(request, error, [])
+
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = self._read(scope)
         scope["path"] = request.path  # what was judged is what is served
@@ -227,16 +241,16 @@ class Guard:
 
     def _again(self, seen: Request, scope: Scope) -> Request:
         """Another request with a head that was found good; nothing is known of its caller yet."""
-        new_id = f"{self._process}{next(self._numbers):08x}"
+        new_id = seen.given_id or f"{self._process}{next(self._numbers):08x}"
         request_id.set(new_id)
-        https, (address, peer) = scope["scheme"] in SECURE, scope.get(PLACE, ("", ""))
+        https, (address, peer, asked_host) = scope["scheme"] in SECURE, scope.get(PLACE, NOWHERE)
         request = Request(
             new_id, seen.path, seen.method, seen.query, https, seen.found, address, address, None, seen.allowed_origin
         )
-        request.peer = peer
+        request.given_id, request.peer, request.forwarded_host = seen.given_id, peer, asked_host
         if not address:  # the next one with this head on this connection comes from there too
             self._find_address(request, scope)
-            scope[PLACE] = request.address, request.peer
+            scope[PLACE] = request.address, request.peer, request.forwarded_host
         return request
 
     def _inner(self, path: str) -> str:
@@ -255,7 +269,9 @@ class Guard:
             except TooManyRequests as error:
                 raise refused_key(error) from None
             return partial(self._keys.end, key)
-        if not self._rated:
+        # Whoever has the token could lift both limits, and must get in when guests have taken all: only guests are
+        # counted. What the others run is bounded by the endpoints' queue and by how many connections there may be.
+        if request.trusted or not self._rated:
             return None
         self._answers.begin(request.caller)
         return partial(self._answers.end, request.caller)
@@ -316,8 +332,9 @@ class Guard:
             self._authorize(request)
         if self._visitors and b"cookie" in request.found:
             request.visitor = self._visitors.name(request.found[b"cookie"])
-        own_rate = request.key is not None and request.key.per_minute is not None
-        if self._rated and not own_rate and request.path != HEALTH and not request.path.startswith(ASSETS):
+        if not self._rated or request.trusted or (request.key is not None and request.key.per_minute is not None):
+            return
+        if request.path != HEALTH and not request.path.startswith(ASSETS):
             (self._page_rate if request.path.startswith(PAGE) else self._rate).take(request.caller)
 
     def _find_address(self, request: Request, scope: Scope) -> None:
@@ -330,6 +347,7 @@ class Guard:
             if request.one(b"x-forwarded-proto") == b"https":
                 request.https = True
                 scope["scheme"] = "wss" if scope["type"] == "websocket" else "https"
+            request.forwarded_host = forwarded_host(request.one(b"x-forwarded-host"))
         request.address = request.caller = network_key(address) if ":" in address else address
         if request.address != peer:
             request.peer = peer
@@ -339,12 +357,14 @@ class Guard:
         found = request.found
         session = self._credentials.session(found.get(b"cookie", ()))
         if session is not None:
-            request.caller = session
+            request.caller, request.trusted = session, True
         elif request.path not in PUBLIC_PATHS:
             candidate = presented(found.get(b"authorization", ()), found.get(b"x-api-key", ()))
             key = self._credentials.check(candidate, request.address)
+            request.trusted = key is None or "admin" in key.scopes
             if key is not None and self._keys is not None:
-                request.key, request.caller = key, f"key {key.name}"
+                # one made anew under an old name is somebody else
+                request.key, request.caller = key, f"key {key.name} {key.digest[:16]}"
                 try:
                     self._keys.admit(key, self._needs(request.method, request.path))
                 except ArenaError as error:
@@ -377,6 +397,8 @@ class Guard:
         return BoundedBody(receive, send, limit, lambda: self._refuse(request, too_large, send))
 
     def _body_limit(self, request: Request) -> int:
+        if request.method == "POST" and request.path.startswith(BLOBS):
+            return BLOB_BYTES
         return next(size for prefix, size in self._body_limits if request.path.startswith(prefix))
 
     def _too_large(self, request: Request) -> Refused:
@@ -393,7 +415,7 @@ class Guard:
         return dressed
 
     async def _answer_preflight(self, request: Request, send: Send) -> None:
-        headers = [*self._headers.own(request), *preflight()]
+        headers = [*self._headers.own(request), *preflight(request.one(b"access-control-request-headers"))]
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
@@ -407,13 +429,26 @@ class Guard:
         await answer(send, refused.error.status, headers, text)
 
     def _refusal(self, request: Request, refused: Refused) -> tuple[Headers, bytes]:
-        error = refused.error
+        return self._worded(request, refused.error, refused.headers)
+
+    def _worded(self, request: Request, error: ArenaError, more: Headers) -> tuple[Headers, bytes]:
         headers, text = self._told(request.path, request.id, error) or ([], error_body(error))
         kind = (b"content-type", b"application/json")
-        return [kind, *headers, *refused.headers, *self._headers.own(request)], text
+        return [kind, *headers, *more, *self._headers.own(request)], text
 
     def _note(self, request: Request, refused: Refused) -> None:
         address, code = request.address or "-", refused.error.code
         self._refusals.counts[code] += 1
         if refused.error.status in (401, 403, 429):
             log.warning("refused %s %s from %s: %s", request.method, request.path[:200], address, code)
+
+
+def _body_limits(settings: Settings) -> tuple[tuple[str, int], ...]:
+    """The largest body, in bytes, by how its path begins; the first that fits holds."""
+    return (
+        ("/olla/", settings.max_proxy_body_bytes),
+        ("/v1/", settings.max_proxy_body_bytes),
+        (UPLOAD, settings.max_upload_bytes + FORM_OVERHEAD_BYTES),
+        ("/api/votes/import", settings.max_upload_bytes),
+        ("", settings.max_body_bytes),
+    )

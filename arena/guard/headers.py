@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from arena.exchange import Headers, header_lines
@@ -20,7 +21,20 @@ SPACE_FRAMES: Final = "'self' https://huggingface.co https://*.hf.space"
 API_PREFIXES: Final = ("/api/", "/olla/", "/v1/")
 STREAMS: Final = (b"text/event-stream", b"application/x-ndjson")
 NO_STORE: Final = (b"cache-control", b"no-store")
-EXPOSED: Final = b"x-request-id, retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset"
+EXPOSED: Final = b", ".join([
+    b"x-request-id", b"request-id", b"retry-after", b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset",
+    b"server-timing", b"x-olla-endpoint", b"x-olla-backend-type", b"x-olla-model", b"x-olla-request-id",
+    b"x-olla-response-time", b"x-olla-total-time", b"x-olla-routing-strategy", b"x-olla-routing-decision",
+    b"x-olla-routing-reason", b"x-olla-mode", b"x-olla-sticky-session", b"x-olla-sticky-key-source",
+    b"x-olla-session-id", b"x-olla-endpoints-up", b"x-olla-fleet", b"x-olla-digest-drift", b"x-olla-tried",
+    b"x-olla-queue-position", b"x-olla-queue-time", b"x-olla-resolved-model", b"x-olla-unavailable",
+])  # fmt: skip
+"""Pages of configured origins may read these; a star would not do for requests with an Authorization header."""
+ALLOWED: Final = b"authorization, content-type, x-api-key"
+TOKENS: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
+MAX_ASKED_BYTES: Final = 2048
+MAX_DRESSED: Final = 128
+"""Kinds of answers whose headers are remembered; those of a host may be 64 KiB."""
 
 
 class SafetyHeaders:
@@ -41,7 +55,7 @@ class SafetyHeaders:
             (b"content-security-policy", PAGE_POLICY.format(frames=self._frames).encode()),
             (b"referrer-policy", b"no-referrer"),
         ]
-        self._lines: dict[tuple[bool, bytes | None], bytes] = {}
+        self._lines: dict[tuple[bool, bytes | None, tuple[tuple[bytes, bytes], ...]], bytes] = {}
         ours = {*(name for name, _ in self._page), b"x-frame-options", b"x-request-id", b"x-accel-buffering"}
         self._ours, self._ours_in_api = frozenset(ours), frozenset({*ours, b"cache-control"})
 
@@ -71,13 +85,16 @@ class SafetyHeaders:
         return dressed
 
     def dress_lines(self, request: Request, headers: Headers) -> tuple[Headers, bytes]:
-        """The same, with those that we add written out already."""
+        """The same, written out: many answers have the same headers."""
         in_api = request.path.startswith(API_PREFIXES)
-        key = in_api, request.allowed_origin  # of which there are as many as the operator has named
+        key = in_api, request.allowed_origin, tuple(headers)
         lines = self._lines.get(key)
         if lines is None:
-            lines = self._lines[key] = header_lines(self._steady(request, no_store=in_api))
-        return self._kept(headers, in_api=in_api), b"%bx-request-id: %b\r\n" % (lines, request.id.encode())
+            if len(self._lines) >= MAX_DRESSED:
+                self._lines.clear()
+            kept = self._kept(headers, in_api=in_api) + self._steady(request, no_store=in_api)
+            lines = self._lines[key] = header_lines(kept)
+        return [], b"%bx-request-id: %b\r\n" % (lines, request.id.encode())
 
     def _steady(self, request: Request, *, no_store: bool) -> Headers:
         """What we add to every answer to requests from one place."""
@@ -108,10 +125,14 @@ def cross_origin(origin: bytes) -> Headers:
     ]
 
 
-def preflight() -> Headers:
-    """The headers that let a page send the request it asked for."""
+def preflight(asked: bytes | None) -> Headers:
+    """The headers that let a page send the request it asked for, with the headers `asked` for.
+
+    Clients of OpenAI and Anthropic send many of their own, which change from release to release.
+    """
+    fits = asked is not None and len(asked) <= MAX_ASKED_BYTES and TOKENS.fullmatch(asked)
     return [
-        (b"access-control-allow-methods", b"GET, POST, DELETE, HEAD, OPTIONS"),
-        (b"access-control-allow-headers", b"authorization, content-type, x-api-key"),
+        (b"access-control-allow-methods", b"GET, POST, PUT, DELETE, HEAD, OPTIONS"),
+        (b"access-control-allow-headers", asked if asked is not None and fits else ALLOWED),
         (b"access-control-max-age", b"600"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 REMEMBERED_HOSTS = 256
+_FORWARDED = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
 
 
 def parse_address(text: str) -> Address | None:
@@ -114,6 +116,12 @@ def networks(values: Iterable[str]) -> tuple[Network, ...]:
         raise SettingsError(
             "ARENA_TRUSTED_PROXIES: each part must be an address or a network such as 10.0.0.0/8"
         ) from None
+
+
+def forwarded_host(value: bytes | None) -> bytes:
+    """The host in a trusted proxy's X-Forwarded-Host, of several the last, which it wrote itself; b"" for no host."""
+    host = (value or b"").rpartition(b",")[2].strip()
+    return host if _FORWARDED.fullmatch(host) else b""
 
 
 def client_address(peer: str, forwarded: Iterable[bytes], trusted: tuple[Network, ...]) -> str:

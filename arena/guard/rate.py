@@ -11,10 +11,15 @@ from arena.errors import ArenaError, Busy, TooManyRequests
 from arena.guard.asgi import Refused
 
 MAX_CALLERS: Final = 10_000
+_OPERATOR: Final = "The operator can change this limit"
+_KEY: Final = "or a key with limits of its own"
 
 
 class Rate:
-    """At most `burst` requests at once and `per_minute` in the long run for each caller. `clock` tells seconds."""
+    """At most `burst` requests at once and `per_minute` in the long run for each caller; `per_minute` 0: any number.
+
+    `clock` tells seconds.
+    """
 
     def __init__(self, per_minute: int, burst: int, clock: Callable[[], float]) -> None:
         self._per_minute = per_minute
@@ -24,6 +29,8 @@ class Rate:
 
     def take(self, caller: str | bytes) -> None:
         """Count one request. Raises Refused (429) when the caller's bucket is empty."""
+        if not self._per_minute:
+            return
         now = self._clock()
         level, since = self._levels.pop(caller, (self._burst, now))
         level = min(self._burst, level + (now - since) * self._per_minute / 60)
@@ -34,7 +41,7 @@ class Rate:
         if not allowed:
             wait_s = int((1 - level) * 60 / self._per_minute) + 1
             raise Refused(
-                TooManyRequests("Too many requests; slow down"),
+                TooManyRequests(f"Too many requests; slow down. {_OPERATOR} (ARENA_REQUESTS_PER_MINUTE, {_KEY})"),
                 [
                     (b"retry-after", b"%d" % wait_s),
                     (b"ratelimit-limit", b"%d" % self._per_minute),
@@ -45,7 +52,9 @@ class Rate:
 
 
 class Answers:
-    """Answers under way: at most `each` at a time for one caller, and `in_all` for all together."""
+    """Answers under way to callers that are counted: at most `each` at a time for one (0: any number), and `in_all`
+    for all of them together.
+    """
 
     def __init__(self, each: int, in_all: int) -> None:
         self._each = each
@@ -54,8 +63,9 @@ class Answers:
 
     def begin(self, caller: str | bytes) -> None:
         """Count one in. Raises Refused: 429 when the caller has all of its own, 503 when everybody together has."""
-        if self._running[caller] >= self._each:
-            text = f"You have {self._each} answers under way; wait for one to end, or stop one"
+        if 0 < self._each <= self._running[caller]:
+            text = f"You have {self._each} answers under way; wait for one to end, or stop one. "
+            text += f"{_OPERATOR} (ARENA_ANSWERS_PER_CALLER, {_KEY})"
             raise Refused(TooManyRequests(text), [(b"retry-after", b"5")])
         if self._running.total() >= self._in_all:
             raise Refused(Busy("The server has too many answers under way; try again"), [(b"retry-after", b"5")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -25,11 +26,16 @@ READ_HEADERS: Final = frozenset(
         b"content-encoding",
         b"transfer-encoding",
         b"x-forwarded-for",
+        b"x-forwarded-host",
         b"x-forwarded-proto",
+        b"x-request-id",
         b"access-control-request-method",
+        b"access-control-request-headers",
     }
 )
 LENGTH_DIGITS: Final = 18
+# what is safe in headers, in lines of a log and in whatever looks for them there
+_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@#|-]{1,128}")
 SECURE: Final = ("https", "wss")
 
 
@@ -38,7 +44,9 @@ class Request(Struct, eq=False):
 
     `address` is where the caller sits, `peer` the other end of the connection if that is another, `caller` under which
     word it is counted, `key` the named key it has brought, `visitor` the name its browser was given, `allowed_origin`
-    the configured web origin it comes from; the guard fills them in as it finds out.
+    the configured web origin it comes from; `trusted`: it has brought the token, an admin's key or a session that one
+    of them opened; `forwarded_host` what a trusted proxy was asked for. The guard fills them in as it finds out.
+    `given_id` is the client's own X-Request-ID, where that is a sound one: then it is the `id`.
     """
 
     __repr__ = object.__repr__  # what a request holds is not for the log
@@ -55,6 +63,9 @@ class Request(Struct, eq=False):
     allowed_origin: bytes | None = None
     visitor: str = ""
     peer: str = ""
+    trusted: bool = False
+    given_id: str = ""
+    forwarded_host: bytes = b""
 
     @classmethod
     def read(cls, scope: Scope, path: str, request_id: str) -> Request:
@@ -64,14 +75,17 @@ class Request(Struct, eq=False):
             if name in READ_HEADERS:
                 found.setdefault(name, []).append(value)
         method = scope.get("method", "WEBSOCKET")
-        return cls(request_id, path, method, scope.get("query_string", b""), scope.get("scheme") in SECURE, found)
+        given = found.get(b"x-request-id", ())
+        given_id = given[0].decode("ascii") if len(given) == 1 and _ID.fullmatch(given[0]) else ""
+        query, https = scope.get("query_string", b""), scope.get("scheme") in SECURE
+        return cls(given_id or request_id, path, method, query, https, found, given_id=given_id)
 
     def as_caller(self) -> Caller:
         """Who asks, for those who answer."""
-        key = self.key
+        key, place = self.key, (self.peer, self.forwarded_host)
         if key is None:
-            return Caller(self.address, self.caller, self.id, self.https, visitor=self.visitor, peer=self.peer)
-        return Caller(self.address, self.caller, self.id, self.https, key.name, key.models, peer=self.peer)
+            return Caller(self.address, self.caller, self.id, self.https, "", None, self.visitor, *place)
+        return Caller(self.address, self.caller, self.id, self.https, key.name, key.models, "", *place)
 
     def one(self, name: bytes) -> bytes | None:
         """The header's value: the last one, should it have come twice."""

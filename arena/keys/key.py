@@ -30,8 +30,8 @@ class Key(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     created: str = ""
 
 
-class ModelUse(Struct, omit_defaults=True):
-    """What one model did for a key."""
+class Tally(Struct, omit_defaults=True):
+    """What one model, or one host, did for a key."""
 
     answers: int = 0
     tokens: int = 0
@@ -46,7 +46,8 @@ class Use(Struct, omit_defaults=True):
     day: int = 0
     day_tokens: int = 0
     last_s: float | None = None
-    models: dict[str, ModelUse] = {}
+    models: dict[str, Tally] = {}
+    hosts: dict[str, Tally] = {}
 
 
 def check_scope(key: Key, scope: Scope | None) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from arena.errors import ArenaError, SettingsError, TooManyRequests
 from arena.keys.file import read, read_use, replace, usage_path
-from arena.keys.key import DAY_S, Key, ModelUse, Scope, Use, check_model, check_scope, day_of, tokens_of_day
+from arena.keys.key import DAY_S, Key, Scope, Tally, Use, check_model, check_scope, day_of, tokens_of_day
 from arena.keys.window import Window
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ FLUSH_S: Final = 1.0
 """Seconds of counters that a crash may lose."""
 MAX_MODELS: Final = 1000
 OTHER_MODELS: Final = "(other models)"
+OTHER_HOSTS: Final = "(other hosts)"
 
 Later = Callable[[float, Callable[[], None]], object]
 
@@ -126,18 +127,15 @@ class Keys:
         if (running := self._running.get(key.digest)) is not None and running.answers:
             running.answers -= 1
 
-    def spent(self, name: str, model: str, tokens: int) -> None:
-        """Count an answer of `model` and its tokens (prompt and completion) to the key called `name`, if it exists."""
+    def spent(self, name: str, model: str, host: str, tokens: int) -> None:
+        """Count an answer of `model` on `host`, and its tokens (prompts included), to the key `name`, if it exists."""
         key = self._by_name.get(name)
         if key is None:
             return
         now = self._clock()
         use, running = self._of(key)
-        if model not in use.models and len(use.models) >= MAX_MODELS:
-            model = OTHER_MODELS
-        of_model = use.models.setdefault(model, ModelUse())
-        of_model.answers += 1
-        of_model.tokens += tokens
+        _count(use.models, model, OTHER_MODELS, tokens)
+        _count(use.hosts, host, OTHER_HOSTS, tokens)
         use.tokens += tokens
         use.day_tokens = tokens_of_day(use, now) + tokens
         use.day = day_of(now)
@@ -233,3 +231,12 @@ def _too_many(text: str, wait_s: float) -> TooManyRequests:
 
 def _on_the_loop(delay_s: float, call: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(delay_s, call)
+
+
+def _count(tallies: dict[str, Tally], name: str, other: str, tokens: int) -> None:
+    """Count an answer under `name`, or under `other` where there are MAX_MODELS names already."""
+    if name not in tallies and len(tallies) >= MAX_MODELS:
+        name = other
+    tally = tallies.setdefault(name, Tally())
+    tally.answers += 1
+    tally.tokens += tokens

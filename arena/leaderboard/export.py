@@ -26,19 +26,22 @@ STYLES: Final = (
     ("list_count_{}", "lists"),
     ("bold_count_{}", "bold"),
 )
+_EXAMPLE: Final = Vote("", "2026-01-01", "", "", "", "", "a", style_a=Style(), style_b=Style(), dwell_s=0.0)
+"""Has a value in every column, which tells the columns and what is in them."""
 _BATCH: Final = 1000
 _PIECE: Final = 64 * 1024
 _encoder: Final = msgspec.json.Encoder()
 
 
 def votes_csv(store: Store) -> Iterator[bytes]:
-    """All votes as CSV, safe to open in a spreadsheet."""
-    head = True
+    """All votes as CSV, safe to open in a spreadsheet; of none at all the names of the columns."""
+    lines: list[list[object]] = [list(_row(_EXAMPLE))]
     for batch in _batches(store):
-        flat = [_row(vote) for vote in batch]
-        lines: list[list[object]] = [list(row.values()) for row in flat]
-        yield csv_lines([list(flat[0]), *lines] if head else lines).encode()
-        head = False
+        lines += (list(_row(vote).values()) for vote in batch)
+        yield csv_lines(lines).encode()
+        lines = []
+    if lines:
+        yield csv_lines(lines).encode()
 
 
 def votes_jsonl(store: Store) -> Iterator[bytes]:
@@ -62,8 +65,7 @@ def votes_parquet(store: Store) -> Iterator[bytes]:
 def _parquet(store: Store, arrow: Any, parquet: Any) -> Iterator[bytes]:
     text, number, flag = arrow.string(), arrow.int64(), arrow.bool_()
     kinds = {str: text, int: number, float: arrow.float64(), bool: flag}
-    example = Vote("", "2026-01-01", "", "", "", "", "a", style_a=Style(), style_b=Style(), dwell_s=0.0)
-    schema = arrow.schema([(name, kinds[type(value)]) for name, value in _row(example).items()])
+    schema = arrow.schema([(name, kinds[type(value)]) for name, value in _row(_EXAMPLE).items()])
     with tempfile.TemporaryFile() as file:
         with parquet.ParquetWriter(file, schema) as writer:
             for batch in _batches(store):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO, Final, Literal, get_args
@@ -16,6 +15,7 @@ from arena.errors import BadRequest
 from arena.leaderboard import incoming, llm_comparator, lmarena, local_llm_arena
 from arena.leaderboard.incoming import Comparison
 from arena.store import Store
+from arena.store.store import now
 from arena.types import Configuration, Vote
 
 Format = Literal["arena", "lmarena", "local-llm-arena", "llm-comparator"]
@@ -106,10 +106,11 @@ def _reader(file: BinaryIO, wanted: Format | None, rated: bool) -> tuple[Format,
         form = _expected("local-llm-arena", wanted)
     elif llm_comparator.fits(document):
         form = _expected("llm-comparator", wanted)
+    elif "winner" in document:  # all of it, and yet too long for a line
+        raise _too_long(1)
     else:
         raise BadRequest(f"the file has none of the formats {', '.join(FORMATS)}")
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return form, partial(_of_document, form, document, now, rated)
+    return form, partial(_of_document, form, document, now(), rated)
 
 
 def _expected(form: Format, wanted: Format | None) -> Format:
@@ -169,7 +170,7 @@ def _half_told(text: bytes, number: int) -> str | None:
         place = error.start - text.rfind(b"\n", 0, error.start)
         line = number + text.count(b"\n", 0, error.start)
         return f"line {line} is not UTF-8: byte {text[error.start]:#04x} at its position {place}"
-    half = _HALF.search(text)
+    half = _HALF.search(text) if b"\\u" in text else None  # which takes long where there is none
     if half is None:
         return None
     line = number + text.count(b"\n", 0, half.start())
@@ -182,7 +183,7 @@ def _of_lines(file: BinaryIO, rated: bool) -> Iterator[Found]:
     while line := file.readline(MOST_LINE_BYTES + 1):
         number += 1
         if len(line) > MOST_LINE_BYTES:
-            raise BadRequest(f"line {number} is longer than {MOST_LINE_BYTES:,} bytes")
+            raise _too_long(number)
         if line.isspace():
             continue
         try:
@@ -191,6 +192,10 @@ def _of_lines(file: BinaryIO, rated: bool) -> Iterator[Found]:
             raise BadRequest(_half_told(line, number) or f"line {number} is not a JSON object") from None
         except BadRequest as error:
             raise BadRequest(f"line {number}: {error.message}") from None
+
+
+def _too_long(number: int) -> BadRequest:
+    return BadRequest(f"line {number} is longer than {MOST_LINE_BYTES:,} bytes")
 
 
 def _of_rows(rows: Iterable[dict[str, Any]], rated: bool) -> Iterator[Found]:

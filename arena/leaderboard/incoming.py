@@ -17,6 +17,7 @@ from arena.style import counted
 from arena.types import Configuration, Verdict, Vote
 
 MOST_NAME: Final = 200  # characters
+MOST_PATH: Final = 4096
 MOST_SIDES: Final = len(ascii_lowercase)
 MOST_NUMBER: Final = 1e15
 
@@ -148,7 +149,7 @@ def tags(value: Any) -> tuple[str, ...]:
 def moment(given: Any, key: str) -> str:
     """Seconds since 1970, or ISO 8601 (UTC where no zone is given), as the store has it. Raises BadRequest."""
     try:
-        if isinstance(given, int | float):
+        if isinstance(given, int | float) and not isinstance(given, bool):
             found = datetime.fromtimestamp(given, UTC)
         else:
             found = datetime.fromisoformat(given)

@@ -31,7 +31,8 @@ def comparisons(document: dict[str, Any], now: str) -> Iterator[Comparison]:
         incoming.configuration(incoming.name(each.get("name"), f"models[{i}].name")) for i, each in enumerate(models)
     )
     metadata = incoming.row(document.get("metadata", {}), "metadata")
-    judge = f"{SOURCE}: {metadata.get('source_path') or 'unnamed'}"[: incoming.MOST_NAME]
+    path = incoming.word(metadata.get("source_path"), "metadata.source_path", incoming.MOST_PATH)
+    judge = f"{SOURCE}: {path or 'unnamed'}"[: incoming.MOST_NAME]
     for place, example in enumerate(incoming.rows(document.get("examples"), "examples")):
         key = f"examples[{place}]"
         if example.get("score") is None:  # nobody could judge it

@@ -31,7 +31,7 @@ def is_own(row: dict[str, Any]) -> bool:
 
 
 def vote_of(row: dict[str, Any], rated: bool) -> Vote:
-    """The vote in a row. Battles are blind unless `anony` says otherwise. Raises BadRequest naming the key."""
+    """The vote in a row: blind, and rated, unless it says otherwise. Raises BadRequest naming the key."""
     own = is_own(row)
     model_a, model_b = (incoming.name(row.get(key), key) for key in ("model_a", "model_b"))
     verdict = _VERDICTS.get(str(row.get("winner")))
@@ -49,7 +49,7 @@ def vote_of(row: dict[str, Any], rated: bool) -> Vote:
         model_b=model_b,
         verdict=verdict,
         blind=row.get("anony", True) is True,
-        rated=rated and row.get("rated", True) is not False,
+        rated=rated and row.get("rated", True) is True,
         voter=incoming.word(row.get(voter), voter),
         turns=incoming.whole(row.get("turn", 1), "turn", 0, MOST_TURNS),
         style_a=_style(counted, "a"),

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from arena.errors import BadRequest, UpstreamBroken
-from arena.ollama.answer import Budget, ChatAnswer, Stopwatch
+from arena.errors import UpstreamBroken
+from arena.ollama.answer import ChatAnswer
 from arena.ollama.failures import refusal
 from arena.ollama.lines import Lines, read_object
 from arena.ollama.pull import PullAnswer
 from arena.streaming import Outlet
 from arena.types import ChatMessage, ChatRequest, LoadedModel, ModelInfo, ModelInstance, Options, PullProgress
-from arena.wire import Pool, Resolver, Timeouts
+from arena.upstream import LIST_BYTES, ChatClient, Stopwatch, count, encoded
 
-QUICK_S = 10.0
-"""Limit for questions that Ollama answers from memory."""
 PULL_IDLE_S = 60.0
-LIST_BYTES = 64 * 1024 * 1024
 
 DEFAULTS = Options()
 
@@ -32,18 +28,20 @@ class _Details(Struct):
     family: str | None = ""
     parameter_size: str | None = ""
     quantization_level: str | None = ""
-    context_length: int | None = None
+    context_length: Any = None
 
 
 class _Model(Struct):
+    """A model; its figures are taken as they come, lest an odd one hide all models of its host."""
+
     name: str = ""
     model: str = ""
-    size: int = 0
-    size_vram: int = 0
+    size: Any = None
+    size_vram: Any = None
     digest: str = ""
     modified_at: str = ""
     expires_at: str = ""
-    context_length: int | None = None
+    context_length: Any = None
     capabilities: tuple[str, ...] | None = None
     details: _Details | None = None
 
@@ -61,41 +59,20 @@ class _Shown(Struct):
 
 class _Version(Struct):
     version: str
+    engine: str = ""
 
 
-class OllamaClient:
-    """Talks to the server at `url`; `name` is what errors call it. Safe to build without a running loop.
+class OllamaClient(ChatClient):
+    """Talks to an Ollama server.
 
     Every method raises Unreachable, UpstreamTimeout, UpstreamBroken or UpstreamError (with the server's own text),
     Busy when the server's queue is full, and ModelNotFound where a model is named.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        name: str,
-        timeouts: Timeouts | None = None,
-        max_deltas: int = 32768,
-        max_bytes: int = 64 * 1024 * 1024,
-        headers: Iterable[tuple[str, str]] = (),
-        resolver: Resolver | None = None,
-        pool: Pool | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """A `pool` to the same server takes the place of `headers` and `resolver`, and is closed with the client."""
-        self.url = url
-        self.name = name
-        limits = timeouts or Timeouts()
-        self._pool = pool or Pool(url, name=name, timeouts=limits, headers=headers, resolver=resolver)
-        self._budget = Budget(max_deltas, max_bytes)
-        self._clock = clock
-        self._quick = limits.at_most(QUICK_S)
-        self._pulling = msgspec.structs.replace(limits, idle_s=min(limits.idle_s, PULL_IDLE_S), total_s=None)
-
     async def version(self) -> str:
-        """The server's version."""
-        return (await self._get("/api/version", _Version)).version
+        """The server's version; the embedded engine's own, whose `version` is that of Ollama's API."""
+        told = await self._get("/api/version", _Version)
+        return told.engine or told.version
 
     async def tags(self) -> tuple[ModelInfo, ...]:
         """The installed models, newest first. Capabilities are None on servers before 0.30; ask `show()` then."""
@@ -109,9 +86,9 @@ class OllamaClient:
             LoadedModel(
                 name=item.name or item.model,
                 endpoint=self.name,
-                size_bytes=item.size,
-                vram_bytes=item.size_vram,
-                context_length=item.context_length,
+                size_bytes=count(item.size) or 0,
+                vram_bytes=count(item.size_vram) or 0,
+                context_length=count(item.context_length),
                 expires_at=item.expires_at,
                 digest=item.digest,
             )
@@ -123,7 +100,7 @@ class OllamaClient:
         shown = self._decoded(await self._post("/api/show", {"model": model}, quick=True), _Shown)
         details = shown.details or _Details()
         found = [value for key, value in (shown.model_info or {}).items() if key.endswith(".context_length")]
-        if found and isinstance(found[0], int):
+        if found:
             details = msgspec.structs.replace(details, context_length=found[0])
         item = _Model(name=model, capabilities=shown.capabilities, modified_at=shown.modified_at)
         return self._info(item, details)
@@ -133,11 +110,7 @@ class OllamaClient:
         return instance
 
     def ask(self, request: ChatRequest, outlet: Outlet, *, contended: Callable[[], bool] | None = None) -> ChatAnswer:
-        """Send a chat request now; its deltas and its Finished go into `outlet` as they come.
-
-        The answer's `result()` tells how it ended, its `close()` hangs up at once, which stops the generation.
-        `contended` is asked at the end whether another one ran meanwhile.
-        """
+        """As told of ChatClient; only `done:true` is success."""
         body = chat_body(request)
         watch = Stopwatch(self._clock, self._clock())
         answer = ChatAnswer(Lines(self.name), outlet, watch, self._budget, contended)
@@ -145,20 +118,13 @@ class OllamaClient:
         outlet.tap = answer.call = self._pool.call("POST", "/api/chat", body, on_data=answer.on_data)
         return answer
 
-    async def chat(self, request: ChatRequest, outlet: Outlet, *, contended: Callable[[], bool] | None = None) -> None:
-        """Ask for an answer and wait until it is complete; anything but `done:true` raises, text stays put."""
-        answer = self.ask(request, outlet, contended=contended)
-        try:
-            await answer.result()
-        finally:
-            answer.close()
-
     async def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
         """Download `model`, yielding progress summed over its layers, to the end "success". Closing it hangs up."""
-        answer = PullAnswer(self.name)
-        body = _encode({"model": model, "stream": True})
+        answer, limits = PullAnswer(self.name), self._timeouts
+        limits = msgspec.structs.replace(limits, idle_s=min(limits.idle_s, PULL_IDLE_S), total_s=None)
+        body = encoded({"model": model, "stream": True})
         answer.call = call = self._pool.call(
-            "POST", "/api/pull", body, on_data=answer.on_data, resend=False, timeouts=self._pulling
+            "POST", "/api/pull", body, on_data=answer.on_data, resend=False, timeouts=limits
         )
         call.done.add_done_callback(answer.ended)
         try:
@@ -179,7 +145,7 @@ class OllamaClient:
 
     async def delete(self, model: str) -> None:
         """Remove `model`."""
-        body = _encode({"model": model})
+        body = encoded({"model": model})
         fetched = await self._pool.fetch("DELETE", "/api/delete", body, resend=False)
         if fetched.status != 200:
             raise refusal(*fetched, self.name)
@@ -194,10 +160,6 @@ class OllamaClient:
         """Free the memory of `model`; no error if it is not loaded."""
         await self._post("/api/chat", {"model": model, "messages": [], "stream": False, "keep_alive": 0})
 
-    async def aclose(self) -> None:
-        """End all calls and close all connections."""
-        await self._pool.aclose()
-
     async def _get(self, path: str, shape: type[S]) -> S:
         fetched = await self._pool.fetch("GET", path, limit_bytes=LIST_BYTES, timeouts=self._quick)
         if fetched.status != 200:
@@ -206,7 +168,7 @@ class OllamaClient:
 
     async def _post(self, path: str, body: dict[str, Any], *, quick: bool = False) -> bytes:
         timeouts = self._quick if quick else None
-        fetched = await self._pool.fetch("POST", path, _encode(body), timeouts=timeouts)
+        fetched = await self._pool.fetch("POST", path, encoded(body), timeouts=timeouts)
         if fetched.status != 200:
             raise refusal(*fetched, self.name)
         item = read_object(fetched.body, self.name)
@@ -226,12 +188,12 @@ class OllamaClient:
         return ModelInfo(
             name=item.name or item.model,
             endpoints=(self.name,),
-            size_bytes=item.size,
+            size_bytes=count(item.size) or 0,
             digest=item.digest.removeprefix("sha256:"),
             family=details.family or "",
             parameter_size=details.parameter_size or "",
             quantization=details.quantization_level or "",
-            context_length=details.context_length,
+            context_length=count(details.context_length),
             capabilities=item.capabilities,
             modified_at=item.modified_at,
         )
@@ -256,7 +218,7 @@ def chat_body(request: ChatRequest) -> bytes:
         body["options"] = instance.options
     if instance.think is not None:
         body["think"] = instance.think
-    return _encode(body)
+    return encoded(body)
 
 
 def _message(message: ChatMessage) -> dict[str, Any]:
@@ -266,10 +228,3 @@ def _message(message: ChatMessage) -> dict[str, Any]:
     if message.images:
         sent["images"] = message.images
     return sent
-
-
-def _encode(body: dict[str, Any]) -> bytes:
-    try:
-        return msgspec.json.encode(body)
-    except UnicodeEncodeError:
-        raise BadRequest("The text holds half of a character (a lone surrogate), which cannot be sent.") from None

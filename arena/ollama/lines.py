@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from msgspec import Struct
 
 from arena.errors import UpstreamBroken
+from arena.upstream import any_json
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
-_decode = json.JSONDecoder(strict=False).decode
 NOT_OLLAMA = "is not an Ollama server: it answered with a web page"
 
 
@@ -21,7 +20,7 @@ class Lines(Struct, eq=False):
 
     endpoint: str
     _tail: list[bytes] = []
-    _size: int = 0
+    _size_bytes: int = 0
 
     def feed(self, data: bytes) -> bytes:
         """Everything up to the last line end so far, or nothing. Raises UpstreamBroken for a line over 8 MiB."""
@@ -35,7 +34,7 @@ class Lines(Struct, eq=False):
                 return b""
             whole = b"".join([*self._tail, data[:cut]])
             self._tail.clear()
-            self._size = 0
+            self._size_bytes = 0
         if cut < len(data):
             self._keep(data[cut:])
         return whole
@@ -46,28 +45,20 @@ class Lines(Struct, eq=False):
 
     def _keep(self, data: bytes) -> None:
         self._tail.append(data)
-        self._size += len(data)
+        self._size_bytes += len(data)
 
     def _check(self, more_bytes: int) -> None:
-        if self._size + more_bytes > MAX_LINE_BYTES:
+        if self._size_bytes + more_bytes > MAX_LINE_BYTES:
             self._tail.clear()
             text = f"{self.endpoint} sent a line of more than {MAX_LINE_BYTES // 1024 // 1024} MiB"
             raise UpstreamBroken(text, endpoint=self.endpoint, code="line_too_long")
 
 
 def read_object(line: bytes, endpoint: str) -> dict[str, Any]:
-    """The JSON object in `line`; bytes that are not UTF-8 become U+FFFD. Raises UpstreamBroken "malformed"."""
-    try:
-        value = _decode(line.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        value = None
+    """The JSON object in `line`, as `any_json` reads it. Raises UpstreamBroken "malformed", or for a web page."""
+    value = any_json(line)
     if isinstance(value, dict):
         return value
     if line.lstrip()[:1] == b"<":
         raise UpstreamBroken(f"{endpoint} {NOT_OLLAMA}", endpoint=endpoint, code="not_ollama")
     raise UpstreamBroken(f"{endpoint} sent something that is not Ollama's JSON", endpoint=endpoint, code="malformed")
-
-
-def clean(text: str) -> str:
-    """`text` without lone surrogates, which no encoder downstream could write."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

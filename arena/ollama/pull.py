@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 from arena.errors import UpstreamBroken
-from arena.ollama.failures import ERROR_BYTES, error_line
-from arena.ollama.lines import Lines, clean, read_object
+from arena.ollama.failures import error_line
+from arena.ollama.lines import Lines, read_object
 from arena.types import PullProgress
+from arena.upstream import ERROR_BYTES, clean, count
 from arena.wire import Call
 
 MAX_WAITING = 256
@@ -94,5 +95,4 @@ class PullAnswer:
 
 
 def _size(item: dict[str, Any], key: str) -> int:
-    value = item.get(key, 0)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else 0
+    return count(item.get(key)) or 0

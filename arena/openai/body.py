@@ -75,14 +75,6 @@ def refused_keys(body: dict[str, Any], keys: Set[str], answer: bytes) -> frozens
     return frozenset(key for key in keys if key in body and key.encode() in answer)
 
 
-def encoded(body: dict[str, Any]) -> bytes:
-    """`body` as JSON; raises BadRequest for half a character."""
-    try:
-        return msgspec.json.encode(body)
-    except UnicodeEncodeError:
-        raise BadRequest("The text holds half of a character (a lone surrogate), which cannot be sent.") from None
-
-
 def _thinking(think: bool | str | None) -> dict[str, Any]:
     if think is None:
         return {}

@@ -2,98 +2,80 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack
 
 import msgspec
 from msgspec import Struct
 
 from arena.errors import ModelNotFound, UpstreamBroken, UpstreamError
-from arena.ollama.answer import Budget, Stopwatch
 from arena.openai.answer import ChatAnswer
-from arena.openai.body import chat_body, encoded, keys_of, refused_keys, told
+from arena.openai.body import chat_body, keys_of, refused_keys, told
+from arena.openai.events import Events
 from arena.openai.failures import read_object, refusal, unsupported
 from arena.streaming import Outlet
 from arena.types import ChatRequest, LoadedModel, ModelInfo, ModelInstance, PullProgress
-from arena.wire import Pool, Resolver, Timeouts
+from arena.upstream import LIST_BYTES, ChatClient, ClientSettings, Stopwatch, count, encoded
 
-QUICK_S = 10.0
-"""Limit for questions that a server answers from memory."""
-LIST_BYTES = 64 * 1024 * 1024
 # Where a kind of server, told by `owned_by` of its models, tells its version.
 _VERSIONS = (("vllm", "/version", "version"), ("llamacpp", "/props", "build_info"))
 
 
 class _Meta(Struct):
-    n_ctx: int | None = None
-    n_ctx_train: int | None = None
-    size: int | None = None
+    n_ctx: Any = None
+    n_ctx_train: Any = None
+    size: Any = None
 
 
 class _Model(Struct):
-    """A model of /v1/models: OpenAI's `id` and `owned_by`, and what vLLM, llama.cpp and others add."""
+    """A model of /v1/models: OpenAI's `id` and `owned_by`, and what vLLM, llama.cpp and others add.
+
+    Figures are taken as they come, lest an odd one hide all models of its host.
+    """
 
     id: str
     owned_by: str | None = None
-    max_model_len: int | None = None
-    context_length: int | None = None
-    max_context_length: int | None = None
+    max_model_len: Any = None
+    context_length: Any = None
+    max_context_length: Any = None
     meta: _Meta | None = None
 
     @property
     def running(self) -> int | None:
         """Tokens of context it runs with now, as far as the server tells."""
-        return self.max_model_len or (self.meta.n_ctx if self.meta else None)
+        return count(self.max_model_len) or (count(self.meta.n_ctx) if self.meta else None)
 
     @property
     def context(self) -> int | None:
         """Tokens of context it has at most, as far as the server tells."""
-        trained = self.meta.n_ctx_train if self.meta else None
-        return self.running or self.context_length or self.max_context_length or trained
+        trained = count(self.meta.n_ctx_train) if self.meta else None
+        return self.running or count(self.context_length) or count(self.max_context_length) or trained
 
     @property
     def size_bytes(self) -> int:
         """The size of its weights; 0 where the server does not tell."""
-        return (self.meta.size if self.meta else None) or 0
+        return (count(self.meta.size) if self.meta else None) or 0
 
 
 class _Models(Struct):
     data: tuple[_Model, ...] | None
 
 
-class OpenAIClient:
-    """Talks to the server at `url` (with or without its "/v1"); `name` is what errors call it, `key` its API key.
+class OpenAIClient(ChatClient):
+    """Talks to an OpenAI-compatible server at `url` (with or without its "/v1"); `key` is its API key.
 
     Every method raises as OllamaClient's do; what OpenAI's API has no words for (load, unload, pull, delete) raises
-    Unsupported. Safe to build without a running loop.
+    Unsupported.
     """
 
     def __init__(
-        self,
-        url: str,
-        *,
-        name: str,
-        key: str = "",
-        timeouts: Timeouts | None = None,
-        max_deltas: int = 32768,
-        max_bytes: int = 64 * 1024 * 1024,
-        headers: Iterable[tuple[str, str]] = (),
-        resolver: Resolver | None = None,
-        pool: Pool | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, url: str, *, key: str = "", headers: Iterable[tuple[str, str]] = (), **settings: Unpack[ClientSettings]
     ) -> None:
-        """A `pool` to the same server takes the place of `key`, `headers` and `resolver`; it is closed with this."""
-        self.url = url
-        self.name = name
-        limits = timeouts or Timeouts()
+        """A `pool` takes the place of `key`, as of `headers`."""
         if key:
             headers = [*headers, ("Authorization", f"Bearer {key}")]
-        base = url.rstrip("/").removesuffix("/v1")
-        self._pool = pool or Pool(base, name=name, timeouts=limits, headers=headers, resolver=resolver)
-        self._budget = Budget(max_deltas, max_bytes)
-        self._clock = clock
-        self._quick = limits.at_most(QUICK_S)
+        super().__init__(url.rstrip("/").removesuffix("/v1"), headers=headers, **settings)
+        self.url = url
         self._models: dict[str, _Model] = {}
         self._refused: frozenset[str] = frozenset()
 
@@ -126,7 +108,7 @@ class OpenAIClient:
         )
 
     async def show(self, model: str) -> ModelInfo:
-        """What the list of models tells of `model`."""
+        """What the list of models tells of `model`. Raises ModelNotFound."""
         for info in await self.tags():
             if info.name == model:
                 return info
@@ -137,14 +119,13 @@ class OpenAIClient:
         return told(instance, self.keys(instance.model))
 
     def ask(self, request: ChatRequest, outlet: Outlet, *, contended: Callable[[], bool] | None = None) -> ChatAnswer:
-        """Send a chat request now; its deltas and its Finished go into `outlet` as they come.
+        """As told of ChatClient. A server that does not know one of the optional keys is asked again without it.
 
-        As OllamaClient.ask. A server that does not know one of the optional keys is asked again without it, and
-        never told it any more.
+        It is never told it any more.
         """
         model, watch = request.instance.model, Stopwatch(self._clock, self._clock())
         outlet.metrics_so_far = watch.metrics
-        answer = ChatAnswer(self.name, outlet, watch, self._budget, contended)
+        answer = ChatAnswer(Events(self.name), outlet, watch, self._budget, contended)
 
         def send() -> None:
             body = encoded(chat_body(request, self.keys(model)))
@@ -162,14 +143,6 @@ class OpenAIClient:
         send()
         return answer
 
-    async def chat(self, request: ChatRequest, outlet: Outlet, *, contended: Callable[[], bool] | None = None) -> None:
-        """Ask for an answer and wait until it is complete; anything else raises, text that came before stays put."""
-        answer = self.ask(request, outlet, contended=contended)
-        try:
-            await answer.result()
-        finally:
-            answer.close()
-
     async def pull(self, model: str) -> AsyncGenerator[PullProgress, None]:
         """Raises Unsupported."""
         self._cannot(f"fetch '{model}'")
@@ -186,10 +159,6 @@ class OpenAIClient:
     async def unload(self, model: str) -> None:
         """Raises Unsupported."""
         self._cannot(f"unload '{model}'")
-
-    async def aclose(self) -> None:
-        """End all calls and close all connections."""
-        await self._pool.aclose()
 
     def keys(self, model: str) -> frozenset[str]:
         """The optional keys that may be sent with a request for `model`."""

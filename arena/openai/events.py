@@ -37,8 +37,9 @@ class Events:
         return whole
 
     def rest(self) -> bytes:
-        """The half event at the end."""
-        return bytes(self._tail).strip()
+        """The half event at the end. What a server that does not stream sends instead, a bare document, is one too."""
+        rest = bytes(self._tail).strip()
+        return b"data: " + rest if rest[:1] in (b"{", b"<") else rest
 
     @property
     def waiting_bytes(self) -> int:

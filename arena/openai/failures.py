@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from arena.errors import ArenaError, ModelNotFound, UpstreamBroken, UpstreamError
-from arena.ollama.failures import MAX_TEXT, error_text, known_status
-from arena.ollama.lines import clean
+from arena.upstream import MAX_TEXT, any_json, clean, error_text, known_status, unknown_status
 from arena.wire import Headers
 
 
@@ -24,8 +22,8 @@ def unsupported(endpoint: str, action: str) -> Unsupported:
 
 
 def read_object(text: bytes, endpoint: str) -> dict[str, Any]:
-    """The JSON object in `text`; bytes that are not UTF-8 become U+FFFD. Raises UpstreamBroken "malformed"."""
-    value = _json(text)
+    """The JSON object in `text`. Raises UpstreamBroken "malformed", or for a web page."""
+    value = any_json(text)
     if isinstance(value, dict):
         return value
     if text.lstrip()[:1] == b"<":
@@ -41,7 +39,7 @@ def failed(value: Any, endpoint: str) -> UpstreamError:
 
 def refusal(status: int, headers: Headers, body: bytes, endpoint: str) -> ArenaError:
     """The error for an answer with `status` other than 200. The endpoint's 401 is never the caller's."""
-    text = _text(_json(body))
+    text = _text(any_json(body))
     known = known_status(status, headers, text, endpoint)
     if known is not None:
         return known
@@ -52,14 +50,12 @@ def refusal(status: int, headers: Headers, body: bytes, endpoint: str) -> ArenaE
         return UpstreamBroken(message, endpoint=endpoint, upstream_status=status, code="not_openai", details=text)
     if status == 404 and text is not None:
         return ModelNotFound(text)
-    plain = clean(body[:200].decode("utf-8", "replace")).strip()
-    message = text or f"{endpoint} answered with status {status}" + (f": {plain}" if plain else "")
-    return UpstreamError(message, endpoint=endpoint, upstream_status=status)
+    return unknown_status(status, body, text, endpoint)
 
 
 def told(body: bytes) -> str | None:
     """The words of an error in the body of a refusal, if there are any."""
-    return _text(_json(body))
+    return _text(any_json(body))
 
 
 def _text(value: Any) -> str | None:
@@ -72,10 +68,3 @@ def _text(value: Any) -> str | None:
 def _web_page(endpoint: str, status: int | None = None) -> UpstreamBroken:
     message = f"{endpoint} is not an OpenAI-compatible server: it answered with a web page"
     return UpstreamBroken(message, endpoint=endpoint, upstream_status=status, code="not_openai")
-
-
-def _json(text: bytes) -> Any:
-    try:
-        return json.loads(text.decode("utf-8", "replace"), strict=False)
-    except (ValueError, RecursionError):
-        return None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from arena.ollama.answer import RELIABLE_S, RELIABLE_TOKENS
 from arena.types import Metrics
+from arena.upstream import count, measured
 
 
 class Told(Struct):
@@ -21,45 +22,33 @@ class Told(Struct):
 def counted(told: Told, ours: Metrics, contended: bool = False) -> Metrics:
     """Metrics from what was told and our own clock's part. What nobody measured is None."""
     usage, timings = told.usage, told.timings
-    tokens = _first(_count(usage.get("completion_tokens")), _count(timings.get("predicted_n")))
+    tokens = _first(count(usage.get("completion_tokens")), count(timings.get("predicted_n")))
     duration_s, prompt_s = _seconds(timings.get("predicted_ms")), _seconds(timings.get("prompt_ms"))
-    measurable = bool(tokens) and duration_s is not None and duration_s >= RELIABLE_S
     cached = _cached(usage, timings)
-    return Metrics(
-        tokens=tokens,
-        duration_s=duration_s,
-        tokens_per_sec=tokens / duration_s if measurable and tokens and duration_s else None,
-        rate_reliable=measurable and (tokens or 0) >= RELIABLE_TOKENS and not contended,
-        ttft_s=ours.ttft_s,
-        first_visible_s=ours.first_visible_s,
-        total_s=ours.total_s,
-        prompt_tokens=_first(_count(usage.get("prompt_tokens")), _prompt(timings)),
+    return replace(
+        measured(ours, tokens, duration_s, contended),
+        prompt_tokens=_first(count(usage.get("prompt_tokens")), _prompt(timings)),
         prompt_s=prompt_s,
         prompt_cached=None if cached is None else cached > 0,
         done_reason=told.finish_reason,
         cut_by_limit=told.finish_reason == "length",
-        contended=contended,
     )
 
 
 def _cached(usage: dict[str, Any], timings: dict[str, Any]) -> int | None:
     details = usage.get("prompt_tokens_details")
-    told = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    return _first(told, _count(timings.get("cache_n")))
+    told = count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    return _first(told, count(timings.get("cache_n")))
 
 
 def _prompt(timings: dict[str, Any]) -> int | None:
     """llama.cpp counts apart what it computed and what its cache held."""
-    computed, cached = _count(timings.get("prompt_n")), _count(timings.get("cache_n"))
+    computed, cached = count(timings.get("prompt_n")), count(timings.get("cache_n"))
     return None if computed is None else computed + (cached or 0)
 
 
 def _first(value: int | None, other: int | None) -> int | None:
     return other if value is None else value
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
 
 
 def _seconds(value: Any) -> float | None:

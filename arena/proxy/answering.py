@@ -13,21 +13,24 @@ from typing import Final
 from arena.errors import ArenaError
 from arena.exchange import Headers, Inbound, Sink, header_lines
 from arena.proxy import headers as head
-from arena.proxy.dialect import JSON, Dialect, dialect_of, error_body, own_headers
+from arena.proxy.dialect import JSON, Dialect, backend_of, dialect_of, error_body, last_words, own_headers
 from arena.proxy.failures import retry_headers
 from arena.proxy.reply import Reply
+from arena.proxy.routing import model_named
 
 log = logging.getLogger(__name__)
 
+OURS: Final = ("/olla/", "/internal/", "/version/")
+"""What the proxy answers; whatever its dialect is, its answers have the proxy's headers."""
 BUG: Final = ArenaError("An unexpected error occurred")
 
 
 def turned_away(path: str, request_id: str, error: ArenaError) -> tuple[Headers, bytes] | None:
     """Headers and JSON of a refusal at the door, where no route was looked for; None where the path is not ours."""
     dialect = dialect_of(path)
-    if dialect == "native" and not path.startswith("/olla/"):
+    if dialect == "native" and not f"{path}/".startswith(OURS):
         return None
-    ours = head.told(request_id, None, 0) + head.unrouted(_backend(dialect), "none", error.code)
+    ours = head.told(request_id, None, 0) + head.unrouted(backend_of(path), "none", error.code)
     ours += own_headers(dialect, request_id)
     return ours, error_body(dialect, error, request_id)
 
@@ -48,16 +51,15 @@ def _head(
 ) -> tuple[Headers, bytes]:
     """`headers` and those that every answer has, in the two forms that a sink takes."""
     request_id = inbound.caller.request_id
-    seen, steady = _steady(dialect, reason, *headers)
+    seen, steady = _steady(backend_of(inbound.path), reason, *headers)
     own = (request_id.encode("ascii", "replace"), (monotonic() - since_s) * 1000)
     lines = b"%bx-olla-request-id: %b\r\nx-olla-response-time: %dms\r\n" % (steady, *own)
     return seen, lines if dialect == "native" else lines + header_lines(own_headers(dialect, request_id))
 
 
 @lru_cache(256)
-def _steady(dialect: Dialect, reason: str, *headers: tuple[bytes, bytes]) -> tuple[Headers, bytes]:
+def _steady(backend: str, reason: str, *headers: tuple[bytes, bytes]) -> tuple[Headers, bytes]:
     """What of it many answers share: the headers that the guard looks at, and the lines of the others."""
-    backend = _backend(dialect)
     ours = [(b"x-olla-model", head.NONE), (b"via", head.VIA)]
     ours += head.unrouted(backend, "none", reason) if reason else head.answered(backend)
     named = [pair for pair in headers if pair[0].startswith(b"x-olla-")]
@@ -65,17 +67,21 @@ def _steady(dialect: Dialect, reason: str, *headers: tuple[bytes, bytes]) -> tup
     return others, header_lines(named + head.lacking([*headers], ours))
 
 
-def _backend(dialect: Dialect) -> str:
-    return "ollama" if dialect == "native" else "openai"
-
-
 class Answering:
     """The session of such a route. `ended` is called once, whatever comes of it."""
 
-    __slots__ = ("_dialect", "_ended", "_inbound", "_room", "_since_s", "_sink", "_started", "_task")
+    __slots__ = ("_body", "_dialect", "_ended", "_inbound", "_room", "_since_s", "_sink", "_started", "_task")
 
-    def __init__(self, inbound: Inbound, dialect: Dialect, sink: Sink, ended: Callable[[Answering], object]) -> None:
+    def __init__(
+        self,
+        inbound: Inbound,
+        dialect: Dialect,
+        sink: Sink,
+        ended: Callable[[Answering], object],
+        body: bytes = b"",
+    ) -> None:
         self._inbound = inbound
+        self._body = body
         self._dialect: Dialect = dialect
         self._sink = sink
         self._ended = ended
@@ -95,7 +101,9 @@ class Answering:
         self._started = True
         inbound, dialect = self._inbound, self._dialect
         body = error_body(dialect, error, inbound.caller.request_id)
-        reply = Reply(error.status, [JSON, *headers, *retry_headers(error)], body)
+        model = model_named(inbound.path, self._body)
+        about: Headers = [(b"x-olla-model", head.header_value(model))] if model else []
+        reply = Reply(error.status, [JSON, *about, *headers, *retry_headers(error)], body)
         tell(reply, inbound, dialect, self._sink, self._since_s, error.code)
 
     def pause(self) -> None:
@@ -138,6 +146,7 @@ class Answering:
         self._started = True
         headers, lines = _head(self._inbound, self._dialect, reply.headers, self._since_s)
         self._sink.start(reply.status, [*headers], lines)
+        media_type, piece = dict(reply.headers).get(b"content-type", b""), b""
         try:
             async with aclosing(pieces) as body:  # type: ignore[type-var]
                 async for piece in body:
@@ -146,6 +155,7 @@ class Answering:
                         await self._room.wait()
         except ArenaError as error:
             log.warning("an answer of the proxy was cut: %s", error.message, extra={"code": error.code})
+            self._sink.write(last_words(self._dialect, media_type, error, piece))
             self._sink.abort()
         else:
             self._sink.end()

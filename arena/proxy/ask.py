@@ -1,23 +1,18 @@
-"""Asking several hosts the same at once: each answers for itself, and a silent one costs no more than the limit.
-
-What they say about themselves can be remembered for a while.
-"""
+"""Asking several hosts the same at once: each answers for itself, and a silent one costs no more than the limit."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from time import monotonic
 from typing import TypeVar
 
 import msgspec
 
 from arena.errors import ArenaError, NoEndpoint, UpstreamBroken
 from arena.exchange import Headers, Inbound
-from arena.fleet import FRESH_S, Endpoint
+from arena.fleet import Endpoint
 from arena.ollama.failures import refusal
 from arena.proxy.headers import header, header_value
-from arena.proxy.reply import Action, Reply, Surroundings
 from arena.wire import Fetched, Timeouts
 
 ASK_S = 5.0
@@ -101,62 +96,6 @@ def quick(endpoint: Endpoint) -> Timeouts:
     return Timeouts(connect_s=connect_s, first_byte_s=ASK_S, idle_s=ASK_S, total_s=ASK_S)
 
 
-class Remembered:
-    """What all hosts say, the same to every caller: told from memory for FRESH_S seconds, as their models are.
-
-    Then it is asked once for all who want to know at that moment. What is not remembered: an answer that a host which
-    was asked is missing from, and what is said by hosts that a request names. Once one has come, gone, or changed, all
-    are asked.
-    """
-
-    def __init__(self, ask: Action, clock: Callable[[], float] = monotonic) -> None:
-        """`clock` tells seconds."""
-        self._ask = ask
-        self._clock = clock
-        self._reply: Reply | None = None
-        self._until_s = 0.0
-        self._hosts: list[tuple[Endpoint, bool, str | None]] = []
-        self._asking: asyncio.Future[Reply] | None = None
-
-    def known(self, proxy: Surroundings, inbound: Inbound) -> Reply | None:
-        """The answer, if it is remembered."""
-        if self._reply is None or self._clock() >= self._until_s or names_hosts(inbound):
-            return None
-        return self._reply if self._hosts == _marks(proxy) else None
-
-    async def asked(self, proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
-        """The answer that hosts give now. Raises what `ask` raises."""
-        if names_hosts(inbound):
-            return await self._ask(proxy, inbound, body)
-        while (asking := self._asking) is not None:
-            await asyncio.wait([asking])
-            if not asking.cancelled():  # else whoever asked has left: the next one asks
-                return asking.result()
-        if (remembered := self.known(proxy, inbound)) is not None:
-            return remembered  # it came while this request waited for its turn
-        asking = self._asking = asyncio.get_running_loop().create_future()
-        hosts = _marks(proxy)
-        try:
-            reply = await self._ask(proxy, inbound, body)
-        except ArenaError as error:
-            asking.set_exception(error)
-            asking.exception()  # which nobody may be waiting for
-            raise
-        else:
-            asking.set_result(reply)
-        finally:
-            self._asking = None
-            asking.cancel()
-        if header(reply.headers, UNAVAILABLE) is None:
-            self._reply, self._hosts, self._until_s = reply, hosts, self._clock() + FRESH_S
-        return reply
-
-
 def names_hosts(inbound: Inbound) -> bool:
     """May a request be about some hosts only?"""
     return bool(inbound.query) or header(inbound.headers, b"x-olla-endpoint") is not None
-
-
-def _marks(proxy: Surroundings) -> list[tuple[Endpoint, bool, str | None]]:
-    """What changes when a host has come, gone, fallen silent, come back, or become another."""
-    return [(one, one.health.up, one.version) for one in proxy.fleet.endpoints]

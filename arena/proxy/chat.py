@@ -12,9 +12,9 @@ from arena.anthropic import CountBody, MessagesBody, MessageWriter, tokens
 from arena.anthropic.body import Base64Source, Block, Image, Text, Thinking, Tool, ToolResult, ToolUse, Turn
 from arena.anthropic.message import StopReason
 from arena.errors import BadRequest, UpstreamBroken
-from arena.ollama.lines import clean
 from arena.openai.events import DONE, Events, payloads
 from arena.openai.failures import failed, read_object
+from arena.upstream import clean, count
 
 Json = dict[str, Any]
 
@@ -171,12 +171,12 @@ class _Choice(Struct):
 
 
 class _Details(Struct):
-    cached_tokens: int | None = None
+    cached_tokens: Any = None
 
 
 class _Usage(Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
     prompt_tokens_details: _Details | None = None
 
 
@@ -304,8 +304,9 @@ class ChatReader:
         if usage is None:
             return tokens(0, 0, self.pieces)
         details = usage.prompt_tokens_details
-        cached = (details.cached_tokens if details is not None else None) or 0
-        return tokens(max(0, (usage.prompt_tokens or 0) - cached), cached, usage.completion_tokens or 0)
+        cached = count(details.cached_tokens) or 0 if details is not None else 0
+        prompt, completion = count(usage.prompt_tokens) or 0, count(usage.completion_tokens) or 0
+        return tokens(max(0, prompt - cached), cached, completion)
 
     def _malformed(self) -> UpstreamBroken:
         text = f"{self._endpoint} sent an answer that OpenAI's API does not know"

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from arena.fleet import Usage
 from arena.proxy.dialect import EVENTS, NDJSON, Dialect
+from arena.upstream import MOST
 
 KEPT_BYTES: Final = 2048
 HELD_BYTES: Final = 4096
@@ -25,7 +26,7 @@ NANOSECONDS: Final = 1e9
 
 _COUNT: Final = re.compile(
     rb'"(prompt_eval_count|eval_count|load_duration|prompt_eval_duration|eval_duration|prompt_n|predicted_n'
-    rb'|prompt_tokens|completion_tokens|input_tokens|output_tokens|cache_read_input_tokens)"\s*:\s*(\d{1,18})'
+    rb'|prompt_tokens|completion_tokens|input_tokens|output_tokens|cache_read_input_tokens)"\s*:\s*(\d{1,15})(?![\d.eE])'
 )
 _DONE: Final = re.compile(rb'"done"\s*:\s*true')
 
@@ -154,13 +155,14 @@ def _last(line: bytes) -> Last | None:
 
 
 def _usage_of(last: Last) -> Usage:
+    prompt, completion = last.prompt_eval_count, last.eval_count
     load_ns, prompt_ns, eval_ns = last.load_duration, last.prompt_eval_duration, last.eval_duration
     return Usage(
-        max(0, last.prompt_eval_count),
-        max(0, last.eval_count),
-        load_ns / NANOSECONDS if load_ns > 0 else None,
-        prompt_ns / NANOSECONDS if prompt_ns > 0 else None,
-        eval_ns / NANOSECONDS if eval_ns > 0 else None,
+        prompt if 0 < prompt < MOST else 0,
+        completion if 0 < completion < MOST else 0,
+        load_ns / NANOSECONDS if 0 < load_ns < MOST else None,
+        prompt_ns / NANOSECONDS if 0 < prompt_ns < MOST else None,
+        eval_ns / NANOSECONDS if 0 < eval_ns < MOST else None,
     )
 
 
@@ -193,4 +195,4 @@ def _first(found: dict[bytes, int], *names: bytes) -> int:
 
 
 def _seconds(nanoseconds: int) -> float | None:
-    return nanoseconds / NANOSECONDS if nanoseconds > 0 else None
+    return nanoseconds / NANOSECONDS if 0 < nanoseconds < MOST else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -31,6 +32,12 @@ def dialect_of(path: str) -> Dialect:
     if "/v1/" in path or path.startswith("/olla/openai"):
         return "responses" if path.endswith("/v1/responses") else "openai"
     return "native"
+
+
+@lru_cache(256)
+def backend_of(path: str) -> str:
+    """The type of servers that stand behind `path`, for answers that none of them has given."""
+    return "ollama" if f"{path}/".startswith("/olla/ollama/") or dialect_of(path) == "native" else "openai"
 
 
 def own_headers(dialect: Dialect, request_id: str) -> list[tuple[bytes, bytes]]:

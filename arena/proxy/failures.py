@@ -17,9 +17,11 @@ from arena.errors import (
 from arena.exchange import Headers
 from arena.fleet import Lease
 from arena.proxy.headers import header
+from arena.upstream import believed_wait_s
 from arena.wire import RawHeaders
 
 PAGE: Final = b"text/html"
+RETRY_AFTER: Final = b"retry-after"
 UNKNOWN_HERE: Final = frozenset({404, 405, 501})
 """The endpoint has not what it was asked for, the model or the route: another may."""
 
@@ -64,13 +66,20 @@ def is_serious(status: int) -> bool:
 
 
 def retry_after_s(headers: RawHeaders) -> float | None:
-    """An endpoint's Retry-After in seconds; dates are not believed."""
-    value = header(headers, b"retry-after")
-    return float(value) if value is not None and value.isdigit() and len(value) < 6 else None
+    """An endpoint's Retry-After in seconds, as far as it is believed."""
+    value = header(headers, RETRY_AFTER)
+    return None if value is None else believed_wait_s(value.decode("latin-1"))
+
+
+def believed(headers: RawHeaders) -> Headers:
+    """`headers` of a refusal as they are handed on: with a Retry-After that a client can rely on, or with none."""
+    wait_s = retry_after_s(headers)
+    kept = [pair for pair in headers if pair[0] != RETRY_AFTER]
+    return kept if wait_s is None else [*kept, (RETRY_AFTER, b"%d" % wait_s)]
 
 
 def retry_headers(error: ArenaError) -> Headers:
     """When to try again, where waiting helps."""
     if isinstance(error, Busy | TooManyRequests):
-        return [(b"retry-after", b"%d" % max(1, round(error.retry_after_s or 1)))]
+        return [(RETRY_AFTER, b"%d" % max(1, round(error.retry_after_s or 1)))]
     return []

@@ -21,15 +21,25 @@ from arena.fleet import Fleet, Lease, Wanted
 from arena.log import request_id, warn_failed
 from arena.proxy import headers as head
 from arena.proxy.counters import Tail
-from arena.proxy.dialect import EVENTS, JSON, NDJSON, REQUEST_ID, error_body, last_words, own_headers
-from arena.proxy.failures import UNKNOWN_HERE, is_good, is_serious, refusal, retry_after_s, retry_headers, unavailable
+from arena.proxy.dialect import EVENTS, JSON, NDJSON, REQUEST_ID, backend_of, error_body, last_words, own_headers
+from arena.proxy.failures import (
+    UNKNOWN_HERE,
+    believed,
+    is_good,
+    is_serious,
+    refusal,
+    retry_after_s,
+    retry_headers,
+    unavailable,
+)
 from arena.proxy.routing import SESSION_HEADER, Asked, respelled
 from arena.proxy.table import Route
-from arena.wire import RawCall, RawHeaders, Receiver
+from arena.wire import EXHAUSTED, RawCall, RawHeaders, Receiver
 
 log = logging.getLogger(__name__)
 
-NOT_RETRIED: Final = frozenset({"total_timeout"})
+JSON_TYPE: Final = b"application/json"
+NOT_RETRIED: Final = frozenset({"total_timeout", EXHAUSTED})
 
 
 class Owner(Protocol):
@@ -69,6 +79,7 @@ class Forward(Struct, eq=False):
     _media_type: bytes = b""
     _status: int = 0
     _is_stream: bool = False  # is it one to which words can be added at its end?
+    _until_eof: bool = False  # does only the end of the connection end it?
     _started: bool = False
     _over: bool = False
     _paused: bool = False
@@ -120,6 +131,7 @@ class Forward(Struct, eq=False):
         self._status, self._headers = status, headers
         found = dict(headers)
         media_type = found.get(b"content-type", b"")
+        self._until_eof = b"content-length" not in found and b"transfer-encoding" not in found
         if found.get(b"content-encoding", b"identity").lower() == b"identity":
             self._media_type = media_type
             self._is_stream = media_type.startswith((NDJSON, EVENTS))
@@ -217,7 +229,10 @@ class Forward(Struct, eq=False):
         query = inbound.query
         if query:
             target = b"%b?%b" % (target, query)
-        call = pool.forward(inbound.method, target, fields, body, receiver)
+        streams = asked.stream is True or (asked.stream is None and self._route.streams)
+        # the head of a whole answer comes when all of it is generated, which may take as long as it takes
+        may_wait = None if streams else endpoint.may_be_slow
+        call = pool.forward(inbound.method, target, fields, body, receiver, may_wait=may_wait)
         if not call.done.done():
             self._call = call
             if self._paused:
@@ -229,6 +244,7 @@ class Forward(Struct, eq=False):
         assert lease is not None
         if isinstance(error, UpstreamError):
             lease.failed(error)
+        if not isinstance(error, ShuttingDown):
             self._note(error, lease)
         if error.code in NOT_RETRIED:
             self._refuse(error)
@@ -241,9 +257,12 @@ class Forward(Struct, eq=False):
             self._refuse(error)
 
     def _try_another(self, error: ArenaError) -> bool:
-        """Go on with another endpoint, if there is one; each is tried once."""
+        """Go on with another endpoint, if there is one and there is time; each is tried once."""
         lease = self._lease
         assert lease is not None
+        total_s = lease.endpoint.spec.timeouts.total_s
+        if total_s is not None and monotonic() - self._since_s > total_s:
+            return False
         tried = (*self._tried, lease.endpoint.name)
         try:
             following = self._owner.fleet.try_lease(self._wanted, frozenset(tried))
@@ -272,9 +291,11 @@ class Forward(Struct, eq=False):
         asked, self._asked = self._asked, None
         self._sent_bytes = len(asked.body)
         self._first_s = monotonic()
-        if self._status < 400:
-            lease.first_byte()
         lease.streamed = streamed = self._is_stream
+        if self._status < 400:
+            lease.first_byte(whole=not streamed)
+        else:
+            self._headers = believed(self._headers)
         passed = head.passed_on(self._headers, lease.endpoint.pool.own_headers, streamed=streamed)
         caller, elapsed_s = self._inbound.caller, self._first_s - self._since_s
         lines = head.answer_lines(lease, caller.request_id, asked.model, asked.source, self._tried, elapsed_s)
@@ -309,7 +330,7 @@ class Forward(Struct, eq=False):
             failure = UpstreamError(f"{name} failed in the middle of its answer", endpoint=name)
             lease.failed(failure)
             self._note(failure, lease)
-        elif not end.whole:
+        elif not end.whole or (self._until_eof and self._is_half()):
             text = f"{name} ended its answer without saying that it is done"
             self._break_off(UpstreamBroken(text, endpoint=name, code="upstream_eof"))
             return
@@ -318,6 +339,11 @@ class Forward(Struct, eq=False):
             gap_s = (monotonic() - self._first_s) / (tokens - 1) if self._is_stream and tokens > 1 else None
             lease.succeeded(replace(end.usage, gap_s=gap_s, sent_bytes=sent, received_bytes=received))
         self._finish()
+
+    def _is_half(self) -> bool:
+        """Is it an object or a list that lacks its end? A host that dies ends its connections, too."""
+        begun = self._media_type.startswith(JSON_TYPE) and self._tail.head.lstrip().startswith((b"{", b"["))
+        return begun and not self._tail.end.rstrip().endswith((b"}", b"]"))
 
     def _finish(self) -> None:
         """The answer is whole."""
@@ -349,7 +375,7 @@ class Forward(Struct, eq=False):
         answer = [JSON, (b"content-length", b"%d" % len(body)), *own_headers(dialect, inbound.caller.request_id)]
         answer += head.told(inbound.caller.request_id, model, monotonic() - self._since_s)
         if lease is None or isinstance(error, NoEndpoint):
-            answer += head.unrouted(_backend(self._route), "strict", error.code)
+            answer += head.unrouted(backend_of(inbound.path), "strict", error.code)
         else:
             answer += head.routed(lease, model, ())
         answer += retry_headers(error)
@@ -393,7 +419,3 @@ class Forward(Struct, eq=False):
         request_id.set(self._inbound.caller.request_id)
         name = lease.endpoint.name
         warn_failed(log, "an answer of the proxy", error, self._since_s, endpoint=name, model=self._wanted.model or "")
-
-
-def _backend(route: Route) -> str:
-    return "openai" if route.kinds is None or "ollama" not in route.kinds else "ollama"

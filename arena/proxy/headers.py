@@ -29,6 +29,7 @@ _REQUEST: Final = _HOP | {
     b"x-auth-token", b"origin", b"referer", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest",
     b"sec-fetch-user", b"forwarded", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port",
     b"x-real-ip", b"x-olla-endpoint", b"x-olla-session-id", b"x-olla-request-id",
+    b"x-request-id",
 }  # fmt: skip
 _READ: Final = frozenset({b"host", b"accept-encoding", b"x-forwarded-for", b"via", b"connection"})
 _RESPONSE: Final = _HOP | {
@@ -53,23 +54,28 @@ class RequestHead:
         self.endpoint = None if not name else name.decode("latin-1")
         self.session = header(headers, SESSION) or b""
         self._headers = headers
-        self._lines: dict[tuple[str, bool, frozenset[bytes]], bytes] = {}
+        self._lines: dict[tuple[str, bool, frozenset[bytes], bytes], bytes] = {}
 
     def fields(self, caller: Caller, own: frozenset[bytes], length: int) -> bytes:
         """The lines for an endpoint that adds the headers in `own` itself, before a body of `length` bytes."""
         peer = caller.peer or caller.address
-        key = (peer, caller.https, own)
+        host = caller.forwarded_host
+        key = (peer, caller.https, own, host)
         lines = self._lines.get(key)
         if lines is None:
             if len(self._lines) >= MAX_CALLERS:
                 self._lines.clear()
-            lines = self._lines[key] = _steady_fields(self._headers, peer, caller.https, own)
+            lines = self._lines[key] = _steady_fields(self._headers, peer, caller.https, own, host)
         request_id = caller.request_id.encode("ascii", "replace")
-        return b"%bContent-Length: %d\r\nX-Olla-Request-ID: %b\r\n" % (lines, length, request_id)
+        ids = b"X-Request-ID: %b\r\nX-Olla-Request-ID: %b" % (request_id, request_id)
+        return b"%bContent-Length: %d\r\n%b\r\n" % (lines, length, ids)
 
 
-def _steady_fields(headers: Headers, peer: str, https: bool, own: frozenset[bytes]) -> bytes:
-    """The lines that do not change from one request to the next with the same head from the same peer."""
+def _steady_fields(headers: Headers, peer: str, https: bool, own: frozenset[bytes], host: bytes) -> bytes:
+    """The lines that do not change from one request to the next with the same head from the same peer.
+
+    `host` is what a trusted peer was asked for, b"" where there is none: then it is what we were asked for.
+    """
     read: dict[bytes, bytes] = {}
     passed = []
     for pair in headers:
@@ -87,7 +93,7 @@ def _steady_fields(headers: Headers, peer: str, https: bool, own: frozenset[byte
     ours = [
         (b"Accept-Encoding", read.get(b"accept-encoding", b"identity")),
         (b"X-Forwarded-For", forwarded),
-        (b"X-Forwarded-Host", read.get(b"host", b"")),
+        (b"X-Forwarded-Host", host or read.get(b"host", b"")),
         (b"X-Forwarded-Proto", b"https" if https else b"http"),
         (b"Via", VIA if via is None else b"%b, %b" % (via, VIA)),
     ]
@@ -99,6 +105,12 @@ def passed_on(headers: Headers, own: frozenset[bytes], *, streamed: bool = False
 
     Of a stream no length is told: there may be last words to add.
     """
+    return [*_passed_on(tuple(headers), own, streamed)]
+
+
+@lru_cache(128)
+def _passed_on(headers: tuple[tuple[bytes, bytes], ...], own: frozenset[bytes], streamed: bool) -> Headers:
+    """The same, found out once for all answers with the same head, which may be 64 KiB: a few are remembered."""
     dropped = _STREAMED if streamed else _RESPONSE
     passed = [pair for pair in headers if pair[0] not in dropped and not pair[0].startswith(b"x-olla-")]
     if own:

@@ -16,13 +16,13 @@ from arena.exchange import Inbound
 from arena.fleet import Endpoint
 from arena.keys import allows
 from arena.names import check_registry
-from arena.proxy.hosts import model_in, object_in
+from arena.proxy.hosts import ALL, model_in, object_in, said
 from arena.proxy.passing import api_path, fetched, headed, noted, passed, patient
 from arena.proxy.progress import Merged, Results, Tell, collected, follow, streamed, whole
 from arena.proxy.reply import Reply, Surroundings
 from arena.proxy.targets import check_open, checked, targets
 
-_FROM: Final = re.compile(r"^[ \t]*FROM[ \t]+(.+?)[ \t]*$", re.IGNORECASE | re.MULTILINE)
+_FROM: Final = re.compile(r"^[ \t]*FROM[ \t]+(.+)", re.IGNORECASE | re.MULTILINE)
 _NO_NAME: Final = ("/", ".", "~", "@", "sha256:", "sha256-")
 
 
@@ -36,12 +36,19 @@ async def pull(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
 
 
 async def push(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
-    """POST /api/push: upload a model to its registry, from the default host if it has it."""
+    """POST /api/push: upload a model to its registry, from the default host if it has it.
+
+    Where `all` are to do it, the embedded engine, which publishes nothing, is told of as skipped.
+    """
     check_open(proxy)
     wanted = object_in(body)
     model = checked(proxy, inbound, model_in(wanted))
     check_registry(model, proxy.settings.registry_hosts)
-    return await _progress(inbound, wanted, body, model, await targets(proxy, inbound, with_model=model))
+    where = await targets(proxy, inbound, with_model=model)
+    able = [one for one in where if one.kind != "engine"] if said(inbound) == [ALL] else []
+    if not able:
+        return await _progress(inbound, wanted, body, model, where)
+    return await _progress(inbound, wanted, body, model, able, [one for one in where if one not in able])
 
 
 async def create(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
@@ -52,16 +59,16 @@ async def create(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
     check_open(proxy)
     wanted = object_in(body)
     model = checked(proxy, inbound, model_in(wanted))
-    sources = _sources(wanted)
-    for source in sources:
+    named = sources(wanted)
+    for source in named:
         check_registry(source, proxy.settings.registry_hosts)
         if not allows(inbound.caller.models, source):
             raise Forbidden("This key may not use the model that it is to be made from", code="model_not_allowed")
-    where = await targets(proxy, inbound, with_model=sources[0] if sources else None, without_model=model)
+    where = await targets(proxy, inbound, with_model=named[0] if named else None, without_model=model)
     return await _progress(inbound, wanted, body, model, where)
 
 
-def _sources(wanted: dict[str, Any]) -> list[str]:
+def sources(wanted: dict[str, Any]) -> list[str]:
     """The models that another is to be made from; files and blobs of the host are none. Raises BadRequest."""
     source, modelfile = (wanted.get(field) or "" for field in ("from", "modelfile"))
     if not (isinstance(source, str) and isinstance(modelfile, str)):
@@ -93,20 +100,25 @@ async def delete(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
 
 
 async def _progress(
-    inbound: Inbound, wanted: dict[str, Any], body: bytes, model: str, where: Sequence[Endpoint]
+    inbound: Inbound,
+    wanted: dict[str, Any],
+    body: bytes,
+    model: str,
+    where: Sequence[Endpoint],
+    skipped: Sequence[Endpoint] = (),
 ) -> Reply:
-    """What tells of its progress line by line, unless `stream` is false."""
+    """What tells of its progress line by line, unless `stream` is false; `skipped` were meant too, but cannot do it."""
     path = api_path(inbound)
     noted(inbound, model, where)
     streaming = wanted.get("stream") is not False
-    if len(where) == 1:
+    if len(where) == 1 and not skipped:
         return headed(await (passed if streaming else fetched)(where[0], "POST", path, body), where, model)
     sent = msgspec.json.encode({**wanted, "stream": True})
 
     async def work(endpoint: Endpoint, tell: Tell) -> None:
         await follow(endpoint, tell, "POST", path, sent, patient(endpoint))
 
-    merged = Merged(where, work, Results(where))
+    merged = Merged(where, work, Results(where, skipped=skipped))
     return headed(await (streamed if streaming else collected)(merged), where, model)
 
 

@@ -47,13 +47,13 @@ def alive(proxy: Surroundings, inbound: Inbound) -> Reply:
     """GET /: Ollama's own word while any host can be used, 503 when none can; the headers sum the fleet up."""
     kinds = kinds_of(inbound)
     endpoints = addressed(proxy, inbound, kinds) if names_hosts(inbound) else of_kind(proxy, kinds)
-    return _alive(tuple([(one.name, one.state, one.health.up) for one in endpoints]))
+    return _alive(tuple([(one.name, one.state, proxy.fleet.usable(one)) for one in endpoints]))
 
 
 @lru_cache(64)
 def _alive(hosts: tuple[tuple[str, HealthState, bool], ...]) -> Reply:
     """The same of hosts of which name, state, and whether they can be used are told."""
-    up = [name for name, _, is_up in hosts if is_up]
+    up = [name for name, _, is_usable in hosts if is_usable]
     headers: Headers = [
         (b"x-olla-endpoint", header_value(",".join(up) or "none")),
         (b"x-olla-endpoints-up", b"%d/%d" % (len(up), len(hosts))),
@@ -90,10 +90,13 @@ async def ps(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
 
 
 async def version(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
-    """GET /api/version: the oldest of the fleet, which is what a client can rely on, and each host's own."""
+    """GET /api/version: the oldest of the fleet, which is what a client can rely on, and each host's own.
+
+    The embedded engine tells the release of Ollama whose API it serves.
+    """
     answers, headers = await _native(proxy, inbound, "/api/version", Version)
     versions = {endpoint.name: told.version for endpoint, told in answers}
-    oldest = min(versions.values(), key=_age, default="0.0.0")
+    oldest = min((one for one in versions.values() if _age(one)[0]), key=_age, default="0.0.0")
     return json_reply({"version": oldest, "hosts": versions}, headers=headers)
 
 
@@ -235,11 +238,12 @@ def _digest(entry: Entry) -> str:
     return str(entry.get("digest") or "").removeprefix("sha256:")
 
 
-def _age(version: str) -> tuple[list[int], bool]:
-    """Older versions are less; what comes before a release is less than it."""
-    numbers = re.match(r"v?([\d.]*)(.*)", version)
+def _age(version: str) -> tuple[list[tuple[int, str]], bool]:
+    """Older versions are less; what comes before a release is less than it. Numbers may be of any length, or none."""
+    numbers = re.match(r"v?([0-9.]*)(.*)", version, re.DOTALL)
     assert numbers is not None  # it matches everything
-    return [int(part) for part in numbers[1].split(".") if part], not numbers[2]
+    parts = [part.lstrip("0") for part in numbers[1].split(".") if part]
+    return [(len(part), part) for part in parts], not numbers[2]
 
 
 def _moment(created: Any) -> str:

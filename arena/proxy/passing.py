@@ -11,9 +11,11 @@ import msgspec
 from arena.exchange import Headers, Inbound
 from arena.fleet import Endpoint
 from arena.ollama.failures import refusal
+from arena.proxy.failures import RETRY_AFTER
 from arena.proxy.headers import header_value
 from arena.proxy.progress import beginning, changed
 from arena.proxy.reply import Reply
+from arena.upstream import believed_wait_s
 from arena.wire import Headers as WireHeaders
 from arena.wire import Stream, Timeouts
 
@@ -76,7 +78,8 @@ def _refused(endpoint: Endpoint, status: int, headers: WireHeaders, body: bytes)
     """A whole answer, whatever it says, unless it is about our own credentials."""
     if status in OUR_CREDENTIALS:
         raise refusal(status, headers, body, endpoint.name)
-    return Reply(status, content_type(headers), body)
+    wait_s = believed_wait_s(dict(headers).get("retry-after", ""))
+    return Reply(status, [*content_type(headers), *([] if wait_s is None else [(RETRY_AFTER, b"%d" % wait_s)])], body)
 
 
 def patient(endpoint: Endpoint, first_byte_s: float | None = None) -> Timeouts:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any, TypeGuard
 
-_PATH = r"""(?:file:|[/~\\]|[A-Za-z]:[\\/])"""
-_ABSOLUTE = re.compile(_PATH)
-_LINE = re.compile(rf"""^([ \t]*#?[ \t]*(FROM|ADAPTER)[ \t]+)(["']?)({_PATH}[^\r\n]*?)\3[ \t]*$""", re.I | re.M)
+_ABSOLUTE = re.compile(r"""(?:file:|[/~\\]|[A-Za-z]:[\\/])""")
+_LINE = re.compile(r"^([ \t]*(?:#[ \t]*)?(FROM|ADAPTER)[ \t]+)([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
+"""Each line is read once, however long it is."""
 
 
 def shortened(told: dict[str, Any], model: str = "") -> dict[str, Any]:
@@ -17,12 +17,17 @@ def shortened(told: dict[str, Any], model: str = "") -> dict[str, Any]:
     if isinstance(details, dict) and _is_path(parent := details.get("parent_model")):
         changes["details"] = {**details, "parent_model": _file(parent)}
     if isinstance(modelfile := told.get("modelfile"), str):
-        changes["modelfile"] = _LINE.sub(lambda line: line[1] + _named(line[4], line[2], model), modelfile)
+        changes["modelfile"] = _LINE.sub(lambda line: _without_path(line, model), modelfile)
     return {**told, **changes} if changes else told
 
 
 def _is_path(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and _ABSOLUTE.match(value) is not None
+
+
+def _without_path(line: re.Match[str], model: str) -> str:
+    value = line[3].strip(" \t").strip("\"'")
+    return line[1] + _named(value, line[2], model) if _is_path(value) else line[0]
 
 
 def _named(path: str, command: str, model: str) -> str:

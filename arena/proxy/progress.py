@@ -13,9 +13,10 @@ import msgspec
 
 from arena.errors import ArenaError, ModelNotFound, Stopped, UpstreamBroken
 from arena.fleet import Endpoint
-from arena.ollama.failures import ERROR_BYTES, error_line, refusal
+from arena.ollama.failures import error_line, refusal
 from arena.ollama.lines import Lines, read_object
 from arena.proxy.reply import NDJSON, Reply, json_reply
+from arena.upstream import ERROR_BYTES
 from arena.wire import Stream, Timeouts
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,15 @@ Work = Callable[[Endpoint, Tell], Coroutine[Any, Any, None]]
 class Results:
     """What came of it on each host, in the order in which it was asked for."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], *, absent_is_fine: bool = False) -> None:
-        """`absent_is_fine`: that a host does not have the model is no failure, unless no host has it."""
+    def __init__(
+        self, endpoints: Sequence[Endpoint], *, absent_is_fine: bool = False, skipped: Sequence[Endpoint] = ()
+    ) -> None:
+        """`absent_is_fine`: that a host does not have the model is no failure, unless no host has it.
+
+        `skipped` were not asked, since they cannot do it.
+        """
         self._names = [endpoint.name for endpoint in endpoints]
+        self._skipped = [endpoint.name for endpoint in skipped]
         self._errors: dict[str, ArenaError | None] = {}
         self._absent_is_fine = absent_is_fine
 
@@ -67,6 +74,7 @@ class Results:
         """The last line: success, or an error that also says where it went well; always with a result per host."""
         failures = self.failures
         results = [self._result(name) for name in self._names]
+        results += [{"host": name, "status": "skipped"} for name in self._skipped]
         if not failures:
             return {"status": "success", "results": results}
         well = [name for name in self._names if name not in failures]

@@ -80,7 +80,7 @@ class Proxy:
                 if inbound.caller.models is not None:
                     check_model(inbound.caller.models, asked.model)
             except ArenaError as error:
-                self._refuse(inbound, error, sink)
+                self._refuse(inbound, error, sink, body)
                 return None
             caller, model, talk = inbound.caller, asked.model, asked.conversation
             wanted = Wanted(
@@ -111,21 +111,21 @@ class Proxy:
             tell(reply, inbound, route.dialect, sink, since_s)
             return None
         assert route.action is not None, "what is not always known takes an action"
-        work = partial(route.action, self, inbound, body)
-        return self._answering(inbound, route, sink).begin(work if self.fleet.endpoints else partial(self._later, work))
+        answering, work = self._answering(inbound, route, sink, body), partial(route.action, self, inbound, body)
+        return answering.begin(work if self.fleet.endpoints else partial(self._later, work))
 
     async def _later(self, work: Callable[[], Awaitable[Reply]]) -> Reply:
         await self._settled()
         return await work()
 
-    def _answering(self, inbound: Inbound, route: Route, sink: Sink) -> Answering:
-        answering = Answering(inbound, route.dialect, sink, self.ended)
+    def _answering(self, inbound: Inbound, route: Route, sink: Sink, body: bytes = b"") -> Answering:
+        answering = Answering(inbound, route.dialect, sink, self.ended, body)
         self._running.add(answering)
         return answering
 
-    def _refuse(self, inbound: Inbound, error: ArenaError, sink: Sink) -> None:
+    def _refuse(self, inbound: Inbound, error: ArenaError, sink: Sink, body: bytes = b"") -> None:
         """Without a route, or with a request that no route could answer."""
         headers: Headers = []
         if isinstance(error, NotThisMethod):
             headers.append((b"allow", ", ".join(error.allow).encode("ascii")))
-        Answering(inbound, dialect_of(inbound.path), sink, self.ended).refuse(error, headers)
+        Answering(inbound, dialect_of(inbound.path), sink, self.ended, body).refuse(error, headers)

@@ -19,8 +19,17 @@ from arena.proxy.headers import header
 MAX_NAME: Final = 1024
 SESSION_HEADER: Final = "session_header"
 
-_FORM_MODEL: Final = re.compile(rb'name="model"[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n')
-_FORM_FIELD: Final = re.compile(rb'(?i)\bname\*?\s*=\s*"?model\b')
+MAX_PARTS: Final = 64
+"""A form is not looked through any further."""
+MAX_MEMBERS: Final = 1000
+"""A request with more keys than this is none."""
+PART_BYTES: Final = 4096
+"""How long the head of a part, and a name in it, may be."""
+
+_BOUNDARY: Final = re.compile(rb'(?i);\s*boundary="?([^";,\s]{1,70})')
+_FORM_MODEL: Final = re.compile(rb'[;\s](?i:name)="model"')
+_FORM_FIELD: Final = re.compile(rb'(?i)\bname(?:\*[0-9*]*\s*=|\s*=\s*"?model\b)')
+"""Whatever a server may take for the field `model`: also a name that is encoded, or told in pieces (RFC 2231)."""
 _BLANK: Final = re.compile(r"[ \t\r\n]*")
 _scan: Final = JSONDecoder(strict=False).scan_once  # type: ignore[attr-defined]
 
@@ -30,6 +39,7 @@ class Peek(Struct):
 
     model: str | None = None
     name: str | None = None
+    stream: Any = None
 
 
 class Turn(Struct):
@@ -44,17 +54,22 @@ class Talk(Struct):
 
     model: str | None = None
     name: str | None = None
+    stream: Any = None
     messages: list[Turn] | None = None
     system: Raw = Raw(b"")
 
 
 class Asked(Struct, frozen=True):
-    """What was asked for. `source`: by what its conversation was recognised, "session_header", "prefix_hash" or ""."""
+    """What was asked for. `source`: by what its conversation was recognised, "session_header", "prefix_hash" or "".
+
+    `stream`: what the body says of wanting a stream; None where it says nothing.
+    """
 
     model: str
     body: bytes
     conversation: str | None = None
     source: str = ""
+    stream: Any = None
 
 
 _peek: Final = msgspec.json.Decoder(Peek).decode
@@ -79,12 +94,25 @@ def asked_in(inbound: Inbound, body: bytes, session: bytes = b"", *, sticks: boo
         raise BadRequest("model is not a name that any host could have")
     if inbound.caller.models is not None:
         _check_sole(body)
+    stream = None if found is None else found.stream
     if not sticks:
-        return Asked(model, body)
+        return Asked(model, body, stream=stream)
     if session:
-        return Asked(model, body, f"s:{session[:MAX_NAME].decode('latin-1')}", SESSION_HEADER)
+        return Asked(model, body, f"s:{session[:MAX_NAME].decode('latin-1')}", SESSION_HEADER, stream)
     conversation = _conversation(inbound, found, model) if isinstance(found, Talk) else None
-    return Asked(model, body, conversation, "prefix_hash" if conversation else "")
+    return Asked(model, body, conversation, "prefix_hash" if conversation else "", stream)
+
+
+def model_named(path: str, body: bytes) -> str | None:
+    """Which model a refused request was about, by its path or its body; None where nobody could tell."""
+    model: str | None = path.partition("/v1/models/")[2]
+    if not model:
+        try:
+            found = _peek(body)
+        except (ValueError, RecursionError):
+            return None
+        model = found.model or found.name
+    return model if model and len(model) <= MAX_NAME else None
 
 
 def _check_sole(body: bytes) -> None:
@@ -111,18 +139,21 @@ def respelled(body: bytes, model: str) -> bytes:
     try:
         members = [(key.lower(), span) for key, span in _members(text)]
     except (ValueError, RecursionError, StopIteration, IndexError):
-        raise BadRequest("The request body is not plain JSON: is it nested too deep, or a number too long?") from None
+        why = "is it nested too deep, a number too long, or are there too many keys?"
+        raise BadRequest(f"The request body is not plain JSON: {why}") from None
     spans = [span for key, span in members if key == "model"] or [span for key, span in members if key == "name"]
-    for start, end in reversed(spans):
-        text = f"{text[:start]}{msgspec.json.encode(model).decode()}{text[end:]}"
-    return text.encode("utf-8", "surrogateescape")
+    name, parts, at = msgspec.json.encode(model).decode(), [], 0
+    for start, end in spans:
+        parts += [text[at:start], name]
+        at = end
+    return "".join([*parts, text[at:]]).encode("utf-8", "surrogateescape")
 
 
 def _model_of(inbound: Inbound, body: bytes) -> str:
     """The careful way: forms, keys in other cases (servers take them), and the words for what is wrong."""
-    if (header(inbound.headers, b"content-type") or b"").lower().startswith(b"multipart/"):
-        match = _FORM_MODEL.search(body)
-        model: Any = match[1].decode("utf-8", "replace") if match else None
+    content_type = header(inbound.headers, b"content-type") or b""
+    if content_type.lower().startswith(b"multipart/"):
+        model: Any = _model_in_form(content_type, body)
     else:
         if not body.strip():
             raise BadRequest("missing request body")
@@ -141,30 +172,47 @@ def _model_of(inbound: Inbound, body: bytes) -> str:
     return model.strip()
 
 
+def _model_in_form(content_type: bytes, body: bytes) -> str | None:
+    """The model that a form names; it may stand behind a file, which is skipped."""
+    boundary = _BOUNDARY.search(content_type)
+    mark = b"" if boundary is None else b"--" + boundary[1]
+    at = body.find(mark) if mark else -1
+    for _ in range(MAX_PARTS):
+        if at < 0:
+            break
+        head, _, rest = body[at : at + PART_BYTES].partition(b"\r\n\r\n")
+        if _FORM_MODEL.search(head):
+            return rest.partition(b"\r\n")[0].decode("utf-8", "replace")
+        at = body.find(mark, at + len(mark))
+    return None
+
+
 def _conversation(inbound: Inbound, talk: Talk, model: str) -> str | None:
     """A word for the conversation: its caller, model, instructions and the first thing the user said."""
     messages = talk.messages
     if not messages:
         return None
-    first = instructions = b""
+    first, instructions = b"", [bytes(talk.system)]
     for turn in messages:
         if turn.role == "user":
             first = bytes(turn.content)
             break
-        instructions += bytes(turn.content)
+        instructions.append(bytes(turn.content))
     if not first:
         return None
-    return f"{hash((inbound.caller.counted_as, model.lower(), bytes(talk.system), instructions, first)):x}"
+    return f"{hash((inbound.caller.counted_as, model.lower(), *instructions, first)):x}"
 
 
 def _members(text: str) -> list[tuple[str, tuple[int, int]]]:
     """The members of the JSON object in `text` whose values are strings, and where those stand."""
-    found = []
+    found: list[tuple[str, tuple[int, int]]] = []
     at = text.find("{") + 1
-    while 0 < at < len(text):
+    for _ in range(MAX_MEMBERS):
+        if not 0 < at < len(text):
+            return found
         at = _after_blank(text, at)
         if text[at] != '"':
-            break
+            return found
         key, at = _scan(text, at)
         start = _after_blank(text, _after_blank(text, at) + 1)
         value, at = _scan(text, start)
@@ -172,9 +220,9 @@ def _members(text: str) -> list[tuple[str, tuple[int, int]]]:
             found.append((key, (start, at)))
         at = _after_blank(text, at)
         if text[at] != ",":
-            break
+            return found
         at += 1
-    return found
+    raise ValueError("too many members")
 
 
 def _after_blank(text: str, at: int) -> int:

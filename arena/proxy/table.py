@@ -11,10 +11,10 @@ from msgspec import Struct
 from arena.errors import BadRequest, MethodNotAllowed, NoEndpoint, NotFound
 from arena.proxy import blobs, manage, merge, messages, tokens, usage
 from arena.proxy.adapt import Adapt
-from arena.proxy.ask import Remembered
 from arena.proxy.dialect import Dialect, dialect_of
 from arena.proxy.hosts import NATIVE
 from arena.proxy.reply import Action, Known, Upload
+from arena.proxy.shared import Remembered, Together
 
 Scope = Literal["chat", "embed", "manage", "admin"]
 
@@ -29,6 +29,8 @@ ABSENT: Final = (
 )  # fmt: skip
 """Kinds of servers that Olla knows by name. Here they are endpoints of type openai, under the common prefixes."""
 
+STREAMING: Final = ("/api/generate", "/api/chat")
+"""Ollama's own routes, which stream unless they are told not to."""
 _ADAPTED: Final[Mapping[str, Adapt]] = {
     "/v1/messages": messages.adapted,
     "/v1/chat/completions": usage.adapted,
@@ -36,6 +38,7 @@ _ADAPTED: Final[Mapping[str, Adapt]] = {
 }
 _SEGMENT: Final = r"[A-Za-z0-9_~:@+,=-][A-Za-z0-9._~:@+,=-]*"
 _CLEAN: Final = re.compile(rf"/(?:{_SEGMENT}(?:/{_SEGMENT})*/?)?")
+_DOUBLED: Final = re.compile("(/olla/(?:ollama|openai|openai-compatible|proxy|anthropic))//+")
 _MODEL_LIST: Final = re.compile(r"/(?:api/v1|api/v0|engines/v1|v1)/models")
 
 
@@ -44,7 +47,7 @@ class Route(Struct, frozen=True):
 
     `known` answers out of memory; where it is None, or returns None, `action` does, but while the server starts not
     before it is clear who answers. `adapt` may change how a request is handed on. `scope` is what a named key must have
-    for it; None: any key will do.
+    for it; None: any key will do. `streams`: does the answer come as a stream where the body does not say?
     """
 
     dialect: Dialect
@@ -55,6 +58,7 @@ class Route(Struct, frozen=True):
     action: Action | None = None
     upload: Upload | None = None
     adapt: Adapt | None = None
+    streams: bool = False
 
 
 class NotThisMethod(MethodNotAllowed):
@@ -69,7 +73,8 @@ Rows = Mapping[tuple[str, str], Route]
 
 
 def _handed_on(path: str, scope: Scope, kinds: frozenset[str] | None) -> Route:
-    return Route(dialect_of(path), kinds, scope, target=path.encode("ascii"), adapt=_ADAPTED.get(path))
+    target, streams = path.encode("ascii"), path in STREAMING
+    return Route(dialect_of(path), kinds, scope, target=target, adapt=_ADAPTED.get(path), streams=streams)
 
 
 def _native() -> dict[tuple[str, str], Route]:
@@ -79,12 +84,12 @@ def _native() -> dict[tuple[str, str], Route]:
     rows: dict[tuple[str, str], Route] = {
         ("GET", "/"): alive,
         ("GET", ""): alive,
-        ("GET", "/api/tags"): Route("native", NATIVE, action=merge.tags),
-        ("GET", "/api/ps"): Route("native", NATIVE, action=merge.ps),
+        ("GET", "/api/tags"): Route("native", NATIVE, action=Together(merge.tags).asked),
+        ("GET", "/api/ps"): Route("native", NATIVE, action=Together(merge.ps).asked),
         ("GET", "/api/version"): Route("native", NATIVE, known=version.known, action=version.asked),
         ("POST", "/api/show"): Route("native", NATIVE, action=merge.show),
     }
-    for path in ("/api/generate", "/api/chat"):
+    for path in STREAMING:
         rows["POST", path] = _handed_on(path, "chat", NATIVE)
     for path in ("/api/embed", "/api/embeddings"):
         rows["POST", path] = _handed_on(path, "embed", NATIVE)
@@ -102,7 +107,7 @@ def _native() -> dict[tuple[str, str], Route]:
 
 def _v1(kinds: frozenset[str] | None) -> dict[tuple[str, str], Route]:
     """The routes of OpenAI's and Anthropic's clients, relative to a prefix, on hosts of `kinds`."""
-    rows = {("GET", "/v1/models"): Route("openai", kinds, action=merge.v1_models)}
+    rows = {("GET", "/v1/models"): Route("openai", kinds, action=Together(merge.v1_models).asked)}
     for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"):
         rows["POST", path] = _handed_on(path, "chat", kinds)
     rows["POST", "/v1/embeddings"] = _handed_on("/v1/embeddings", "embed", kinds)
@@ -138,19 +143,20 @@ class Table:
             rows |= {(method, prefix + path): route for (method, path), route in part.items()}
         for path in ("/v1/messages", "/v1/messages/count_tokens"):
             rows["POST", f"/olla/anthropic{path}"] = rows["POST", f"/olla/proxy{path}"]
-        rows["GET", "/olla/anthropic/v1/models"] = Route("anthropic", action=merge.anthropic_models)
+        rows["GET", "/olla/anthropic/v1/models"] = Route("anthropic", action=Together(merge.anthropic_models).asked)
         rows |= {row: route for row, route in (more or {}).items() if not row[1].endswith("/*")}
         self._rows: Rows = rows
         self._methods: dict[str, tuple[str, ...]] = {}
         for method, path in self._rows:
             also = ("HEAD",) if method == "GET" else ()
             self._methods[path] = (*self._methods.get(path, ()), method, *also)
+        one, anthropic_one = Together(merge.v1_model).asked, Together(merge.anthropic_model).asked
         self._one_model = {
-            "/olla/ollama/v1/models/": Route("openai", NATIVE, action=merge.v1_model),
-            "/olla/openai/v1/models/": Route("openai", action=merge.v1_model),
-            "/olla/openai-compatible/v1/models/": Route("openai", action=merge.v1_model),
-            "/olla/proxy/v1/models/": Route("openai", action=merge.v1_model),
-            "/olla/anthropic/v1/models/": Route("anthropic", action=merge.anthropic_model),
+            "/olla/ollama/v1/models/": Route("openai", NATIVE, action=one),
+            "/olla/openai/v1/models/": Route("openai", action=one),
+            "/olla/openai-compatible/v1/models/": Route("openai", action=one),
+            "/olla/proxy/v1/models/": Route("openai", action=one),
+            "/olla/anthropic/v1/models/": Route("anthropic", action=anthropic_one),
             **{path[:-1]: route for (_, path), route in (more or {}).items() if path.endswith("/*")},
         }
         self._blob = {
@@ -168,6 +174,7 @@ class Table:
 
     def find(self, method: str, path: str) -> Route:
         """The route. Raises NotFound, NotThisMethod, BadRequest, or NoEndpoint where a kind of server is absent."""
+        path = tidied(path)
         route = self._rows.get((method, path)) or (self._rows.get(("GET", path)) if method == "HEAD" else None)
         if route is not None:
             return route
@@ -180,6 +187,12 @@ class Table:
             if path.startswith(prefix):
                 return _of({"GET": listed, "HEAD": listed}, method)
         return _absent(path)
+
+
+def tidied(path: str) -> str:
+    """`path` with one slash behind a prefix where a client has put more, having been given a base URL with one."""
+    found = _DOUBLED.match(path)
+    return path if found is None else f"{found[1]}/{path[found.end() :]}"
 
 
 def check_path(path: str, query: bytes = b"") -> None:

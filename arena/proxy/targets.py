@@ -41,7 +41,8 @@ async def targets(
 ) -> tuple[Endpoint, ...]:
     """The hosts that the header X-Olla-Endpoint or the query `endpoint` asks for: names, `all`, or `missing`.
 
-    `missing` are those without `without_model`. If nothing is said it is the default host, or, where that one does
+    `all` are the Ollama servers, and the embedded engine where it has `with_model` or is alone; `missing` are those
+    of them without `without_model`. If nothing is said it is the default host, or, where that one does
     not have `with_model`, the first that does. Raises BadRequest for a name that is none, NoEndpoint without hosts.
     """
     native = of_kind(proxy, NATIVE)
@@ -51,18 +52,25 @@ async def targets(
     if not called:
         return (await _default(proxy, native, with_model),)
     if called == [ALL]:
-        return native
+        return _every(native, with_model)
     if called == [MISSING]:
         if without_model is None:
             raise BadRequest("endpoint=missing has a meaning only where a model is made: pull, create and copy")
         await ask(native)
-        return tuple(one for one in native if canonical(without_model) not in one.holds)
+        every = _every(native, with_model)
+        return tuple(one for one in every if canonical(without_model) not in one.holds)
     by_name = {one.name: one for one in native}
     if unknown := [name for name in called if name not in by_name]:
         raise BadRequest(
             f"endpoint names {', '.join(unknown)}, but the hosts are {', '.join(by_name)} (or: {ALL}, {MISSING})"
         )
     return tuple(by_name[name] for name in dict.fromkeys(called))
+
+
+def _every(native: tuple[Endpoint, ...], model: str | None) -> tuple[Endpoint, ...]:
+    """All that can do it: the engine downloads from elsewhere, and makes models of its own ones only."""
+    key = None if model is None else canonical(model)
+    return tuple(one for one in native if one.kind != "engine" or key in one.holds) or native
 
 
 async def _default(proxy: Surroundings, native: tuple[Endpoint, ...], model: str | None) -> Endpoint:

@@ -18,6 +18,7 @@ from arena.proxy.failures import UNKNOWN_HERE
 from arena.proxy.headers import header_value
 from arena.proxy.hosts import holders, kinds_of, model_in, object_in
 from arena.proxy.reply import Reply, Surroundings, json_reply
+from arena.upstream import count
 
 PATH: Final = "/v1/messages/count_tokens"
 CHAT_PATHS: Final = ("/v1/chat/completions/input_tokens", "/tokenize")
@@ -30,8 +31,8 @@ UNREAD: Final = frozenset({"data", "type", "role", "id", "tool_use_id", "media_t
 class Counted(Struct, frozen=True):
     """What one of these routes answers."""
 
-    input_tokens: int | None = None
-    count: int | None = None  # vLLM
+    input_tokens: Any = None
+    count: Any = None  # vLLM
 
 
 async def count_tokens(proxy: Surroundings, inbound: Inbound, body: bytes) -> Reply:
@@ -70,7 +71,7 @@ async def _counted(endpoint: Endpoint, wanted: dict[str, Any]) -> int | None:
             continue
         if fetched.status == 400 and path == PATH:
             raise BadRequest(refusal(*fetched, endpoint.name).message)
-        tokens = told.input_tokens if told.count is None else told.count
+        tokens = count(told.input_tokens if told.count is None else told.count)
         if tokens is not None:
             return tokens
         if fetched.status in UNKNOWN_HERE:

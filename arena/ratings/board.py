@@ -8,20 +8,19 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from arena.ratings.strengths import CENTRE, SCALE, Fit, Z
+from arena.ratings.intervals import intervals
+from arena.ratings.strengths import CENTRE, SCALE, Fit
 from arena.ratings.tally import BOTH_BAD, TIE, VERDICTS, Codes, Floats, Tally, sums
 
-PRELIMINARY: Final = 20  # votes, below which a rating is only a first impression
-
-_HANDFUL: Final = 10
+PRELIMINARY: Final = 20  # votes, by weight, below which a rating is only a first impression
 
 
 class Rating(Struct, frozen=True):
     """One contestant. `lower` and `upper` bound the rating with 95 % confidence, in rating points.
 
     `rank` is its place by the rating alone; `rank_best` and `rank_worst` bound what the votes prove: 1 + how many are
-    clearly above, and how many are not clearly below. `votes` counts its battles, `weight` what they count for;
-    `preliminary` marks fewer than 20. `model` is the model that a configuration belongs to.
+    clearly above, and how many are not clearly below. `votes` counts its comparisons, `weight` what they count for;
+    `preliminary` marks a weight below 20. `model` is the model that a configuration belongs to.
     """
 
     name: str
@@ -51,22 +50,22 @@ class Ladder(Struct, frozen=True):
 
 def board(fit: Fit, tally: Tally, weight: Floats, families: Mapping[str, str] | None = None) -> tuple[Rating, ...]:
     """The ratings of all contestants, best first."""
-    errors = standard_errors(fit, tally)
-    best, worst = rank_ranges(fit.strengths, fit.covariance, errors)
+    known = intervals(fit, tally, weight)
+    ratings, lower, upper = (CENTRE + SCALE * at for at in (fit.strengths, known.lower, known.upper))
+    best, worst = 1 + known.above.sum(0), len(fit.names) - known.above.sum(1)
     outcomes = _outcomes(tally)
     counted = _by_contestant(tally, tally.weighed(weight)[0])
     rows = []
     for rank, at in enumerate(np.argsort(-fit.strengths, kind="stable").tolist(), 1):
         wins, losses, ties, both_bad = outcomes[at].tolist()
         votes = wins + losses + ties + both_bad
-        rating, margin = CENTRE + SCALE * float(fit.strengths[at]), Z * SCALE * float(errors[at])
         rows.append(
             Rating(
                 name=fit.names[at],
                 model=(families or {}).get(fit.names[at], fit.names[at]),
-                rating=rating,
-                lower=rating - margin,
-                upper=rating + margin,
+                rating=float(ratings[at]),
+                lower=float(lower[at]),
+                upper=float(upper[at]),
                 rank=rank,
                 rank_best=int(best[at]),
                 rank_worst=int(worst[at]),
@@ -77,33 +76,10 @@ def board(fit: Fit, tally: Tally, weight: Floats, families: Mapping[str, str] | 
                 ties=ties,
                 both_bad=both_bad,
                 win_rate=(wins + (ties + both_bad) / 2) / votes if votes else None,
-                preliminary=votes < PRELIMINARY,
+                preliminary=bool(counted[at] < PRELIMINARY),
             )
         )
     return tuple(rows)
-
-
-def standard_errors(fit: Fit, tally: Tally) -> Floats:
-    """The standard error of each strength.
-
-    A handful of equal votes has no spread to resample: there the model's own error counts where it is larger.
-    """
-    resampled, own = (np.sqrt(np.maximum(np.diag(each), 0.0)) for each in (fit.covariance, fit.uncertainty))
-    few = _by_contestant(tally, tally.on_what) < _HANDFUL
-    return np.where(few, np.maximum(resampled, own), resampled)
-
-
-def rank_ranges(strengths: Floats, covariance: Floats, errors: Floats) -> tuple[Codes, Codes]:
-    """The best and the worst rank of each that 95 % confidence in each difference leaves open.
-
-    `errors` are the standard errors, which may be larger than those in `covariance`.
-    """
-    variance = np.diag(covariance)
-    surplus = errors**2 - variance
-    differing = variance[:, None] + variance - 2 * covariance + surplus[:, None] + surplus
-    ahead = strengths[:, None] - strengths > Z * np.sqrt(np.maximum(differing, 0.0))
-    np.fill_diagonal(ahead, False)
-    return 1 + ahead.sum(0), len(strengths) - ahead.sum(1)
 
 
 def ladders(models: Iterable[Rating], settings: Iterable[Rating]) -> tuple[Ladder, ...]:

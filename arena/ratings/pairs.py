@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from math import ceil, exp, floor, lgamma, log
 from typing import Final
 
 import numpy as np
 from msgspec import Struct
 
-from arena.ratings.strengths import Fit, newton
-from arena.ratings.tally import BOTH_BAD, TIE, VERDICTS, A, B, Floats, Tally, sums
+from arena.ratings.strengths import Fit, newton, newton_each
+from arena.ratings.tally import BOTH_BAD, TIE, VERDICTS, A, B, Codes, Floats, Tally, sums
 
 DECIDED: Final = 20.0  # an e-value of 1 / 0.05: if the two were equal it would ever be reached with chance 0.05
 _SPREAD: Final = 2.0  # of the Beta distribution of win rates that the e-value bets on
 _OUT_OF_SIGHT: Final = 100_000
+MOST_REFITTED: Final = 100  # contestants; beyond, the board is not fitted anew for each two neighbours
+_FAR: Final = 1.0  # logits between neighbours, where it is nevertheless; a board has room for a few such gaps only
+_Outcomes = tuple[float, float, float, float]
 
 
 class Duel(Struct, frozen=True):
@@ -47,11 +49,12 @@ class Flip(Struct, frozen=True):
     votes: int
 
 
-def duels(fit: Fit, tally: Tally, weight: Floats) -> tuple[Duel, ...]:
-    """Every pair that met, in the order of the names."""
-    raw, weighted = _matrix(tally, tally.on_what), _matrix(tally, tally.weighed(weight)[0])
-    first, second = np.nonzero(np.triu(raw.sum(2) + raw.sum(2).T, 1))
-    return tuple(_duel(fit, raw, weighted, i, j) for i, j in zip(first.tolist(), second.tolist(), strict=True))
+def duels(fit: Fit, tally: Tally, weight: Floats, best: int | None = None) -> tuple[Duel, ...]:
+    """Every pair that met, in the order of the names; only among so many of the `best` if that is given."""
+    kept = np.sort(_order(fit)[:best])
+    raw, weighted = _matrix(tally, tally.on_what, kept), _matrix(tally, tally.weighed(weight)[0], kept)
+    met = np.argwhere(np.triu(raw.sum(2) + raw.sum(2).T, 1))
+    return tuple(_duel(fit, int(kept[i]), int(kept[j]), _met(raw, i, j), _met(weighted, i, j)) for i, j in met.tolist())
 
 
 def e_value(wins: float, losses: float) -> float:
@@ -79,17 +82,28 @@ def votes_needed(wins: float, losses: float, drawn: float) -> int | None:
     return ceil(_least(enough, most) / decisive) if enough(most) else None
 
 
-def flips(fit: Fit) -> tuple[Flip, ...]:
-    """For every two neighbours on the board, best first, the fewest battles that would turn them around.
+def flips(fit: Fit, best: int | None = None) -> tuple[Flip, ...]:
+    """For every two neighbours on the board, or among so many of its `best`, the fewest battles that turn them around.
 
     Where the two just touch their strengths are equal, so one fit of the board with both as one contestant gives the
-    balance that is then to be tipped; each battle won at even chances tips it by one half.
+    balance that is then to be tipped; each battle won at even chances tips it by one half. Among more than 100
+    contestants that fit is a close estimate, except for neighbours that are far apart.
     """
-    order = np.argsort(-fit.strengths, kind="stable").tolist()
+    order = _order(fit)[:best]
+    above, below = order[:-1], order[1:]
+    small = len(fit.names) <= MOST_REFITTED
+    leads = np.zeros(len(above)) if small else _leads(fit, above, below)
+    for at in np.flatnonzero(small | (fit.strengths[above] - fit.strengths[below] > _FAR)).tolist():
+        leads[at] = _lead(fit, int(above[at]), int(below[at]))
     return tuple(
-        Flip(fit.names[above], fit.names[below], floor(2 * _lead(fit, above, below) + 1e-6) + 1)
-        for above, below in pairwise(order)
+        Flip(fit.names[i], fit.names[j], floor(2 * lead + 1e-6) + 1)
+        for i, j, lead in zip(above.tolist(), below.tolist(), leads.tolist(), strict=True)
     )
+
+
+def _order(fit: Fit) -> Codes:
+    """The contestants as on the board, best first."""
+    return np.argsort(-fit.strengths, kind="stable")
 
 
 def _lead(fit: Fit, above: int, below: int) -> float:
@@ -106,10 +120,29 @@ def _lead(fit: Fit, above: int, below: int) -> float:
     return float((beaten - expected).sum() + duel)
 
 
-def _duel(fit: Fit, raw: Floats, weighted: Floats, i: int, j: int) -> Duel:
-    wins, losses, ties, both_bad = _met(raw, i, j)
+def _leads(fit: Fit, above: Codes, below: Codes) -> Floats:
+    """Nearly what `_lead` finds, for all neighbours at once, at the cost of one matrix.
+
+    The others move as one Newton step moves them when the two must become equal; then only the two are fitted, as one.
+    """
+    each = np.arange(len(above))
+    apart = fit.uncertainty[above] - fit.uncertainty[below]
+    gap = fit.strengths[above] - fit.strengths[below]
+    at = fit.strengths - apart * (gap / (apart[each, above] - apart[each, below]))[:, None]
+    others = np.ones_like(at)
+    others[each, above] = others[each, below] = 0
+    played = (fit.wins + fit.wins.T)[above] * others
+    both = played + (fit.wins + fit.wins.T)[below] * others
+    won = (fit.wins[above] * others).sum(1)
+    merged = newton_each(at, both, won + (fit.wins[below] * others).sum(1), at[each, above])
+    expected = (played / (1 + np.exp(at - merged[:, None]))).sum(1)
+    duel = (fit.wins[above, below] - fit.wins[below, above]) / 2
+    return np.asarray(np.maximum(won - expected + duel, 0))
+
+
+def _duel(fit: Fit, i: int, j: int, met: _Outcomes, heavy: _Outcomes) -> Duel:
+    wins, losses, ties, both_bad = met
     votes = wins + losses + ties + both_bad
-    heavy = _met(weighted, i, j)
     evidence = e_value(heavy[0], heavy[1])
     return Duel(
         a=fit.names[i],
@@ -126,15 +159,18 @@ def _duel(fit: Fit, raw: Floats, weighted: Floats, i: int, j: int) -> Duel:
     )
 
 
-def _matrix(tally: Tally, amount: Floats) -> Floats:
-    """How often each verdict fell between each a and b."""
-    size, kinds = len(tally.names), len(VERDICTS)
-    a, b, verdict, *_ = tally.whats
-    key = (a * size + b) * kinds + verdict
-    return sums(key, amount, size * size * kinds).reshape(size, size, kinds)
+def _matrix(tally: Tally, amount: Floats, kept: Codes) -> Floats:
+    """How often each verdict fell between each a and b of those `kept`."""
+    size, kinds = len(kept), len(VERDICTS)
+    place = np.full(len(tally.names), -1)
+    place[kept] = np.arange(size)
+    a, b, verdict = place[tally.whats[0]], place[tally.whats[1]], tally.whats[2]
+    among = (a >= 0) & (b >= 0)
+    key = ((a * size + b) * kinds + verdict)[among]
+    return sums(key, amount[among], size * size * kinds).reshape(size, size, kinds)
 
 
-def _met(matrix: Floats, i: int, j: int) -> tuple[float, float, float, float]:
+def _met(matrix: Floats, i: int, j: int) -> _Outcomes:
     """Wins of i, wins of j, ties, both bad, whatever side they were on."""
     there, back = matrix[i, j], matrix[j, i]
     return (

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 from msgspec import Struct
 
-from arena.ratings.board import standard_errors
-from arena.ratings.strengths import CENTRE, SCALE, Z, cells, fit
+from arena.ratings.intervals import bounds
+from arena.ratings.strengths import CENTRE, SCALE, Fit, cells, fit
 from arena.ratings.tally import Floats, Tally, sums
+
+_MOST: Final = 6000  # ratings on all days together, beyond which there are fewer days: a fit of many takes long
+_FEWEST: Final = 8  # days, however many there are on the board
 
 
 class Moment(Struct, frozen=True):
@@ -21,26 +24,28 @@ class Moment(Struct, frozen=True):
 
 
 def timeline(tally: Tally, weight: Floats, points: int = 30) -> tuple[Moment, ...]:
-    """The board on at most `points` of the days that have votes, evenly spaced, the last one included."""
-    days = sorted(set(tally.days))
+    """The board on at most `points` of the days that have votes, evenly spaced, the last one included.
+
+    They are fewer where more than 200 contestants are rated.
+    """
+    days, points = sorted(set(tally.days)), min(points, max(_FEWEST, _MOST // max(1, len(tally.names))))
     if len(days) > points:
         days = [days[at] for at in np.linspace(0, len(days) - 1, points).round().astype(int)]
     order = np.argsort(np.argsort(np.array(tally.days)))  # the number of each day in time
     last = {day: int(order[tally.days.index(day)]) for day in days}
-    return tuple(_moment(tally, weight, day, order[tally.day] <= last[day]) for day in days)
+    moments, strengths = [], np.zeros(len(tally.names))
+    for day in days:
+        until = order[tally.day] <= last[day]
+        seen, held = tally.only(until), weight[until]
+        fitted = fit(cells(seen, held), samples=0, start=strengths)
+        strengths = fitted.strengths  # where the next day begins
+        moments.append(_moment(fitted, seen, held, day))
+    return tuple(moments)
 
 
-def _moment(tally: Tally, weight: Floats, day: str, until: np.typing.NDArray[np.bool_]) -> Moment:
-    seen = tally.only(until)
-    fitted = fit(cells(seen, weight[until]), samples=0)
-    margins = Z * SCALE * standard_errors(fitted, seen)
+def _moment(fitted: Fit, seen: Tally, weight: Floats, day: str) -> Moment:
+    known = CENTRE + SCALE * np.array([fitted.strengths, *bounds(fitted, seen, weight)])
     amount = seen.on_what
     met = sums(seen.whats[0], amount, len(seen.names)) + sums(seen.whats[1], amount, len(seen.names))
-
-    def ratings() -> Iterator[tuple[str, tuple[float, float, float]]]:
-        for name, strength, margin, known in zip(fitted.names, fitted.strengths, margins, met, strict=True):
-            rating = CENTRE + SCALE * float(strength)
-            if known:
-                yield name, (rating, rating - float(margin), rating + float(margin))
-
-    return Moment(day, seen.votes, dict(ratings()))
+    told = zip(fitted.names, known.T.tolist(), met, strict=True)
+    return Moment(day, seen.votes, {name: tuple(each) for name, each, votes in told if votes})

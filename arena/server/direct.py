@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from arena.exchange import Begin, Direct, Headers, Session, header_lines
+from arena.server.refusal import BUG
 
 if TYPE_CHECKING:
     from arena.server.protocol import LimitedProtocol
@@ -88,13 +89,13 @@ class Exchange(Struct, eq=False):
         if self.dress is not None:
             headers, added = self.dress(headers)
         first = LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        head = b"".join([first, self._connection.state.common_lines, header_lines(headers)])
+        head = b"".join([first, self._connection.state.common_lines, header_lines(headers), added])
         self._chunked = status not in BODYLESS and b"\r\ncontent-length: " not in head
         if self._chunked:
             lines += b"transfer-encoding: chunked\r\n"
         if not self.keep_alive:
             lines += b"connection: close\r\n"
-        self._head = b"%b%b%b\r\n" % (head, added, lines)
+        self._head = b"%b%b\r\n" % (head, lines)
 
     def write(self, data: bytes) -> None:
         """A piece of the body."""
@@ -131,9 +132,10 @@ class Exchange(Struct, eq=False):
         if self.response_started:
             self.abort()
             return
-        text = b'{"error":"An unexpected error occurred","code":"internal"}'
-        self.keep_alive = False
-        self.start(500, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(text))])
+        wording = self._connection.state.wording
+        headers, text = wording.refusal(self.scope["path"], BUG.status, BUG.message, BUG.code)
+        self.keep_alive, self.dress = False, None
+        self.start(BUG.status, [*headers, (b"content-length", b"%d" % len(text))])
         self.write(text)
         self.end()
 

@@ -39,6 +39,9 @@ TOO_MANY_HEADERS: Final = Flaw(431, "The request has too many headers", "head_to
 BAD_LINES: Final = Flaw(400, "The lines of the request head are not valid HTTP")
 BAD_TARGET: Final = Flaw(400, "The request line must name a method, a path and the HTTP version")
 BAD_HOST: Final = Flaw(400, "A request must have exactly one Host header")
+NO_FLAW: Final = Flaw(HTTPStatus.NO_CONTENT, "", "")
+"""What is asked is of no application, but of the server as a whole: which methods it knows (RFC 9110, 9.3.7)."""
+_OF_THE_SERVER: Final = tuple(b"OPTIONS *%b\r\n" % version for version in _VERSIONS)
 
 
 def partial_flaw(head: bytes | bytearray, limits: Limits) -> Flaw | None:
@@ -51,7 +54,7 @@ def partial_flaw(head: bytes | bytearray, limits: Limits) -> Flaw | None:
 
 
 def flaw(head: bytes, limits: Limits) -> Flaw | None:
-    """What is wrong with a complete head: its size, its lines, its target or its Host.
+    """What is wrong with a complete head: its size, its lines, its target or its Host. NO_FLAW asks no application.
 
     Bare CR or LF and folded headers are read differently by different servers: that is how requests are smuggled.
     """
@@ -61,7 +64,9 @@ def flaw(head: bytes, limits: Limits) -> Flaw | None:
         if wrong is not None:
             return wrong
     hosts = head.lower().count(b"\r\nhost:")
-    return None if hosts == 1 or (hosts == 0 and _HOSTLESS.match(head)) else BAD_HOST
+    if hosts != 1 and (hosts or not _HOSTLESS.match(head)):
+        return BAD_HOST
+    return NO_FLAW if head.startswith(_OF_THE_SERVER) else None
 
 
 def _careful_flaw(head: bytes, limits: Limits) -> Flaw | None:
@@ -77,7 +82,7 @@ def _careful_flaw(head: bytes, limits: Limits) -> Flaw | None:
         return BAD_LINES
     if b"\0" in head:
         return BAD_LINES
-    target = line.partition(b" ")[2].startswith(b"/") or _ABSOLUTE.match(line)
+    target = line.partition(b" ")[2].startswith(b"/") or head.startswith(_OF_THE_SERVER) or _ABSOLUTE.match(line)
     return None if target and line.endswith(_VERSIONS) else BAD_TARGET  # the parser takes any version, and none
 
 

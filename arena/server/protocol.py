@@ -7,13 +7,8 @@ whether it is overdue. A running stream costs nothing here.
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import socket
-import struct
 from enum import Enum
-from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 import httptools
 from uvicorn.config import Config
@@ -26,13 +21,8 @@ from arena.server.direct import Exchange
 from arena.server.head import END, Flaw, flaw, in_origin_form, partial_flaw, without_upgrade
 from arena.server.known import MAX_BODY_BYTES, KnownHead, KnownHeads
 from arena.server.limits import Limits
-
-NOT_HTTP: Final = Flaw(400, "The request is not valid HTTP")
-TOO_SLOW: Final = Flaw(HTTPStatus.REQUEST_TIMEOUT, "The request took too long to arrive", "timeout")
-CROWDED: Final = Flaw(HTTPStatus.SERVICE_UNAVAILABLE, "The server has too many connections; try again", "busy")
-
-# close at once, and throw away what is not delivered
-RESET: Final = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+from arena.server.old import end_in_reset, unchunked
+from arena.server.refusal import CROWDED, NOT_HTTP, TOO_SLOW, Plain, Wording, answer_to, path_in
 
 
 class Stage(Enum):
@@ -47,12 +37,16 @@ class Stage(Enum):
 
 
 class State(ServerState):
-    """What all connections share: limits, how many descriptors are left, and what answers past ASGI, if anything."""
+    """What all connections share: limits, how many descriptors are left, and what answers past ASGI, if anything.
 
-    def __init__(self, limits: Limits, direct: Direct | None = None) -> None:
+    `wording` is how refusals are told.
+    """
+
+    def __init__(self, limits: Limits, direct: Direct | None = None, wording: Wording | None = None) -> None:
         super().__init__()
         self.limits = limits
         self.direct = direct
+        self.wording = wording or Plain()
         self.known = KnownHeads()
         self.max_connections: float = float("inf")
         self._written: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
@@ -97,8 +91,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._deaf = False
         self._turned_away = False
-        self._write_paused_at: float | None = None
-        self._closing_at: float | None = None
+        self._untaken = -1
+        self._taken_at = 0.0
         self._ready: Exchange | None = None
         self._parsing = True
         self._head: bytes | None = None
@@ -128,7 +122,7 @@ class LimitedProtocol(HttpToolsProtocol):
         elif stage is Stage.LINGER or self._deaf:
             self._discard(data)
         elif self._turned_away:
-            self._refuse(CROWDED)
+            self._refuse(CROWDED, data)
         elif stage is Stage.BUSY:
             self._take_early(data)
         else:
@@ -167,7 +161,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._enter(Stage.HEAD)
             wrong = partial_flaw(self._waiting, self._limits)
             if wrong is not None:
-                self._refuse(wrong)
+                self._refuse(wrong, self._waiting)
             return
         if self._waiting:
             self._waiting.clear()
@@ -185,7 +179,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head = head
         wrong = flaw(head, self._limits)
         if wrong is not None:
-            self._refuse(wrong)
+            self._refuse(wrong, head)
             return
         self._in_head = self._parsing = True
         self._enter(Stage.BODY)
@@ -246,7 +240,7 @@ class LimitedProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._refuse(NOT_HTTP)
+            self._refuse(NOT_HTTP, data)
 
     # what the parser says
 
@@ -287,6 +281,8 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._head = None
             self.cycle = Exchange(self, begin, scope, keep_alive)  # type: ignore[assignment]
             return
+        if self.parser.get_http_version() == "1.0":
+            self.app = unchunked(self.app, lambda: self.cycle)  # no other request follows on this connection
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
@@ -386,20 +382,23 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
         self.on_response_complete()
 
-    def _refuse(self, wrong: Flaw) -> None:
-        """Answer in the application's place and hang up; an application already at work sees the client leave."""
-        answered = False
+    def _refuse(self, wrong: Flaw, head: bytes | bytearray = b"") -> None:
+        """Answer in the application's place and hang up; an application already at work sees the client leave.
+
+        `head` is what came of a request that no application has seen.
+        """
+        answered, path = False, self.path or path_in(head)
         if self.cycle is not None and not self.cycle.response_complete:
             answered = self.cycle.response_started
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._enter(Stage.LINGER)
-        self._waiting.clear()
         if answered:
-            self.transport.abort()
+            self.reset()
             return
+        self._waiting.clear()
         self.flow.resume_reading()
-        self.transport.write(_answer(wrong))
+        self.transport.write(answer_to(wrong, path, self.state.wording))
         if self._turned_away:
             self.transport.close()
         elif self.transport.can_write_eof():
@@ -418,14 +417,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not take what we send."""
         super().pause_writing()
-        self._write_paused_at = self.loop.time()
         if isinstance(self.cycle, Exchange):
             self.cycle.pause()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         super().resume_writing()
-        self._write_paused_at = None
+        self._untaken = -1
         if isinstance(self.cycle, Exchange):
             self.cycle.resume()
         if self._answered:
@@ -437,14 +435,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def sweep(self, now: float) -> None:
         """End what is overdue at `now` (the loop's seconds)."""
-        limits = self._limits
-        if self.transport.is_closing():
-            self._closing_at = self._closing_at or now
-            if now - self._closing_at > limits.write_stall_s:
-                self._reset()
-        elif self._write_paused_at is not None and now - self._write_paused_at > limits.write_stall_s:
-            self._reset()
-        elif self._overdue(now):
+        closing = self.transport.is_closing()
+        if (closing or self.flow.write_paused) and self._stalls(now):
+            self.reset()
+        elif not closing and self._overdue(now):
             if self._stage is Stage.BODY:
                 self._refuse(TOO_SLOW)
             elif self._stage is Stage.LINGER or self._waiting:
@@ -452,11 +446,16 @@ class LimitedProtocol(HttpToolsProtocol):
             else:
                 self.transport.close()
 
-    def _reset(self) -> None:
+    def _stalls(self, now: float) -> bool:
+        """Has the client for too long taken next to nothing of what is there for it?"""
+        untaken, limits = self.transport.get_write_buffer_size(), self._limits
+        if self._untaken < 0 or untaken <= self._untaken - limits.write_stall_bytes:
+            self._untaken, self._taken_at = untaken, now
+        return now - self._taken_at > limits.write_stall_s
+
+    def reset(self) -> None:
         """Drop what the client does not take, in the kernel's buffers too: it would try to deliver it for minutes."""
-        connection = self.transport.get_extra_info("socket")
-        if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        end_in_reset(self.transport)
         self.transport.abort()
 
     def _overdue(self, now: float) -> bool:
@@ -476,15 +475,3 @@ class LimitedProtocol(HttpToolsProtocol):
     def path(self) -> str:
         """The path of the request being answered, or "" when none is."""
         return "" if self.cycle is None or self.cycle.response_complete else self.cycle.scope["path"]
-
-
-def _answer(wrong: Flaw) -> bytes:
-    body = json.dumps({"error": wrong.message, "code": wrong.code}).encode()
-    head = (
-        f"HTTP/1.1 {wrong.status} {HTTPStatus(wrong.status).phrase}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nx-content-type-options: nosniff\r\ncache-control: no-store\r\n"
-        "connection: close\r\n"
-    )
-    if wrong.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        head += "retry-after: 1\r\n"
-    return head.encode("ascii") + b"\r\n" + body

@@ -23,7 +23,9 @@ from arena.errors import SettingsError
 from arena.exchange import Direct
 from arena.server.limits import DEFAULT_LIMITS, Limits
 from arena.server.protocol import LimitedProtocol, State
+from arena.server.refusal import Wording
 from arena.settings import Settings
+from arena.wire import keepalive
 
 # streams that never end by themselves: the page's heartbeat, and its queue of events
 ENDLESS: Final = ("/gradio_api/heartbeat/", "/gradio_api/queue/data")
@@ -32,6 +34,8 @@ CUT_S: Final = 0.3
 STEP_S: Final = 0.02
 FORCED_S: Final = 0.9
 MAX_DESCRIPTORS: Final = 1_048_576
+CLIENT_GONE_S: Final = 60
+"""A client without a sign of life for so many seconds has left without a word; nothing must run for it any longer."""
 
 
 class Application(Protocol):
@@ -80,7 +84,8 @@ class Server(uvicorn.Server):
                 backlog=limits.backlog,
             )
         )
-        self.server_state: State = State(limits, app if isinstance(app, Direct) else None)
+        direct, wording = app if isinstance(app, Direct) else None, app if isinstance(app, Wording) else None
+        self.server_state: State = State(limits, direct, wording)
         self.url = address_of(settings, sockets)
         self._app = app
         self._drain_s = settings.drain_s
@@ -194,7 +199,7 @@ class Server(uvicorn.Server):
     async def _cut(self) -> None:
         """Drop the connections that are left; their tasks see the client leave, then are cancelled."""
         for connection in self._connections():
-            connection.transport.abort()
+            connection.reset() if connection.path else connection.transport.abort()
         for cancel in (False, True):
             tasks = set(self.server_state.tasks)
             if cancel:
@@ -278,6 +283,7 @@ def _listener(family: int, address: tuple[Any, ...], backlog: int) -> socket.soc
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        keepalive.ask_after(listener, CLIENT_GONE_S)
         listener.bind(address)
         listener.listen(backlog)
         listener.setblocking(False)

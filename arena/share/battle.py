@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ def battle_page(
 
     What names a model in an answer is blacked out then; the prompts stay as they were written.
     """
-    models = [side.configuration.model for side in battle.sides.values()] if masked else []
+    models = [name for side in battle.sides.values() for name in _names(side)] if masked else []
     places = ranks({vote.pair: vote.verdict for vote in ballot})
     last = len(battle.prompts) - 1
     marks = _marks(places, tuple(battle.sides))
@@ -34,6 +34,14 @@ def battle_page(
     told = [f"Verdict: {_verdict(places, len(battle.sides))}", f"Voted on {ballot[0].at[:10]}"]
     told += ["The models are not named here"] if masked else []
     return answers_page("Blind battle" if ballot[0].blind else "Comparison", told, rounds, now)
+
+
+def _names(side: Side) -> Iterator[str]:
+    """What gives a side away: its model, and the families that its manifests tell."""
+    yield side.configuration.model
+    for manifest in side.manifests:
+        if isinstance(family := manifest.get("family"), str):
+            yield family
 
 
 def _verdict(places: Mapping[str, int] | None, sides: int) -> str:

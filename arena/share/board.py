@@ -6,8 +6,8 @@ from datetime import datetime
 from html import escape
 from typing import Final
 
-from arena.leaderboard import Board
-from arena.ratings import Rating
+from arena.leaderboard import Board, places
+from arena.ratings import PRELIMINARY, Rating
 from arena.share.page import page, table
 
 _HEAD: Final = ("Rank", "Model", "Rating", "95 % interval", "", "Votes", "Won")
@@ -23,7 +23,8 @@ def board_page(board: Board, *, masked: bool = False, now: datetime | None = Non
     rows = [_row(row, name, low, max(high - low, 1.0)) for row, name in zip(board.rows, names, strict=True)]
     told = [
         f"{board.votes:,} votes by {board.voters:,} voters. {_taken(board)}",
-        "Rank: the places that the votes leave open with 95 % confidence. Preliminary: fewer than 20 votes.",
+        "Rank: the places that the votes leave open with 95 % confidence. "
+        f"Preliminary: votes that weigh less than {PRELIMINARY}.",
     ]
     body = table(_HEAD, rows, (2, 3, 5, 6)) if rows else '<p class="quiet">Nobody has voted yet.</p>'
     return page("Leaderboard", told, body, now)
@@ -43,7 +44,6 @@ def _taken(board: Board) -> str:
 
 
 def _row(row: Rating, name: str, low: float, width: float) -> tuple[str, ...]:
-    ranks = str(row.rank_best) if row.rank_best == row.rank_worst else f"{row.rank_best} to {row.rank_worst}"
     left, right, at = (100 * (value - low) / width for value in (row.lower, row.upper, row.rating))
     bar = (
         f'<span class="interval"><i style="left:{left:.1f}%;width:{right - left:.1f}%"></i>'
@@ -52,6 +52,6 @@ def _row(row: Rating, name: str, low: float, width: float) -> tuple[str, ...]:
     won = "" if row.win_rate is None else f"{row.win_rate:.0%}"
     preliminary = ' <span class="quiet">preliminary</span>' if row.preliminary else ""
     return (
-        ranks, escape(name) + preliminary, f"{row.rating:.0f}", f"{row.lower:.0f} to {row.upper:.0f}", bar,
+        places(row), escape(name) + preliminary, f"{row.rating:.0f}", f"{row.lower:.0f} to {row.upper:.0f}", bar,
         f"{row.votes:,}", won,
     )  # fmt: skip

@@ -11,43 +11,45 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import Connection, exc, func, insert, select, text
 
-from arena.errors import BadRequest, Conflict
+from arena.errors import BadRequest, Conflict, StoreUnavailable
 from arena.store.database import PATIENCE_S
 from arena.store.files import beside, descriptor, told_of
+from arena.store.rows import Damaged, Rows, Told
 from arena.store.store import Store
 from arena.store.tables import documents, metadata, votes
 
-ROWS = 1000
-"""Rows copied at a time."""
 LOGS = ("-wal", "-journal")
 INDEX = "-shm"
 """What SQLite adds to the name of a database for the files that it keeps beside it."""
 
 
-def backup(store: Store, target: Path) -> int:
+def backup(store: Store, target: Path, *, left_out: Told | None = None) -> int:
     """Write all of `store`, as it is at one moment, to the file `target`; returns how many votes. The store goes on.
 
-    The file appears whole or not at all. Raises BadRequest for a file that cannot be written, or that is the store's
-    own, and StoreUnavailable, which names the file where that is the one to fail.
+    The file appears whole or not at all. Raises Damaged for a row that cannot be read, unless it may be `left_out`,
+    BadRequest for a file that cannot be written, or that is the store's own, and StoreUnavailable, which names the
+    file where that is the one to fail.
     """
     check_apart(store, target)
     with readable(store) as source, told_of(target, "written"):
         _check_ordinary(target, "written")
         if descriptor(target) is not None:  # to replace it would take it from whoever has opened it
             raise BadRequest(f"{target} cannot be written: it is no file of its own")
-        with beside(target) as made:
-            count = _copied(source, Store(f"sqlite:///{made}", called=str(target)))
+        name = "The database" if store.database.file is None else store.database.file.name
+        with beside(target) as made, _damage_told(name):
+            count = _copied(source, Store(f"sqlite:///{made}", called=str(target)), left_out)
             _closed_up(made)
         return count
 
 
-def restore(store: Store, source: Path, *, replace: bool = False) -> int:
+def restore(store: Store, source: Path, *, replace: bool = False, left_out: Told | None = None) -> int:
     """Fill `store` from a backup, in one transaction; returns how many votes. Backups of older versions will do.
 
-    Raises BadRequest for a file that is no backup, cannot be read, or is the store's own, Conflict for a store that
-    holds something unless `replace` is set, and StoreUnavailable; then nothing has changed.
+    Raises Damaged for one with a row that cannot be read, unless it may be `left_out`, BadRequest for a file that is
+    no backup, cannot be read, or is the store's own, Conflict for a store that others have open or that holds
+    something unless `replace` is set, and StoreUnavailable; then nothing has changed.
     """
     check_apart(store, source)
     with TemporaryDirectory(prefix="arena-restore-") as folder:
@@ -59,7 +61,10 @@ def restore(store: Store, source: Path, *, replace: bool = False) -> int:
             raise BadRequest(f"{source.name} is not a backup of the arena's store")
         if not replace and _holds_something(store):
             raise Conflict("The store holds votes or documents already; --replace gives them up for the backup's")
-        return _copied(Store(f"sqlite:///{copy}", called=f"The copy of {source} in {folder}"), store)
+        store.open()  # whose own faults are not the backup's
+        kept = Store(f"sqlite:///{copy}", called=f"The copy of {source} in {folder}")
+        with closing(kept), _damage_told(source.name):
+            return _copied(kept, store, left_out)
 
 
 def check_apart(store: Store, file: Path) -> None:
@@ -128,17 +133,33 @@ def _fetch(source: Path, copy: Path) -> None:
         raise BadRequest(text) from error
 
 
-def _copied(source: Store, target: Store) -> int:
+@contextmanager
+def _damage_told(name: str) -> Iterator[None]:
+    """What cannot be in a store is told of it by its name. Raises Damaged."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:  # the latter of a secret that is no text
+        raise Damaged(f"{name} is damaged: {error}") from error
+    except (exc.IntegrityError, exc.DataError) as error:
+        raise Damaged(f"{name} is damaged: {str(error.orig).splitlines()[0]}") from error
+    except StoreUnavailable as error:
+        cause = getattr(error.__cause__, "orig", None)
+        if getattr(cause, "sqlite_errorname", "") != "SQLITE_ERROR":  # tables or columns are not there, or too many
+            raise
+        raise Damaged(f"{name} is damaged: {cause}") from error
+
+
+def _copied(source: Store, target: Store, left_out: Told | None) -> int:
     source.open()
     target.open()
     try:
-        with source.database.reading() as reading, target.database.writing() as writing:
+        with source.database.reading() as reading, target.database.writing_alone() as writing:
             for table in reversed(metadata.sorted_tables):
                 writing.execute(table.delete())
+            found = Rows(reading, left_out)
             for table in metadata.sorted_tables:
-                rows = reading.execution_options(yield_per=ROWS).execute(select(table))
-                for part in rows.mappings().partitions(ROWS):
-                    writing.execute(insert(table), [dict(row) for row in part])
+                for part in filter(None, found.of(table)):
+                    writing.execute(insert(table), part)
             if target.database.file is None:
                 _number_on(writing)
             return int(writing.execute(select(func.count()).select_from(votes)).scalar_one())

@@ -7,13 +7,16 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
+import msgspec
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, exc, make_url, text
 
-from arena.errors import SettingsError, StoreUnavailable
+from arena.errors import Conflict, SettingsError, StoreUnavailable
+from arena.store import hold
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +27,21 @@ RETRY_S = 2.0
 NO_ANSWER = "the database does not answer"
 WRITER_LOCK = 0x6172656E61
 """The number of the lock that writers of a PostgreSQL database take, so that votes become visible in their order."""
+OPEN_LOCK = WRITER_LOCK + 1
+"""The lock that every connection to PostgreSQL shares as long as it lasts, and that a restore takes alone."""
+PARTING_S = 2.0
+"""How long a restore waits for connections to PostgreSQL that are about to end."""
+LOCKED = "55P03"
+"""What PostgreSQL says when a lock was waited for in vain."""
 
 _POSTGRES = {
     "connect_timeout": int(PATIENCE_S),
     "options": f"-c synchronous_commit=on -c lock_timeout={PATIENCE_S:.0f}s -c client_min_messages=warning",
     "keepalives_idle": 30,
 }
-_SUFFIXES = ("", "-wal", "-shm", "-journal")
+_SUFFIXES = ("", "-wal", "-shm", "-journal", hold.SUFFIX)
 _NO_FOLDER = "its folder cannot be used"
+_NO_VALUE = "a value in it is damaged; `store backup --skip-damaged` saves the rest"
 _REASONS = {
     "SQLITE_FULL": "the disk is full",
     "SQLITE_BUSY": "another process holds it locked",
@@ -41,6 +51,9 @@ _REASONS = {
     "SQLITE_CORRUPT": "its file is damaged; restore a backup",
     "SQLITE_NOTADB": "its file is not a database; restore a backup",
     "SQLITE_IOERR": "its disk reports errors",
+    "25006": "it may only be read",  # from here on what PostgreSQL tells
+    "53100": "its disk is full",
+    LOCKED: "another process holds it locked",
 }
 
 
@@ -66,6 +79,7 @@ class Database:
             self._url = parsed.set(drivername="postgresql+psycopg")
         else:
             raise SettingsError("ARENA_DATABASE_URL must begin with postgresql:// (or sqlite:/// and a path)")
+        self._hold = None if self.file is None else hold.Hold(self.file)
         self._engine: Engine | None = None
         self._writing = threading.Lock()
 
@@ -98,13 +112,22 @@ class Database:
             with self._translated():
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 self._check_soundness(self.file)
+        if self._hold is not None and not self._hold.share():
+            raise self._unavailable("a backup is being restored into it")
         self._engine = self._made()
 
     def close(self) -> None:
-        """Let go of every connection."""
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.dispose()
+        """Let go of every connection, once who writes has ended, unless that takes too long."""
+        written = self._writing.acquire(timeout=PATIENCE_S)
+        try:
+            engine, self._engine = self._engine, None
+            if engine is not None:
+                engine.dispose()
+            if self._hold is not None:
+                self._hold.release()
+        finally:
+            if written:
+                self._writing.release()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -138,6 +161,34 @@ class Database:
         finally:
             self._writing.release()
 
+    @contextmanager
+    def writing_alone(self) -> Iterator[Connection]:
+        """The same for who replaces everything. Raises Conflict where others have the database open, too."""
+        if self._hold is not None and not self._hold.take_alone():
+            self._hold.share()
+            raise self._open_elsewhere()
+        try:
+            with self.writing() as connection:
+                if self.file is None:
+                    self._part(connection)
+                yield connection
+        finally:
+            if self._hold is not None:
+                self._hold.share()
+
+    def _part(self, connection: Connection) -> None:
+        """Make sure that no other connection to PostgreSQL is left, and that none is made. Raises Conflict."""
+        try:
+            connection.execute(text(f"SET LOCAL lock_timeout = '{PARTING_S}s'"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": OPEN_LOCK})
+        except exc.OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != LOCKED:
+                raise
+            raise self._open_elsewhere() from error
+
+    def _open_elsewhere(self) -> Conflict:
+        return Conflict(f"{self._called} is in use: stop the arena, and what else has it open, then restore again")
+
     def _connected(self) -> Connection:
         if self._engine is None:
             raise self._unavailable("it is not open")
@@ -149,6 +200,7 @@ class Database:
                 self._url, pool_pre_ping=True, connect_args=_POSTGRES, isolation_level="REPEATABLE READ"
             )
             event.listen(engine, "begin", _mark_readers)
+            event.listen(engine, "connect", _share)
             return engine
         engine = create_engine("sqlite://", creator=self._sqlite, poolclass=QueuePool, pool_timeout=PATIENCE_S)
         event.listen(engine, "begin", _begin)
@@ -201,11 +253,14 @@ class Database:
             raise
         except (exc.DBAPIError, exc.TimeoutError) as error:
             raise self._told(error.orig if isinstance(error, exc.DBAPIError) else error) from error
+        except msgspec.DecodeError as error:
+            log.error("%s holds a value that is no JSON: %s", self._called, error)
+            raise self._unavailable(_NO_VALUE) from error
         except (sqlite3.DatabaseError, OSError) as error:
             raise self._told(error) from error
 
     def _told(self, error: BaseException | None) -> StoreUnavailable:
-        name = getattr(error, "sqlite_errorname", "")
+        name = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or ""
         reason = next((reason for code, reason in _REASONS.items() if name.startswith(code)), None)
         if reason is None and isinstance(error, OSError):
             reason = _NO_FOLDER
@@ -239,6 +294,16 @@ def _mark_readers(connection: Connection) -> None:
     """A writer sees what the writer before it has committed; a reader sees one moment."""
     if connection.get_execution_options().get("writes", False):
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+
+
+def _share(connection: Any, _: Any) -> None:
+    """A new connection to PostgreSQL waits until nobody has the database alone. Raises psycopg's OperationalError."""
+    with ExitStack() as stack:
+        stack.callback(connection.close)
+        connection.autocommit = True  # the lock is of the session, and outlives transactions
+        connection.execute("SELECT pg_advisory_lock_shared(%s::bigint)", (OPEN_LOCK,))
+        connection.autocommit = False
+        stack.pop_all()
 
 
 def same_file(file: Path, own: str) -> bool:

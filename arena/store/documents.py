@@ -10,7 +10,10 @@ Kind = Literal["conversation", "preset"]
 
 
 class Document(Struct, frozen=True):
-    """A conversation or a preset of `owner` (a pseudonym). `at` is when it was last saved, ISO 8601 in UTC."""
+    """A conversation or a preset of `owner` (a pseudonym). `at` is when it was last saved, ISO 8601 in UTC.
+
+    `address` is the pseudonym of the network that it came from, where a browser without a key keeps it.
+    """
 
     kind: Kind
     owner: str
@@ -18,6 +21,7 @@ class Document(Struct, frozen=True):
     at: str
     title: str
     content: Any
+    address: str = ""
 
 
 class Snapshot(Struct, frozen=True):

@@ -12,16 +12,17 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, func, select, tuple_
+from sqlalchemy import Connection, Table, func, or_, select, tuple_
 
 from arena.errors import Conflict
 from arena.settings import Settings
 from arena.store import caps
 from arena.store.battles import Side, StoredBattle
-from arena.store.cells import RATED, CellFilter, pages
+from arena.store.cells import RATED, CellFilter, pages, styled_pages
 from arena.store.database import Database
 from arena.store.documents import Document, Kind, Snapshot
 from arena.store.migrations import migrate
+from arena.store.spelling import Spellings
 from arena.store.tables import battles, configurations, documents, facts, sides, snapshots, votes
 from arena.types import Configuration, Vote, VotePage
 
@@ -111,8 +112,8 @@ class Store:
     ) -> tuple[Vote, ...]:
         """Keep one voter's votes on one battle, one for each pair of its sides, with the battle; returns what is kept.
 
-        All or none is kept, and the same ballot again once. Raises Conflict where this voter has voted otherwise, and
-        TooManyRequests beyond the caps of a day.
+        All or none is kept, and the same ballot again once; models are called as the store calls them. Raises Conflict
+        where this voter has voted otherwise, and TooManyRequests beyond the caps of a day.
         """
         self.open()
         with self.database.writing() as connection:
@@ -122,9 +123,12 @@ class Store:
                     raise Conflict("This battle has your vote already, and it was another one.", code="voted")
                 return kept
             caps.check(connection, self._daily, ballot[0])
-            new = tuple(msgspec.structs.replace(vote, repeats=_repeats(connection, vote)) for vote in ballot)
+            spelled = Spellings(connection)
+            new = tuple(
+                msgspec.structs.replace(vote, repeats=_repeats(connection, vote)) for vote in map(spelled.vote, ballot)
+            )
             fought = [side.configuration for side in battle.sides.values()] if battle else []
-            for each in (*contestants, *fought):
+            for each in map(spelled.contestant, (*contestants, *fought)):
                 _keep_contestant(connection, each)
             if battle is not None:
                 _keep_battle(connection, battle)
@@ -135,10 +139,11 @@ class Store:
         """Keep votes that come from elsewhere, all or none; those that are here already are left out; how many?"""
         self.open()
         with self.database.writing() as connection:
-            for each in contestants:
+            spelled = Spellings(connection)
+            for each in map(spelled.contestant, contestants):
                 _keep_contestant(connection, each)
             kept = 0
-            coming = iter(many)
+            coming = map(spelled.vote, many)
             while part := list(islice(coming, PART_ROWS)):
                 here = _here(connection, {vote.battle_id for vote in part})
                 new = {key: vote for vote in reversed(part) if (key := _key(vote)) not in here}
@@ -191,6 +196,12 @@ class Store:
         with self.database.reading() as connection:
             yield from pages(connection, wanted)
 
+    def styled_pages(self, wanted: CellFilter = RATED) -> Iterator[tuple[VotePage, str]]:
+        """The same of the votes whose styles are known, each page with these: a JSON list of pairs of styles."""
+        self.open()
+        with self.database.reading() as connection:
+            yield from styled_pages(connection, wanted)
+
     def configurations(self) -> dict[str, Configuration]:
         """Every configuration that was voted on, by id."""
         self.open()
@@ -216,13 +227,6 @@ class Store:
 
     # ---- documents
 
-    def save(self, document: Document) -> None:
-        """Keep a conversation or a preset; one with the same kind, owner and id is replaced."""
-        self.open()
-        with self.database.writing() as connection:
-            connection.execute(documents.delete().where(*_named(document.kind, document.owner, document.id)))
-            connection.execute(documents.insert().values(**msgspec.structs.asdict(document)))
-
     def document(self, kind: Kind, owner: str, document_id: str) -> Document | None:
         """One document of `owner`."""
         self.open()
@@ -245,11 +249,18 @@ class Store:
 
     # ---- snapshots
 
-    def add_snapshot(self, last_vote: int, content: Any) -> Snapshot:
-        """Keep what the ratings say now, after the vote with the number `last_vote`."""
-        self.open()
+    def add_snapshot(self, last_vote: int, content: Any, *, once_a_day: bool = False) -> Snapshot | None:
+        """Keep what the ratings say now, after the vote with the number `last_vote`.
+
+        `once_a_day`: unless something of this day (UTC), or of the same votes, is kept already; then nothing is made.
+        The store must be open: one that somebody has closed is not opened again for this, since nobody waits for it.
+        """
         at = now()
+        today = snapshots.c.at.startswith(at[:10])  # whatever days a clock that was wrong has left behind
+        known = select(1).where(or_(today, snapshots.c.last_vote == last_vote)).limit(1)
         with self.database.writing() as connection:
+            if once_a_day and connection.execute(known).first() is not None:
+                return None
             made = connection.execute(snapshots.insert().values(at=at, last_vote=last_vote, content=content))
         (number,) = made.inserted_primary_key or (0,)
         return Snapshot(number, at, last_vote, content)

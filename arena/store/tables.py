@@ -122,6 +122,7 @@ documents = Table(
     Column("at", Text, nullable=False),
     Column("title", Text, nullable=False),
     Column("content", Json, nullable=False),
+    Column("address", Text, nullable=False, server_default=""),
 )
 
 snapshots = Table(

@@ -76,7 +76,8 @@ def endpoints_table(statuses: Sequence[EndpointStatus]) -> str:
         f'<td class="num">{status.models if status.reachable else DASH}</td></tr>'
         for status in statuses
     )
-    head = "".join(f"<th scope='col'>{text}</th>" for text in ("Name", "Address", "Kind", "State", "Version", "Models"))
+    head = "".join(f"<th scope='col'>{text}</th>" for text in ("Name", "Address", "Kind", "State", "Version"))
+    head += "<th scope='col' class='num'>Models</th>"
     return f'<div class="scroll"><table class="grid"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 

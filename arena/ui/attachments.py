@@ -17,13 +17,17 @@ MAX_TEXT_BYTES = 2 * 1024 * 1024
 
 
 class Attachment(Struct, frozen=True):
-    """One attached file. `content` is the text, or the picture as bare base64; `path` is where the upload lies."""
+    """One attached file. `content` is the text, or the picture as bare base64; `path` is where the upload lies.
+
+    One that was kept with its conversation has neither: only its `sha256` is known.
+    """
 
     name: str
     kind: Literal["text", "image"]
     size_bytes: int
     content: str
     path: str = ""
+    sha256: str = ""
 
 
 def read(paths: Sequence[str]) -> tuple[Attachment, ...]:

@@ -14,7 +14,8 @@
   function changed(element) {
     const now = element.querySelector('.ballot');
     if (!now) return;
-    const { phase, battle = '', turns, say } = now.dataset;
+    const { phase, battle = '', turns, say, most, best } = now.dataset;
+    offer(most);
     keep(phase === 'idle' ? '' : battle);
     rank(now, `${battle} ${turns}`);
     name();
@@ -26,14 +27,40 @@
     if (tab) tab.dataset.phase = phase;
     if (!first) $('battle-live').textContent = say;
     if (!first && shown()) place(now, phase);
+    if (!first && best) show(best);
+  }
+
+  // as many sides as there are models for
+  function offer(most) {
+    if (!most) return;
+    document.querySelectorAll('#battle-sides input').forEach((input, at) => {
+      input.disabled = at + 2 > Number(most);
+      input.parentElement.title = input.disabled ? `Needs ${at + 2} models` : '';
+    });
+  }
+
+  // on a narrow screen one side is seen at a time
+  function show(side) {
+    $(`col-battle-${side}`)?.scrollIntoView({ behavior: 'smooth', block: 'nearest', inline: 'start' });
   }
 
   function place(now, phase) {
     const active = document.activeElement;
     const free = !active || active === document.body || now.contains(active);
     const idle = free || (active === promptBox() && !promptBox().value);
-    if (phase === 'idle') promptBox()?.focus();
-    else if (phase !== 'answering' && idle) now.focus({ preventScroll: true });
+    if (phase === 'idle') {
+      promptBox()?.focus();
+      hold();
+    } else if (phase !== 'answering' && idle) now.focus({ preventScroll: true });
+  }
+
+  // the prompt is let go of, or drawn anew, a moment after the ballot: until somebody goes elsewhere it gets the focus back
+  let holding;
+  function hold(tries = 50) {
+    clearTimeout(holding);
+    const active = document.activeElement;
+    if (!active || active === document.body || ballot()?.contains(active)) promptBox()?.focus();
+    if (tries && ballot()?.dataset.phase === 'idle') holding = setTimeout(() => hold(tries - 1), 100);
   }
 
   function name() {
@@ -100,9 +127,15 @@
     const button = ballot().querySelector(`[data-key="${CSS.escape(key)}"]`);
     if (button && !button.disabled && !event.repeat) button.click();
     else if (key === '/') promptBox()?.focus();
-    else if (writing) ballot().focus({ preventScroll: true }); // Escape leaves the prompt, so that keys vote
+    else if (writing) leave();
     else return;
     event.preventDefault();
+  }
+
+  // Escape leaves the prompt, so that keys vote
+  function leave() {
+    clearTimeout(holding);
+    ballot().focus({ preventScroll: true });
   }
 
   function onClick(event) {
@@ -110,6 +143,9 @@
     if (!button) return;
     if (button.id === 'battle-label') {
       button.setAttribute('aria-expanded', String($('battle-labels').toggleAttribute('data-open')));
+    } else if (button.dataset.to) {
+      show(button.dataset.to);
+      ballot().focus({ preventScroll: true }); // the next key is the ballot's
     } else if (button.closest('#battle-examples')) setTimeout(() => promptBox()?.focus(), 150);
     else if (button.closest('#battle-ballot')) {
       if (button.dataset.action) button.classList.add('pressed');
@@ -126,6 +162,7 @@
     document.body.append(live);
     document.addEventListener('keydown', onKey, true); // before the page's own keys
     document.addEventListener('click', onClick);
+    document.addEventListener('pointerdown', () => clearTimeout(holding), true);
   }
   if (document.readyState === 'loading') document.addEventListener('DOMContentLoaded', start); else start();
 })();

@@ -13,11 +13,12 @@ import gradio as gr
 from arena.battle import Ballot, Contest
 from arena.battle.draw import can_chat
 from arena.keys import allows
+from arena.leaderboard import may_have_all
 from arena.types import ModelInstance, Verdict
 from arena.ui import battle_parts as parts
 from arena.ui.battle_draw import ASK, ASK_AGAIN, HINTS, SIDES, BattleParts, draw_battle
 from arena.ui.battle_play import Playing
-from arena.ui.battle_table import Table, Tables
+from arena.ui.battle_table import MOST_SIDES, STOPPED, Table, Tables
 from arena.ui.callers import caller_of, voter_of
 from arena.ui.conversation import Conversations
 from arena.ui.drafts import for_script
@@ -54,7 +55,8 @@ class BattlePanel:
 
         Call inside a Blocks and a Tab.
         """
-        events = BattleEvents(draw_battle(), self, system, tabs)
+        drawn = draw_battle(open_to_all=may_have_all(self.arena.settings))
+        events = BattleEvents(drawn, self, system, tabs)
         events.wire()
         return events
 
@@ -72,19 +74,22 @@ class BattleEvents:
         """Wire the tab."""
         drawn = self.drawn
         inputs, shown = {*drawn.setup, self.system}, [*drawn.shown, drawn.prompt]
+        who = [drawn.mode, drawn.sides]
+        offered = [*shown, drawn.chosen, drawn.sides]
         asked = drawn.prompt.submit(self.ask, inputs, shown, **TALK)
-        acted = drawn.ballot.click(self.act, inputs, shown, trigger_mode="multiple", **TALK)
+        acted = drawn.ballot.click(self.act, inputs, offered, trigger_mode="multiple", **TALK)
         for begun in (asked, acted):
             answered = begun.then(self.answer, None, drawn.frames, **STREAM)
             answered.then(self.settle, None, shown, **QUICK).then(self.rate, None, drawn.ballot, **QUICK)
         drawn.examples.click(self.example, None, drawn.prompt, **QUICK)
-        drawn.mode.change(self.choose, drawn.mode, [drawn.hint, drawn.chosen], **QUICK)
-        drawn.sides.change(self.arrange, drawn.sides, shown, **QUICK)
+        drawn.mode.change(self.choose, who, [*offered, drawn.hint], **QUICK)
+        drawn.sides.change(self.arrange, who, offered, **QUICK)
 
     def live_in(self, demo: gr.Blocks, tab: gr.Tab) -> None:
         """Look for models whenever `tab` is opened; stop when the page leaves, and go on when it was only reloaded."""
         drawn = self.drawn
-        tab.select(self.look, drawn.mode, [drawn.chosen, drawn.ballot], **QUICK)
+        offered = [*drawn.shown, drawn.prompt, drawn.chosen, drawn.sides]
+        tab.select(self.arrange, [drawn.mode, drawn.sides], offered, **QUICK)
         demo.load(self.resume, drawn.kept, [*drawn.shown, drawn.prompt, self.tabs], js=_KEPT, **QUICK)
         demo.unload(self.leave)
 
@@ -104,13 +109,15 @@ class BattleEvents:
             case "rank":
                 return await self._vote(table, ranks_of(str(event.order)), request)
             case "stop":
-                table.stop("You stopped this battle, which ends it without a vote.")
+                table.stop(STOPPED)
+            case "retry":
+                return await self._take(table, table.again, values, request)
             case "again":
                 prompt = table.prompts[0] if table.prompts else ""
                 return await self._take(table, prompt, values, request)
             case "next" if table.phase in ("voted", "failed"):
                 table.clear()
-                return self.arrange(values[self.drawn.sides], request)
+                return await self.arrange(values[self.drawn.mode], values[self.drawn.sides], request)
         return {self.drawn.ballot: parts.ballot(table)}
 
     async def answer(self, request: gr.Request) -> AsyncGenerator[Updates, None]:
@@ -130,40 +137,37 @@ class BattleEvents:
         table = self._table(request)
         if table.phase != "voted" or table.ratings:
             return gr.skip()
-        await self.panel.playing.rate(table)
+        await self.panel.playing.rate(table, caller_of(request))
         return parts.ballot(table)
 
     def example(self, event: gr.EventData) -> Any:
         """Put an example prompt into the box."""
         return {"text": str(event.prompt), "files": []}
 
-    async def choose(self, mode: str, request: gr.Request) -> Updates:
-        """Tell what a mode means, and offer the models where they are to be named."""
-        drawn = self.drawn
-        if mode != "chosen":
-            return {drawn.hint: HINTS[mode], drawn.chosen: gr.Dropdown(visible=False)}
-        names = await self._names(request)
-        return {drawn.hint: HINTS[mode], drawn.chosen: gr.Dropdown(choices=names, visible=True)}
+    async def choose(self, mode: str, count: int, request: gr.Request) -> Updates:
+        """Tell what a mode means, and see who could fight in it."""
+        return {self.drawn.hint: HINTS[mode]} | await self.arrange(mode, count, request)
 
-    def arrange(self, count: int, request: gr.Request) -> Updates:
-        """Show as many sides as the next battle has, unless one is under way."""
+    async def arrange(self, mode: str, count: int, request: gr.Request) -> Updates:
+        """See who could fight, and show as many sides as the next battle has, unless one is under way.
+
+        Says so where too few could; what was said of another set-up is forgotten.
+        """
+        drawn, names = self.drawn, await self._names(request)
+        chosen = gr.Dropdown(choices=names, visible=True) if mode == "chosen" else gr.Dropdown(visible=False)
         table = self._table(request)
-        if table.phase == "idle":
-            table.sides = tuple(SIDES[:count])
-        return self.show(table) if table.phase == "idle" else {self.drawn.ballot: gr.skip()}
+        if table.phase != "idle":
+            return {drawn.chosen: chosen}
+        columns = mode == "columns"
+        starting, limited = self.panel.arena.engine_state == "starting", caller_of(request).models is not None
+        error = self.panel.conversations.listing_error
+        table.told = "" if columns else parts.too_few(names, starting=starting, limited=limited, error=error)
+        table.most = min(max(2, len(self._columns(request, "") if columns else names)), MOST_SIDES)
+        table.sides = tuple(SIDES[: min(count, table.most)])
+        fewer = {} if count == len(table.sides) else {drawn.sides: gr.Radio(value=len(table.sides))}
+        return self.show(table) | {drawn.chosen: chosen} | fewer
 
     # ---- the page's life
-
-    async def look(self, mode: str, request: gr.Request) -> Updates:
-        """See who could fight; say so where nobody can."""
-        drawn, table, names = self.drawn, self._table(request), await self._names(request)
-        if table.phase == "idle":
-            starting, limited = self.panel.arena.engine_state == "starting", caller_of(request).models is not None
-            table.told = parts.too_few(names, starting=starting, limited=limited)
-        return {
-            drawn.chosen: gr.Dropdown(choices=names) if mode == "chosen" else gr.skip(),
-            drawn.ballot: parts.ballot(table) if table.phase == "idle" else gr.skip(),
-        }
 
     def resume(self, battle_id: str | None, request: gr.Request) -> Updates:
         """Go on with the battle of a page that was reloaded."""
@@ -205,6 +209,9 @@ class BattleEvents:
         return {drawn.ballot: parts.ballot(table)}
 
     async def _vote(self, table: Table, ballot: Ballot, request: gr.Request) -> Updates:
+        if table.phase == "idle":  # the server was restarted, or has had more battles than it keeps
+            table.told = parts.GONE
+            return self.show(table)
         await self.panel.playing.vote(table, caller_of(request), ballot)
         return self.show(table, chats=False)
 
@@ -216,9 +223,7 @@ class BattleEvents:
             known = filter(self.panel.conversations.known, values[drawn.chosen] or ())  # some may be gone by now
             contestants = tuple(ModelInstance(name, name) for name in known)
         elif mode == "columns":
-            session, system = self.panel.sessions.of(request.session_hash), values[self.system] or ""
-            instances = (session.choices[letter].instance(letter, system) for letter in session.visible)
-            contestants = tuple(instance for instance in instances if instance.model)
+            contestants = self._columns(request, values[self.system] or "")
         return Contest(
             contestants,
             label_of(values[drawn.category] or ""),
@@ -226,6 +231,12 @@ class BattleEvents:
             int(values[drawn.sides] or 2),
             "newcomers" if mode == "newcomers" else None,
         )
+
+    def _columns(self, request: gr.Request, system: str) -> tuple[ModelInstance, ...]:
+        """What the columns of the compare tab would fight with."""
+        session = self.panel.sessions.of(request.session_hash)
+        instances = (session.choices[letter].instance(letter, system) for letter in session.visible)
+        return tuple(instance for instance in instances if instance.model)
 
     def _table(self, request: gr.Request) -> Table:
         return self.panel.tables.of(request.session_hash)

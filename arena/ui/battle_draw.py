@@ -76,8 +76,11 @@ class BattleParts:
         return [*(part for each in columns for part in (each.box, each.head, each.chat, each.status)), self.ballot]
 
 
-def draw_battle() -> BattleParts:
-    """Draw the tab with a pool of sides, of which two are visible; call inside a Blocks and a Tab."""
+def draw_battle(*, open_to_all: bool = True) -> BattleParts:
+    """Draw the tab with a pool of sides, of which two are visible; call inside a Blocks and a Tab.
+
+    `open_to_all`: may whoever opens the page have the conversations of all?
+    """
     frames = carrier("battle-frames")
     kept = gr.Textbox("", visible=False, elem_id="battle-kept")
     setup = _draw_setup()
@@ -85,6 +88,7 @@ def draw_battle() -> BattleParts:
         columns = {side: _draw_side(side, visible=side in _BLANK.sides) for side in SIDES}
     ballot = gr.HTML(parts.ballot(_BLANK), elem_id="battle-ballot", apply_default_css=False, js_on_load=RELAY + WATCH)
     with gr.Column(elem_id="battle-composer", min_width=0):
+        html(parts.kept_note(open_to_all), "battle-note")
         suggested = html(examples(EXAMPLES), "battle-examples", relays=True)
         prompt = gr.MultimodalTextbox(
             elem_id="battle-prompt", show_label=False, label="Prompt for all sides", container=False, interactive=True,

@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from arena.battle import RevealedSide
+from arena.errors import ArenaError
+from arena.leaderboard import places
 from arena.ratings import Rating
 from arena.streaming import Reply
 from arena.types import ChatMessage, Manifest, Metrics, ModelInstance
@@ -29,6 +31,11 @@ WELCOME: Final = (
 )
 OVER: Final = "This battle is over without a vote: not every side could answer. Nobody is told who they were."
 _FURTHER: Final = '<p class="dim">Not sure yet? Ask again: each side goes on from its own answers.</p>'
+GONE: Final = (
+    "The server does not have this battle any more, so there is nothing to vote on, and nobody is told who they were. "
+    "Ask again to begin another one."
+)
+_SHARES: Final = ("", "a half", "a third", "a quarter", "a fifth", "a sixth", "a seventh")
 _ORDER: Final = "Press the sides in order, best first."
 _HOW_TWO: Final = "Press 1 if A is better, 2 if B is better, 0 for a tie, 9 if both are bad."
 _HOW_MORE: Final = (
@@ -65,14 +72,24 @@ def head(table: Table, side: str) -> str:
     letter, known = side.upper(), _revealed(table).get(side)
     if known is None:
         why = "stays hidden" if table.phase == "failed" else "hidden until you vote"
-        return f'<div class="colhead who"><b>Model {letter}</b><span class="chip">{why}</span></div>'
+        return f'<div class="colhead who"><b>Model {letter}</b><span class="chip">{why}</span>{_turns(table)}</div>'
     model = known.model
     settings = known.label.removeprefix(model).removeprefix(", ")
     chips = [f'<span class="chip set">{escape(settings)}</span>'] if settings else []
     chips += [f'<span class="chip">{escape(fact)}</span>' for fact in _facts(known)]
     chosen = '<span class="mark">your choice</span>' if side in _best(table) else ""
     kind = "colhead who many" if len(table.sides) > 2 else "colhead who"
-    return f'<div class="{kind}"><b>{escape(model)}</b>{chosen}<span class="chips">{"".join(chips)}</span></div>'
+    told = f'<b>{escape(model)}</b>{chosen}<span class="chips">{"".join(chips)}</span>'
+    return f'<div class="{kind}">{told}{_turns(table)}</div>'
+
+
+def _turns(table: Table) -> str:
+    """Buttons that bring a side into sight, for screens that show one at a time; the style sheet marks a side's own."""
+    told = "".join(
+        f'<button type="button" data-to="{side}" aria-label="Show side {side.upper()}">{side.upper()}</button>'
+        for side in table.sides
+    )
+    return f'<span class="turns">{told}</span>'
 
 
 def status(table: Table, now_s: float) -> str:
@@ -118,9 +135,13 @@ def ballot(table: Table) -> str:
     """What stands between the answers and the prompt: what to do now, the vote, or what came of it."""
     body = {"idle": _idle, "answering": _answering, "ready": _open, "failed": _failed, "voted": _reveal}[table.phase]
     told = f'<p class="told" role="alert">{escape(table.told)}</p>' if table.told else ""
-    battle = f' data-battle="{table.battle_id}"' if table.battle_id else ""
+    facts = f' data-battle="{table.battle_id}"' if table.battle_id else ""
+    if table.phase == "idle":
+        facts += f' data-most="{table.most}"'
+    if best := _best(table):
+        facts += f' data-best="{best[0]}"'
     return (
-        f'<section class="ballot" data-phase="{table.phase}" data-turns="{len(table.prompts)}"{battle} '
+        f'<section class="ballot" data-phase="{table.phase}" data-turns="{len(table.prompts)}"{facts} '
         f'data-say="{escape(say(table))}" aria-label="Ballot" tabindex="-1">{told}{body(table)}</section>'
     )
 
@@ -131,7 +152,8 @@ def say(table: Table) -> str:
         case "answering":
             return f"{_all(table)} sides answer."
         case "ready":
-            return f"{_all(table)} answers are complete. {_HOW_TWO if len(table.sides) == 2 else _HOW_MORE}"
+            how = _HOW_TWO if len(table.sides) == 2 else _HOW_MORE
+            return f"{table.told or f'{_all(table)} answers are complete.'} {how}"
         case "failed":
             return table.told or OVER
         case "voted":
@@ -155,10 +177,16 @@ def _answering(table: Table) -> str:
 
 def _open(table: Table) -> str:
     if len(table.sides) > 2:
-        return _ranking(table) + _left(table)
+        return _ranking(table) + _retry(table) + _left(table)
     votes = (("a", "A is better", "1"), ("tie", "Tie", "0"), ("both_bad", "Both bad", "9"), ("b", "B is better", "2"))
     buttons = "".join(_verdict_button(verdict, text, key) for verdict, text, key in votes)
-    return f'<div class="verdicts" role="group" aria-label="Your vote">{buttons}</div>{_FURTHER}{_left(table)}'
+    vote = f'<div class="verdicts" role="group" aria-label="Your vote">{buttons}</div>'
+    return f"{vote}{_retry(table) or _FURTHER}{_left(table)}"
+
+
+def _retry(table: Table) -> str:
+    """A way to ask again what came to nothing."""
+    return f'<div class="acts">{_act("retry", "Ask it again", "r", "R")}</div>' if table.again else ""
 
 
 def _left(table: Table) -> str:
@@ -171,7 +199,7 @@ def _left(table: Table) -> str:
 
 def _ranking(table: Table) -> str:
     """More than two sides are put in order, best first; the page's script keeps the order until it is whole."""
-    places = "".join(
+    choices = "".join(
         f'<button type="button" class="verdict v-{side}" data-rank="{side}" data-key="{number}" '
         f'aria-keyshortcuts="{number}"><kbd>{number}</kbd>{side.upper()}<span class="place"></span></button>'
         for number, side in enumerate(table.sides, 1)
@@ -184,7 +212,7 @@ def _ranking(table: Table) -> str:
         'aria-keyshortcuts="Enter" disabled><kbd>Enter</kbd>Vote</button>'
     )
     return (
-        f'<div class="verdicts many" role="group" aria-label="Your vote, best side first">{places}{equal}</div>'
+        f'<div class="verdicts many" role="group" aria-label="Your vote, best side first">{choices}{equal}</div>'
         f'<div class="acts"><p class="order dim" aria-live="polite">{_ORDER}</p>{acts}</div>'
     )
 
@@ -202,9 +230,9 @@ def _failed(table: Table) -> str:
 
 
 def _reveal(table: Table) -> str:
-    kept = "It is kept and counts for the ratings." if table.outcome and table.outcome.rated else _unrated(table)
+    kept = _counted(table) if table.outcome and table.outcome.rated else _unrated(table)
     lead = f'<p class="lead"><b>{escape(_verdict(table))}</b> {kept}</p>'
-    return f'{lead}{standings(table)}<div class="acts">{_nexts()}</div>'
+    return f'{lead}{standings(table)}<div class="acts">{_nexts()}{_pages(table)}</div>'
 
 
 def _verdict(table: Table) -> str:
@@ -223,10 +251,23 @@ def _verdict(table: Table) -> str:
     return f"Your vote: {' > '.join(order)}."
 
 
+def _counted(table: Table) -> str:
+    """What the vote counts for the ratings: the less, the oftener somebody compares two models on one prompt."""
+    if not table.repeats:
+        return "It is kept and counts for the ratings."
+    if len(table.sides) > 2:
+        return "It is kept and counts less: you have compared some of these on this prompt before."
+    share = _SHARES[table.repeats] if table.repeats < len(_SHARES) else "an eighth"
+    return f"It is kept and counts {share}: you have compared these two on this prompt before."
+
+
 def _unrated(table: Table) -> str:
     if len({known.configuration for known in _revealed(table).values()}) == 1:
         return "It is kept, but not rated: all sides were the same."
-    return "It is kept, but not rated: an answer gave its model away, or who fights could be foreseen."
+    return (
+        "It is kept, but not rated: an answer gave its model away or was cut before its first word, or who fights "
+        "could be foreseen."
+    )
 
 
 def standings(table: Table) -> str:
@@ -245,14 +286,22 @@ def standings(table: Table) -> str:
 def _rating(row: Rating | None) -> str:
     if row is None:
         return f'<td class="dim" colspan="4">{DASH} not rated yet</td>'
-    rank = f"{row.rank_best}" if row.rank_best == row.rank_worst else f"{row.rank_best}\N{EN DASH}{row.rank_worst}"
     few = ' <span class="dim">preliminary</span>' if row.preliminary else ""
-    cells = (f"{row.rating:.0f}", f"{row.lower:.0f} to {row.upper:.0f}", rank, f"{row.votes:,}{few}")
+    cells = (f"{row.rating:.0f}", f"{row.lower:.0f} to {row.upper:.0f}", places(row, DASH), f"{row.votes:,}{few}")
     return "".join(f'<td class="num">{cell}</td>' for cell in cells)
 
 
 def _nexts() -> str:
     return _act("next", "Next battle", "n", "N", "primary") + _act("again", "Same prompt, new draw", "r", "R")
+
+
+def _pages(table: Table) -> str:
+    """The battle as a file to send around; the browser is whom the server gives it to."""
+    page = f"api/battles/{table.battle_id}/page"
+    return (
+        f'<a class="act" href="{page}" download="battle.html">Save as a page</a>'
+        f'<a class="act" href="{page}?masked=true" download="battle-masked.html">Save without names</a>'
+    )
 
 
 def _act(action: str, text: str, key: str, shown: str, kind: str = "") -> str:
@@ -279,8 +328,27 @@ def not_kept(why: str, tries: int) -> str:
     return f"Your vote could not be kept, and is not lost: press it again in a moment. {why}{again}"
 
 
-def too_few(models: Sequence[str], *, starting: bool = False, limited: bool = False) -> str:
-    """What is missing for a battle; empty where nothing is. `starting`: the engine is; `limited`: by a key's list."""
+def not_drawn(error: ArenaError, sides: int) -> str:
+    """What the user is told of a battle that could not begin, with what helps."""
+    if error.code != "too_few_contestants":
+        return error.message
+    fewer = "choose fewer sides, " if sides > 2 else ""
+    return f"{error.message}. Pull another one in the Models tab, {fewer}or let columns of the Compare tab fight."
+
+
+def kept_note(open_to_all: bool) -> str:
+    """Whether others can read what is asked here; `open_to_all`: who opens the page may have all conversations."""
+    who = "Whoever may open this page" if open_to_all else "Only who runs this server"
+    return f"Battles you vote on are kept here, prompts and answers included. {who} can export them."
+
+
+def too_few(
+    models: Sequence[str], *, starting: bool = False, limited: bool = False, error: ArenaError | None = None
+) -> str:
+    """What is missing for a battle; empty where nothing is.
+
+    `starting`: the engine is; `limited`: by a key's list; `error`: why nobody can say which models there are.
+    """
     if len(models) > 1:
         return ""
     if starting:
@@ -288,6 +356,8 @@ def too_few(models: Sequence[str], *, starting: bool = False, limited: bool = Fa
     if limited:
         have = f"only {models[0]}" if models else "none"
         return f"Of the models here your key may use {have}, and a battle needs two. Ask the operator for more."
+    if error is not None:
+        return f"No model server tells which models it has, and a battle needs two: {error.message}."
     have = f"Only {models[0]} is installed" if models else "No model is installed"
     return (
         f"{have}, and a battle needs two. Pull another one in the Models tab, or let columns of the Compare tab fight: "

@@ -60,7 +60,7 @@ class Playing:
                 drawn = await self._arena.battles.create(voter, contest, caller.models)
             except ArenaError as error:
                 if table.drawing is drawing:
-                    table.undraw(phase, error.message)
+                    table.undraw(phase, parts.not_drawn(error, contest.sides))
                 return ""
             if table.drawing is not drawing:  # stopped meanwhile, or the page was left
                 return ""
@@ -106,19 +106,24 @@ class Playing:
         finally:
             table.voting = False
 
-    async def rate(self, table: Table) -> None:
-        """Look up how the ratings of those who fought stand now; without a store they stay unknown."""
+    async def rate(self, table: Table, caller: Caller) -> None:
+        """Look up what the vote counts, and how the ratings of those who fought stand now.
+
+        Without a store both stay unknown.
+        """
         outcome = table.outcome
         if outcome is None or outcome.revealed is None:
             return
         try:
+            votes, _ = await self._arena.battles.record(table.battle_id, voter_of(caller))
             board = await self._arena.rated(self._arena.leaderboard.board)
-        except StoreUnavailable as error:
+        except (NotFound, StoreUnavailable) as error:
             log.warning("no ratings beside the reveal: %s", error.message)
             return
         fought = {side.model for side in outcome.revealed.values()}
         if table.outcome is outcome:  # else the next battle has begun meanwhile
             table.ratings = {row.name: row for row in board.rows if row.name in fought}
+            table.repeats = max(vote.repeats for vote in votes)
 
     async def _follow(self, table: Table, turn: Turn) -> AsyncGenerator[Frames, None]:
         news = asyncio.Event()

@@ -17,7 +17,8 @@ Phase = Literal["idle", "answering", "ready", "failed", "voted"]
 """`idle`: nothing asked yet. `ready`: the vote is open. `failed`: over without a vote."""
 
 MOST_TABLES = 1000
-"""How many tables there may be in all; the one that was left alone for longest goes first."""
+"""How many tables there may be in all. First go those without a battle under way, then those that were left, each time
+the one that was left alone for longest: so nobody ends the battles of others by opening pages."""
 MOST_SIDES = 4
 """Who can fight in one battle at most."""
 
@@ -26,7 +27,9 @@ MOST_SIDES = 4
 class Table:
     """One open page's battle. `told` is what the user has to be told; times are on the page's clock, in seconds.
 
-    `drawing` stands for a battle that is about to begin, `voting` for a vote on its way to the store.
+    `drawing` stands for a battle that is about to begin, `voting` for a vote on its way to the store. `most`: how many
+    sides the next one can have, `repeats` how often the voter had compared these models on this prompt before, `again`
+    the prompt of a turn that came to nothing.
     """
 
     owner: str = ""
@@ -36,6 +39,9 @@ class Table:
     prompts: list[str] = field(default_factory=list)
     said: dict[str, list[str]] = field(default_factory=dict)
     asked_s: float = 0.0
+    most: int = MOST_SIDES
+    repeats: int = 0
+    again: str = ""
     waiting: bool = False
     drawing: object | None = None
     voting: bool = False
@@ -69,26 +75,39 @@ class Table:
         for texts in self.said.values():
             texts.append("")
         self._whole.clear()
-        self.phase, self.waiting, self.asked_s, self.told = "answering", True, now_s, ""
+        self.phase, self.waiting, self.asked_s, self.told, self.again = "answering", True, now_s, "", ""
 
     def unask(self, why: str) -> None:
-        """The turn that was asked last could not begin: all is as it was before."""
-        self.prompts.pop()
+        """The turn that was asked last came to nothing: all is as it was before."""
+        self.again, self.waiting = self.prompts.pop(), False
         for texts in self.said.values():
             texts.pop()
         self.phase, self.told = "ready" if self.prompts else "failed", why
 
     def hear(self, shown: Shown) -> None:
         """What may be shown of one side."""
+        if self.phase != "answering":  # the turn was taken back meanwhile
+            return
         self.said[shown.side][-1] += shown.text
         if shown.done and not shown.failed:
             self._whole.add(shown.side)
 
     def settle(self) -> None:
-        """The turn is over; only when all sides have ended well there is something to judge."""
+        """The turn is over; only when all sides have ended well it is there to judge."""
         self.reading = None
-        if self.phase == "answering":
-            self.phase = "ready" if self._whole == set(self.sides) else "failed"
+        if self.phase != "answering":
+            return
+        if self._whole == set(self.sides):
+            self.phase = "ready"
+        else:
+            self.take_back(self.told)
+
+    def take_back(self, why: str) -> None:
+        """The turn came to nothing: what was said before it can be voted on; without that the battle is over."""
+        if self.drawing is not None or len(self.prompts) < 2:
+            self.fail(f"{why} {ENDS}" if why else "")
+        else:
+            self.unask(f"{why or NOT_ALL} {BEFORE}")
 
     def fail(self, why: str) -> None:
         """The battle is over without a vote."""
@@ -98,17 +117,22 @@ class Table:
         """End the battle if its sides answer just now."""
         if self.phase != "answering":
             return
-        self.told = why
         if self.reading is None:
-            self.fail(why)
+            self.take_back(why)
         else:
+            self.told = why
             self.reading.cancel()
 
     def clear(self) -> None:
         """Nothing has been asked yet."""
         self.phase, self.battle_id, self.prompts, self.said = "idle", "", [], {}
         self.told, self.tries, self.outcome, self.ratings, self.votes_left = "", 0, None, {}, None
-        self.waiting, self.drawing = False, None
+        self.waiting, self.drawing, self.repeats, self.again = False, None, 0, ""
+
+    @property
+    def under_way(self) -> bool:
+        """Is there a battle that can still get its vote?"""
+        return self.phase in ("answering", "ready")
 
 
 class Tables:
@@ -127,8 +151,9 @@ class Tables:
         table.left = False
         self._tables.move_to_end(name)
         while len(self._tables) > MOST_TABLES:
-            _, oldest = self._tables.popitem(last=False)
-            oldest.stop(LEFT)
+            others = list(self._tables)[:-1]
+            least = min(others, key=lambda other: _worth(self._tables[other]))  # of equals the first, so the oldest
+            self._tables.pop(least).stop(LEFT)
         return table
 
     def leave(self, session: str | None) -> None:
@@ -145,9 +170,17 @@ class Tables:
                 del self._tables[name]
                 self._tables[session or ""] = table
                 if table.phase == "answering":  # it is being stopped
-                    table.fail(LEFT)
+                    table.take_back(LEFT)
                 break
         return self.of(session)
 
 
-LEFT = "The page was left while the sides answered, which ends a battle."
+def _worth(table: Table) -> int:
+    return 0 if not table.under_way else 1 if table.left else 2
+
+
+LEFT = "The page was left while the sides answered."
+STOPPED = "You stopped the answers."
+NOT_ALL = "Not every side could answer."
+ENDS = "That ends a battle without a vote."
+BEFORE = "That turn is left out: ask it again, or vote on what was said before."

@@ -12,7 +12,7 @@ from arena.ui import parts
 from arena.ui.columns import ColumnParts, draw_column
 from arena.ui.conversation import View
 from arena.ui.drawer import DrawerParts, draw_drawer
-from arena.ui.elements import carrier, html, icon
+from arena.ui.elements import carrier, html, icon, panel
 from arena.ui.lineup import LETTERS, Lineup, kept_lineup
 from arena.ui.sessions import Session
 
@@ -58,10 +58,10 @@ class CompareParts:
     edit: gr.Button
     clear: gr.Button
     link: gr.Button
-    save_json: gr.Button
-    save_markdown: gr.Button
-    save_html: gr.Button
-    save_masked: gr.Button
+    presets_button: gr.Button
+    presets_panel: gr.HTML
+    keep_button: gr.Button
+    keep_panel: gr.HTML
     mode: gr.HTML
     examples: gr.HTML
     banner: gr.HTML
@@ -107,6 +107,7 @@ def draw_compare(most_columns: int) -> CompareParts:
     frames = carrier("frames")
     parcel = gr.Textbox("", visible=False, elem_id="parcel")
     toolbar = _draw_toolbar()
+    presets_panel, keep_panel = panel("presets-panel"), panel("keep-panel")
     system = gr.Textbox(
         "", label="System prompt for all columns", show_label=False, lines=2, max_lines=6, interactive=True,
         elem_id="system", placeholder="System prompt for all columns; a column's own settings can replace it",
@@ -132,7 +133,7 @@ def draw_compare(most_columns: int) -> CompareParts:
     return CompareParts(
         columns=columns, drawer=drawer, prompt=prompt, system=system, stop_all=stop_all, edit=edit, mode=mode,
         examples=examples, banner=banner, frames=frames, parcel=parcel, saved=saved,
-        presets=presets, timer=timer, **toolbar,
+        presets=presets, timer=timer, presets_panel=presets_panel, keep_panel=keep_panel, **toolbar,
     )  # fmt: skip
 
 
@@ -148,11 +149,9 @@ def _draw_toolbar() -> dict[str, Any]:
         return {
             "add": add,
             "order": order,
+            "presets_button": _tool("Presets", "presets-toggle"),
             "link": _tool("Copy link", "link"),
-            "save_json": _tool("JSON", "export-json"),
-            "save_markdown": _tool("Markdown", "export-markdown"),
-            "save_html": _tool("HTML", "export-html"),
-            "save_masked": _tool("Blind HTML", "export-masked"),
+            "keep_button": _tool("Keep", "keep-toggle"),
             "clear": _tool("New chat", "clear"),
         }
 

@@ -276,6 +276,9 @@ class Conversations:
                 growing = [letter for letter in letters if not turns[letter].reply.ended]
                 yield {letter: self._frame(turns[letter], drafts[letter]) for letter in growing}
         self._forget(session, run)
+        replies = [turn.reply for turn in turns.values()]
+        whole = ((each.manifest, each.metrics) for each in replies if each.manifest and each.metrics)
+        self._arena.leaderboard.ran(whole)
 
     def _frame(self, turn: Turn, draft: Draft) -> Frame:
         draft.grow(turn.reply.text)

@@ -51,4 +51,4 @@ def last(session: Session, letters: Sequence[str]) -> list[Turn]:
 
 def _whole(turn: Turn) -> bool:
     reply = turn.reply
-    return reply.metrics is not None and reply.manifest is not None and bool(reply.text)
+    return reply.metrics is not None and reply.manifest is not None and bool(reply.text) and not turn.reopened

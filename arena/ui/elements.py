@@ -12,21 +12,29 @@ element.addEventListener('click', (event) => {
 """
 """A click on anything with data-action becomes Gradio's click event; the element's data are the event's attributes."""
 
-LIVE = (
-    RELAY
-    + """
+FORMS = """
 element.addEventListener('submit', (event) => {
   event.preventDefault();
   const { form, ...data } = event.target.dataset;
   trigger('click', { action: form, ...data, ...Object.fromEntries(new FormData(event.target)) });
 });
+"""
+"""A form that is sent becomes the same click event: its data-form is the action, its fields are further attributes."""
+
+LIVE = (
+    RELAY
+    + FORMS
+    + """
 element.addEventListener('change', ({ target }) => { if (target.name === 'value') target.form.requestSubmit(); });
 const tell = () => arena.tellTimes(element);
 watch('value', tell);
 tell();
 """
 )
-"""As RELAY; its forms speak in the same way, with their fields; and the page's script tells the times in it."""
+"""As RELAY and FORMS; and the page's script tells the times in it."""
+
+PANEL = RELAY + FORMS + "watch('value', () => arena.tendPanel(element));"
+"""As RELAY and FORMS; the page's script opens and closes it."""
 
 DRAW = (
     "const draw = () => { arena.draw(element, props.value, () => trigger('submit')); }; watch('value', draw); draw();"
@@ -51,6 +59,11 @@ def html(value: str, elem_id: str | None = None, elem_classes: str | None = None
 def live(elem_id: str) -> gr.HTML:
     """A piece of HTML that changes by itself while it is looked at; empty at first."""
     return gr.HTML("", elem_id=elem_id, apply_default_css=False, js_on_load=LIVE)
+
+
+def panel(elem_id: str) -> gr.HTML:
+    """A piece of HTML that lies over the page while it is open; empty at first."""
+    return gr.HTML("", elem_id=elem_id, apply_default_css=False, js_on_load=PANEL)
 
 
 def carrier(elem_id: str) -> gr.HTML:

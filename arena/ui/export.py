@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
 from arena import __version__
 from arena.battle import without_names
+from arena.kept import FORMAT
 from arena.share import Answer, Round, answers_page
 from arena.types import Metrics
+from arena.ui.kept import conversation_of
 from arena.ui.markdown import in_line, quoted
 from arena.ui.parts import DASH
 from arena.ui.sessions import Session, Turn
 
-FORMAT = "ollama-arena-comparison/1"
-
 
 def as_json(session: Session, now: datetime | None = None) -> str:
     """All visible columns with all their turns, as indented JSON."""
-    columns = [
-        {"id": letter, "turns": [_turn(turn) for turn in session.columns[letter].turns]} for letter in session.visible
-    ]
+    columns = msgspec.to_builtins(conversation_of(session).columns)
     document = {"format": FORMAT, "app_version": __version__, "exported_at": _stamp(now), "columns": columns}
     return json.dumps(document, indent=2, ensure_ascii=False)
-
-
-def _turn(turn: Turn) -> dict[str, Any]:
-    reply = turn.reply
-    return {
-        "prompt": turn.shown,
-        "sent_prompt": turn.prompt.content,
-        "attachments": [
-            {
-                "name": item.name,
-                "kind": item.kind,
-                "size_bytes": item.size_bytes,
-                "sha256": hashlib.sha256(item.content.encode()).hexdigest(),
-            }
-            for item in turn.attachments
-        ],
-        "instance": msgspec.to_builtins(turn.instance),
-        "answer": reply.text,
-        "thinking": reply.thinking,
-        "complete": reply.metrics is not None,
-        "error": None if reply.error is None else {"code": reply.error.code, "error": reply.error.message},
-        "metrics": None if (metrics := turn.figures) is None else msgspec.to_builtins(metrics),
-        "manifest": None if reply.manifest is None else msgspec.to_builtins(reply.manifest),
-    }
 
 
 def as_markdown(session: Session, now: datetime | None = None) -> str:
@@ -104,11 +76,18 @@ def as_html(session: Session, *, masked: bool = False, now: datetime | None = No
     return answers_page("Comparison", lines, rounds, now)
 
 
+def as_masked(session: Session) -> str:
+    """The same page without what tells which models they are."""
+    return as_html(session, masked=True)
+
+
 def _names(turn: Turn) -> Iterable[str]:
-    """What the model is called: an alias, and what it stood for."""
+    """What gives the model away: an alias, what it stood for, and its family."""
     yield turn.instance.model
     if turn.reply.manifest is not None:
         yield turn.reply.manifest.model
+        if turn.reply.manifest.family:
+            yield turn.reply.manifest.family
 
 
 def _shared(letter: str, turn: Turn, hidden: list[str]) -> Answer:

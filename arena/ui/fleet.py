@@ -214,7 +214,7 @@ class FleetEvents:
 
     def _pull(self, model: str, endpoint: str) -> None:
         """Start one download, or one on each host; what is wrong with the name is wrong for all of them."""
-        names = [one.name for one in pullers(self.arena.fleet.endpoints)] if endpoint == ALL else [endpoint or None]
+        names = [one.name for one in every(self.arena.fleet.endpoints)] if endpoint == ALL else [endpoint or None]
         for name in names:
             self.arena.catalog.pull(model, name)
 
@@ -248,6 +248,11 @@ def pullers(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
     return [endpoint for endpoint in endpoints if endpoint.kind != "openai"]
 
 
+def every(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    """The hosts that "all" means: the Ollama servers, whose names of models are the same; else whoever can pull."""
+    return [endpoint for endpoint in endpoints if endpoint.kind == "ollama"] or pullers(endpoints)
+
+
 def pull_form(endpoints: Sequence[Endpoint]) -> str:
     """The form that pulls a model to one host or to all; empty where no host can fetch any.
 
@@ -257,12 +262,13 @@ def pull_form(endpoints: Sequence[Endpoint]) -> str:
     if not able:
         return ""
     hosts = "".join(f'<option value="{escape(one.name)}">{escape(one.name)}</option>' for one in able)
-    every = f'<option value="{ALL}">all {len(able)} hosts</option>' if len(able) > 1 else ""
+    count = len(every(endpoints))
+    together = f'<option value="{ALL}">all {count} hosts</option>' if count > 1 else ""
     return (
         '<form class="pull" data-form="pull" aria-label="Pull a model">'
         '<input name="model" list="fleet-models" required autocomplete="off" spellcheck="false" '
         'placeholder="name of a model, for example qwen3:0.6b" aria-label="Name of a model to pull">'
-        f'<label>to <select name="endpoint" aria-label="Host to pull to">{every}{hosts}</select></label>'
+        f'<label>to <select name="endpoint" aria-label="Host to pull to">{together}{hosts}</select></label>'
         '<button class="act primary">Pull</button></form>'
     )
 

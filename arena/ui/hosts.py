@@ -82,6 +82,9 @@ def standing(endpoint: Endpoint, at: Moment) -> Standing:
     if at.now_s < endpoint.rests_until_s:
         return Standing("resting", f"Asks to be left alone {clock('for', at.wall(endpoint.rests_until_s))}")
     doubt = f"The last check failed: {escape(endpoint.error)}" if endpoint.error else ""
+    if resting := {model: until_s for model, until_s in endpoint.resting.items() if at.now_s < until_s}:
+        waits = ", ".join(f"{escape(model)} {clock('for', at.wall(until_s))}" for model, until_s in resting.items())
+        doubt += f"{'; a' if doubt else 'A'}sks to be left alone with {waits}"
     if health.state == "unknown":
         return Standing("checking", doubt)
     return Standing("healthy" if endpoint.has_room else "full", doubt)

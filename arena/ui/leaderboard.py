@@ -16,7 +16,7 @@ from arena.errors import ArenaError
 from arena.ui.callers import caller_of, voter_of
 from arena.ui.leaderboard_filters import filters
 from arena.ui.leaderboard_query import PARTS, Chosen, chosen
-from arena.ui.leaderboard_view import BoardView, Sight, installed, unavailable
+from arena.ui.leaderboard_view import BoardView, Sight, installed, told, unavailable
 from arena.ui.wiring import QUICK
 
 if TYPE_CHECKING:
@@ -158,18 +158,21 @@ class BoardEvents:
     async def act(self, asked: str | None, marks: str | None, request: gr.Request, event: gr.EventData) -> Updates:
         """Do what a button or the form asks for."""
         value = str(event.value) if "value" in event._data else ""
-        return await self.refresh(changed(chosen(asked), str(event.action), value).told(), marks, request)
+        kept = (marks or "").split()[1:-1]
+        anew = " ".join(["-", *kept, "-"])  # the browser waits for a body, be it the one that it has
+        return await self.refresh(changed(chosen(asked), str(event.action), value).told(), anew, request)
 
     async def refresh(self, asked: str | None, marks: str | None, request: gr.Request) -> Updates:
         """What has changed since the browser was told what it shows."""
-        known = installed(self.arena.fleet)
-        wanted, voter = chosen(asked), voter_of(caller_of(request)).name
+        known, models = installed(self.arena.fleet), told(self.arena.fleet)
+        wanted, caller = chosen(asked), caller_of(request)
         try:
             last_vote = await asyncio.to_thread(self.view.last_vote)
-            state = _mark(f"{wanted.told()} {last_vote} {sorted(known) if known is not None else ''}")
+            state = _mark(f"{wanted.told()} {last_vote} {known is None} {sorted(models)}")
             if (marks or "").split()[:1] == [state]:
                 return {self.drawn.marks: gr.skip()}
-            sight = await self.arena.rated(self.view.sight, wanted, last_vote, known, voter)
+            who = voter_of(caller).name, caller.key
+            sight = replace(await self.arena.rated(self.view.sight, wanted, last_vote, known, *who), told=models)
             pieces = await self.arena.rated(self.view.pieces, sight)
         except ArenaError as error:
             return {self.drawn.body: unavailable(error), self.drawn.marks: ""}

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Protocol
 
-from msgspec import Struct
-
-from arena.types import Vote
+from arena.leaderboard import Choices
 from arena.ui.leaderboard_query import Chosen, Part
 from arena.ui.plots import short, words
-
-MOST_VOTES = 20_000
-"""Votes that are looked through for categories, tags and raters: the latest ones."""
-MOST_CHOICES = 50
 
 NAMES: Mapping[Part, str] = {
     "ranking": "Ranking",
@@ -30,58 +21,11 @@ NAMES: Mapping[Part, str] = {
 
 _PARQUET = (("Parquet", "api/votes?format=parquet", "votes.parquet"),)
 """Offered where the server can write it."""
-
-
-class Votes(Protocol):
-    """What is asked of the store."""
-
-    def last_number(self) -> int: ...
-    def votes(self, since: int = 0) -> Iterator[tuple[int, Vote]]: ...
-
-
-class Choices(Struct, frozen=True):
-    """What one can narrow down to, the most frequent first; `raters` with the number of their votes.
-
-    `latest` is the moment of the latest vote, `me` the name under which whoever looks has voted, if at all.
-    """
-
-    categories: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    raters: tuple[tuple[str, int], ...] = ()
-    latest: str = ""
-    me: str = ""
-
-
-class Heard:
-    """Categories, tags and raters of the latest votes. Of new votes only as many are read, should a file of a million
-    have come in. It blocks, for threads."""
-
-    def __init__(self, store: Votes) -> None:
-        self._store = store
-        self._lock = threading.Lock()
-        self._read = 0
-        self._latest = ""
-        self._categories, self._tags, self._raters = Counter[str](), Counter[str](), Counter[str]()
-
-    def choices(self, me: str = "") -> Choices:
-        """What there is by now, for whoever votes under the name `me`."""
-        with self._lock:
-            last = self._store.last_number()
-            since = max(self._read, last - MOST_VOTES)
-            for number, vote in self._store.votes(since) if last != self._read else ():
-                self._categories[vote.category] += 1
-                self._tags.update(vote.tags)
-                if vote.voter:
-                    self._raters[vote.voter] += 1
-                self._read, self._latest = number, vote.at
-            others = [(name, count) for name, count in self._raters.most_common(MOST_CHOICES) if name != me]
-            own = [(me, self._raters[me])] if me in self._raters else []
-            raters = (*own, *others)
-            return Choices(_most(self._categories), _most(self._tags), raters, self._latest, me if own else "")
-
-
-def _most(counted: Counter[str]) -> tuple[str, ...]:
-    return tuple(name for name, _ in counted.most_common(MOST_CHOICES) if name)
+_CONVERSATIONS = (
+    ("JSON lines, with conversations", "api/votes?format=jsonl", "votes.jsonl"),
+    ("Preference pairs, JSON lines", "api/votes/preferences", "preferences.jsonl"),
+)
+_NOT_GIVEN = "What was said in battles is exported by the operator of this server alone."
 
 
 # ---- which votes
@@ -170,8 +114,11 @@ def _current(current: bool) -> str:
 # ---- files
 
 
-def files(chosen: Chosen) -> str:
-    """Everything that the API gives as a file; what is about ratings has the chosen votes."""
+def files(chosen: Chosen, *, conversations: bool = True) -> str:
+    """Everything that the API gives as a file; what is about ratings has the chosen votes.
+
+    Without `conversations` where whoever looks would be refused what was said in battles.
+    """
     board, pairs, settings = chosen.asked(), chosen.asked(style=False), chosen.asked(per=False)
     groups = (
         (
@@ -191,13 +138,13 @@ def files(chosen: Chosen) -> str:
             "All votes",
             (
                 ("CSV", "api/votes?format=csv", "votes.csv"),
-                ("JSON lines, with conversations", "api/votes?format=jsonl", "votes.jsonl"),
-                *_PARQUET[: find_spec("pyarrow") is not None],
-                ("Preference pairs, JSON lines", "api/votes/preferences", "preferences.jsonl"),
+                *(_PARQUET if find_spec("pyarrow") is not None else ()),
+                *(_CONVERSATIONS if conversations else ()),
             ),
         ),
     )
     told = "".join(f"<h4>{title}</h4><ul>{_links(links)}</ul>" for title, links in groups)
+    told += "" if conversations else f'<p class="dim">{_NOT_GIVEN}</p>'
     return f'<details class="files"><summary class="act">Download</summary><div class="card">{told}</div></details>'
 
 

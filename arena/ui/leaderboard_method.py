@@ -24,13 +24,15 @@ _HOW: Final = (
     ),
     (
         "The interval",
-        "It holds the true rating with 95 % confidence. The votes are drawn again 200 times from those there are; "
-        "the spread of the ratings that come out is the error.",
+        "It holds the true rating with 95 % confidence. It ends where the likeliest ratings with that end fit the "
+        "votes just too badly, so it may reach further to one side: ten wins of ten hardly say how much stronger a "
+        "model is. Votes that stray more than chance does make it wider: that is seen in 200 draws from them.",
     ),
     (
         "The rank",
         "The places that the votes leave open: one more than the models that are clearly above, to the number of "
-        f"those that are not clearly below. &ldquo;Preliminary&rdquo; marks fewer than {PRELIMINARY} votes.",
+        f"those that are not clearly below. &ldquo;Preliminary&rdquo; marks votes that weigh less than "
+        f"{PRELIMINARY:.0f} together.",
     ),
     (
         "Decided",

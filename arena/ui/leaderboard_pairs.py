@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from arena.leaderboard import Matrix
 from arena.ratings import DECIDED, Duel
 from arena.ui.parts import DASH
-from arena.ui.plots import short, words
+from arena.ui.plots import shortened, words
 
 MOST_NAMES = 40
 """Contestants in a map: beyond that nobody reads it, and the file has them all."""
@@ -27,13 +27,17 @@ def head_to_head(matrix: Matrix, show: Callable[[str], bool]) -> str:
     best = names[:MOST_NAMES]
     maps = win_map(best, labels, met) + count_map(best, labels, met)
     kind = "maps large" if len(best) > MOST_SIDE_BY_SIDE else "maps"
-    return f'<div class="{kind}">{maps}</div>{_cut(names)}{pairs_table(met, labels)}'
+    return f'<div class="{kind}">{maps}</div>{_cut(names, matrix.omitted)}{pairs_table(met, labels)}'
 
 
-def _cut(names: Sequence[str]) -> str:
-    if len(names) <= MOST_NAMES:
-        return ""
-    return f'<p class="note dim">The maps show the best {MOST_NAMES} of {len(names)}; the file of pairs has all.</p>'
+def _cut(names: Sequence[str], omitted: int) -> str:
+    """What is not in sight: of `names` beyond the maps, and those `omitted` before."""
+    told = []
+    if len(names) > MOST_NAMES:
+        told.append(f"The maps show the best {MOST_NAMES} of {len(names)}; the file of pairs has all of these.")
+    if omitted:
+        told.append(f"Below the best of the board, {omitted:,} {'is' if omitted == 1 else 'are'} left out.")
+    return f'<p class="note dim">{" ".join(told)}</p>' if told else ""
 
 
 # ---- maps
@@ -87,8 +91,9 @@ def _map(
     numbers = "".join(
         f'<th scope="col" title="{words(labels[name])}">{number}</th>' for number, name in enumerate(names, 1)
     )
+    fitting = shortened(labels[name] for name in names)
     rows = "".join(
-        f'<tr><th scope="row" title="{words(labels[name])}"><b>{number}</b> {words(short(labels[name]))}</th>'
+        f'<tr><th scope="row" title="{words(labels[name])}"><b>{number}</b> {words(fitting[labels[name]])}</th>'
         + "".join('<td class="self"></td>' if name == other else cell(name, other) for other in names)
         + "</tr>"
         for number, name in enumerate(names, 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import exp
 
 from msgspec import Struct
 
-from arena.leaderboard import Board
+from arena.leaderboard import Board, places
 from arena.names import canonical
 from arena.ratings import PRELIMINARY, Effect, Flip, Ladder, Rating
 from arena.types import ModelInfo
@@ -26,7 +27,7 @@ _HEAD = (
     ("Model", "", ""),
     ("Rating", _NUMBER, "400 points more win ten of eleven battles; the mean is 1000"),
     ("", " class='wide'", ""),
-    ("Votes", _NUMBER, "Battles that it was in"),
+    ("Votes", _NUMBER, "Comparisons that it was in"),
     ("Won", _NUMBER, "Ties and both bad count as half"),
     ("Both bad", _NUMBER, "How often both answers were called bad"),
 )  # fmt: skip
@@ -62,6 +63,22 @@ def with_settings(ladders: Sequence[Ladder], labels: Mapping[str, str]) -> list[
         if [label for _, label in told] != [ladder.model.name]:
             found += [Line(row, _setting(label, ladder.model.name), setting=True) for row, label in told]
     return found
+
+
+def told_apart(labels: Mapping[str, str], digests: Mapping[str, str | None]) -> dict[str, str]:
+    """The labels of configurations; those that are alike, which differ in their weights alone, with the digest's begin.
+
+    Votes that came from elsewhere may not say which weights their models had.
+    """
+    alike = Counter(labels.values())
+    return {
+        name: label if alike[label] == 1 else f"{label}, {_weights(digests.get(name))}"
+        for name, label in labels.items()
+    }
+
+
+def _weights(digest: str | None) -> str:
+    return f"weights {digest.removeprefix('sha256:')[:7]}" if digest else "weights unknown"
 
 
 def shown(lines: Sequence[Line], chosen: Chosen, known: Known) -> tuple[list[Line], list[str]]:
@@ -107,14 +124,9 @@ def _row(line: Line, lead: Mapping[str, Flip], on: plots.Scale, gone: bool) -> s
         body += _cell("num", "to flip", _flip(None if line.setting else lead.get(row.name)))
     kind = "setting" if line.setting else "model"
     return (
-        f'<tr class="{kind}"><td class="rank"{_titled(f"By the rating alone: {row.rank}")}>{ranks(row)}</td>'
+        f'<tr class="{kind}"><td class="rank"{_titled(f"By the rating alone: {row.rank}")}>{places(row, DASH)}</td>'
         f'<th scope="row"><span class="name">{words(line.label)}</span>{_marks(row, gone)}</th>{body}</tr>'
     )
-
-
-def ranks(row: Rating) -> str:
-    """The places that the votes leave open: 2, or 2 to 4."""
-    return str(row.rank_best) if row.rank_best == row.rank_worst else f"{row.rank_best}{DASH}{row.rank_worst}"
 
 
 def share(rate: float | None) -> str:
@@ -123,11 +135,17 @@ def share(rate: float | None) -> str:
 
 
 def _margin(row: Rating) -> str:
-    return f"\N{PLUS-MINUS SIGN}{(row.upper - row.lower) / 2:.0f}"
+    """How far the interval reaches; in both directions where that differs much."""
+    up, down = row.upper - row.rating, row.rating - row.lower
+    if abs(up - down) <= 0.1 * (up + down):
+        return f"\N{PLUS-MINUS SIGN}{(up + down) / 2:.0f}"
+    return f"+{up:.0f} \N{MINUS SIGN}{down:.0f}"
 
 
 def _marks(row: Rating, gone: bool) -> str:
-    few = f'<span class="flag" title="Fewer than {PRELIMINARY} votes: a first impression">preliminary</span>'
+    few = (
+        f'<span class="flag" title="Its votes weigh less than {PRELIMINARY:.0f}: a first impression">preliminary</span>'
+    )
     away = '<span class="chip" title="No host has it now">not installed</span>'
     return (few if row.preliminary else "") + (away if gone else "")
 
@@ -228,7 +246,7 @@ def style_change(plain: Board, held: Board, show: Callable[[Rating], bool]) -> s
 def _change(row: Rating, before: Rating) -> str:
     change = round(row.rating) - round(before.rating)
     sign = "+" if change > 0 else "\N{MINUS SIGN}" if change < 0 else "\N{PLUS-MINUS SIGN}"
-    moved = ranks(before) if ranks(before) == ranks(row) else f"{ranks(before)} → {ranks(row)}"
+    moved = " → ".join(dict.fromkeys((places(before, DASH), places(row, DASH))))
     return (
         f'<tr><th scope="row"><span class="name">{words(row.name)}</span></th><td class="num">{before.rating:.0f}</td>'
         f'<td class="num">{row.rating:.0f}</td><td class="num">{sign}{abs(change)}</td>'

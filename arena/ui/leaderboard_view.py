@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
@@ -10,13 +10,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from arena.errors import ArenaError
-from arena.leaderboard import Board, Leaderboard, View
+from arena.leaderboard import Board, Choices, Leaderboard, View, may_have_all
 from arena.names import canonical
 from arena.ratings import Moment, Rating
+from arena.types import ModelInfo
 from arena.ui import plots
 from arena.ui.hosts import clock
-from arena.ui.leaderboard_cost import FairRuns, cost
-from arena.ui.leaderboard_filters import Choices, Heard, files, filters, parts_row
+from arena.ui.leaderboard_cost import cost
+from arena.ui.leaderboard_filters import files, filters, parts_row
 from arena.ui.leaderboard_method import method
 from arena.ui.leaderboard_pairs import head_to_head
 from arena.ui.leaderboard_query import Chosen
@@ -29,6 +30,7 @@ from arena.ui.leaderboard_ranking import (
     ranking,
     shown,
     style_change,
+    told_apart,
     with_settings,
 )
 from arena.ui.plots import words
@@ -43,13 +45,23 @@ NO_STYLE = (
 )
 
 
+FEW_VOTES = 10
+"""In all: before that many, ratings over time only tell how little is known."""
+_COUNTED = "Caps on voters and addresses, prompts asked again, ballots on more than two sides, and outliers"
+
+
 class Sight(Struct, frozen=True):
-    """What is asked for, and what must be known to draw it."""
+    """What is asked for, and what must be known to draw it. May whoever looks have all `conversations`?
+
+    `told` are the models of the hosts that have told theirs, `known` the same once all have.
+    """
 
     chosen: Chosen
     choices: Choices
     known: Known
     last_vote: int
+    conversations: bool = True
+    told: Mapping[str, ModelInfo] = {}
 
     def shows(self, row: Rating) -> bool:
         """Is this contestant to be seen?"""
@@ -61,8 +73,6 @@ class BoardView:
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
-        self._heard = Heard(arena.store)
-        self._runs = FairRuns(arena.store)
 
     @property
     def _board(self) -> Leaderboard:
@@ -70,13 +80,14 @@ class BoardView:
 
     def last_vote(self) -> int:
         """The number of the latest vote; 0 before the first, also where there is no store yet."""
-        return self._arena.store.last_number() if self._arena.store.exists else 0
+        return self._board.last_vote()
 
-    def sight(self, wanted: Chosen, last_vote: int, known: Known, voter: str = "") -> Sight:
-        """What is needed to draw for somebody who votes as `voter`."""
+    def sight(self, wanted: Chosen, last_vote: int, known: Known, voter: str = "", key: str = "") -> Sight:
+        """What is needed to draw for somebody who votes as `voter` and came with that `key`."""
         if not last_vote:
             return Sight(wanted, Choices(), known, 0)
-        return Sight(wanted, self._heard.choices(self._arena.store.pseudonym(voter)), known, last_vote)
+        choices = self._board.choices(voter)
+        return Sight(wanted, choices, known, last_vote, may_have_all(self._arena.settings, key))
 
     def pieces(self, sight: Sight) -> tuple[str, str, str]:
         """Head, form and body."""
@@ -102,7 +113,7 @@ class BoardView:
                 return over_time(self._board.timeline(wanted.view()), board, sight)
             case "cost":
                 rows = [row for row in board.rows if sight.shows(row)]
-                return cost(rows, hues(rows), self._runs.paces(), sight.known)
+                return cost(rows, hues(rows), self._board.paces(), sight.told)
             case "style":
                 return self._style(sight)
         return self._ranking(sight, board)
@@ -119,13 +130,20 @@ class BoardView:
         if not wanted.settings:
             return models_of(board.rows)
         view = wanted.view()
-        return with_settings(self._board.ladder(view), self._board.board(replace(view, per="configuration")).labels)
+        labels = self._board.board(replace(view, per="configuration")).labels
+        return with_settings(self._board.ladder(view), self._told_apart(labels))
+
+    def _told_apart(self, labels: Mapping[str, str]) -> dict[str, str]:
+        known = self._arena.store.configurations() if labels else {}
+        return told_apart(labels, {name: known[name].digest for name in labels if name in known})
 
     def _pairs(self, sight: Sight) -> str:
         wanted = sight.chosen
         view = replace(wanted.view(), per="configuration" if wanted.settings else "model", style=False)
         models = {row.name: row for row in self._board.board(view).rows}
-        return head_to_head(self._board.matrix(view), lambda name: sight.shows(models[name]))
+        matrix = self._board.matrix(view)
+        matrix = replace(matrix, labels=self._told_apart(matrix.labels))
+        return head_to_head(matrix, lambda name: sight.shows(models[name]))
 
     def _style(self, sight: Sight) -> str:
         view: View = sight.chosen.view()
@@ -142,7 +160,7 @@ def _head(sight: Sight, board: Board | None) -> str:
     told = "How good the models are, by your votes, and how sure that is."
     if board is not None and board.votes:
         told = _summary(board, sight)
-    got = files(sight.chosen) if sight.last_vote else ""
+    got = files(sight.chosen, conversations=sight.conversations) if sight.last_vote else ""
     title = f'<div><h2>Leaderboard</h2><p class="dim" role="status">{told}</p></div>'
     return f'<header class="sheet-head with-action">{title}{got}</header>'
 
@@ -153,7 +171,7 @@ def _summary(board: Board, sight: Sight) -> str:
         f"{board.votes:,} vote{'' if board.votes == 1 else 's'} by {board.voters:,} {many} on {len(board.rows)} models"
     )
     if board.weight < 0.99 * board.votes:
-        told += f', <span title="Caps on voters and addresses, and outliers">counted as {board.weight:,.0f}</span>'
+        told += f', <span title="{_COUNTED}">counted as {board.weight:,.0f}</span>'
     if sight.choices.latest:
         told += f"; the latest vote {clock('ago', round(datetime.fromisoformat(sight.choices.latest).timestamp()))}"
     return f"{told}."
@@ -208,7 +226,8 @@ def hues(rows: Sequence[Rating]) -> dict[str, str]:
 
 
 def over_time(moments: Sequence[Moment], board: Board, sight: Sight) -> str:
-    """The ratings as they came about."""
+    """The ratings as they came about, on the days that had enough votes behind them to say anything."""
+    moments = [moment for moment in moments if moment.votes >= FEW_VOTES] or moments[-1:]
     rows = [row for row in board.rows if sight.shows(row)]
     colours = hues(rows)
     found = []
@@ -226,7 +245,7 @@ def over_time(moments: Sequence[Moment], board: Board, sight: Sight) -> str:
     told = f"Ratings at the end of {len(moments)} days, best first; at the end: {last}"
     note = "Each band holds the rating with 95 % confidence, from the votes until then."
     if len(moments) == 1:
-        note = "All votes came on one day so far; the lines begin tomorrow."
+        note = "One day to show so far; the lines begin with the next one that brings votes."
     if sight.chosen.style:
         note += " Style is not held equal here."
     drawn = plots.lines(found, "Ratings over time", told)
@@ -234,9 +253,12 @@ def over_time(moments: Sequence[Moment], board: Board, sight: Sight) -> str:
 
 
 def installed(fleet: Fleet) -> Known:
-    """What the hosts have, as far as they have told; None before all of them have."""
+    """What the hosts have; None before all of them have told: a model may be on one that is silent."""
     endpoints = fleet.endpoints
-    if not endpoints or not all(endpoint.heard for endpoint in endpoints):
-        return None
-    listed = fleet.catalogue.listed(info for endpoint in endpoints for info in endpoint.holds.values())
+    return told(fleet) if endpoints and all(endpoint.heard for endpoint in endpoints) else None
+
+
+def told(fleet: Fleet) -> Mapping[str, ModelInfo]:
+    """What the hosts have, as far as they have told."""
+    listed = fleet.catalogue.listed(info for endpoint in fleet.endpoints for info in endpoint.holds.values())
     return {canonical(info.name): info for info in listed.values()}

@@ -1,4 +1,4 @@
-"""Where a page's line-up comes from and goes to: link, browser, first visit, files."""
+"""Where a page's line-up comes from and goes to: link, browser, first visit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from arena.types import ModelInfo
 from arena.ui import parts
 from arena.ui.compare import CompareParts, Updates, Values, layout, read_lineup, remind, shown
 from arena.ui.conversation import Conversations, with_defaults
-from arena.ui.export import as_html, as_json, as_markdown
 from arena.ui.lineup import PRESETS, ColumnChoice, Lineup, from_query, kept_lineup, kept_presets, to_query
 from arena.ui.sessions import Session, Sessions
 from arena.ui.wiring import QUICK, TALK
 
 
 class Memory:
-    """Restores, remembers, links and exports what the compare tab shows."""
+    """Restores, remembers and links what the compare tab shows."""
 
     def __init__(self, drawn: CompareParts, conversations: Conversations, sessions: Sessions) -> None:
         self.drawn = drawn
@@ -36,15 +35,6 @@ class Memory:
         drawn.link.click(self.link, drawn.inputs, drawn.parcel, **QUICK).then(
             None, drawn.parcel, None, js="(query) => { arena.copyLink(query); }", **QUICK
         )
-        for button, save, kind in (
-            (drawn.save_json, self.save_json, "json"),
-            (drawn.save_markdown, self.save_markdown, "md"),
-            (drawn.save_html, self.save_html, "html"),
-            (drawn.save_masked, self.save_masked, "html"),
-        ):
-            button.click(save, None, drawn.parcel, **QUICK).then(
-                None, drawn.parcel, None, js=f"(text) => {{ arena.download('{kind}', text); }}", **QUICK
-            )
 
     def add(self, values: Values, request: gr.Request) -> Updates:
         """Show one more column, with the model of its left neighbour unless it still has one of its own."""
@@ -72,7 +62,7 @@ class Memory:
         if lineup.prompt:
             updates[drawn.prompt] = {"text": lineup.prompt, "files": []}
         updates[drawn.drawer.preset] = gr.Dropdown(choices=[*PRESETS, *kept_presets(presets)])
-        return updates | self._pickers(session, models)
+        return updates | pickers(drawn, self.conversations, session, models)
 
     async def refresh(self, session: Session) -> Updates:
         """List the models again; empty pickers of a first visit are filled once there is something to choose."""
@@ -82,16 +72,7 @@ class Memory:
         lineup = Lineup(tuple(session.choices[letter] for letter in session.visible))
         if not any(choice.model for choice in lineup.columns):
             session.set_columns(with_defaults(lineup, models).columns)
-        return self._pickers(session, models)
-
-    def _pickers(self, session: Session, models: tuple[ModelInfo, ...]) -> Updates:
-        choices = model_choices(models, session.choices.values())
-        updates: Updates = {}
-        for letter, column in self.drawn.columns.items():
-            choice = session.choices[letter]
-            updates[column.model] = gr.Dropdown(choices=choices, value=choice.picked or None)
-            updates[column.facts] = self.conversations.facts(choice)
-        return updates
+        return pickers(self.drawn, self.conversations, session, models)
 
     def remember(self, values: Values, request: gr.Request) -> Any:
         """What the browser keeps for the next visit."""
@@ -102,21 +83,18 @@ class Memory:
         """The query string that restores these columns."""
         return to_query(read_lineup(self.drawn, self.sessions.of(request.session_hash), values))
 
-    def save_json(self, request: gr.Request) -> str:
-        """The comparison as JSON."""
-        return as_json(self.sessions.of(request.session_hash))
 
-    def save_markdown(self, request: gr.Request) -> str:
-        """The comparison as Markdown."""
-        return as_markdown(self.sessions.of(request.session_hash))
-
-    def save_html(self, request: gr.Request) -> str:
-        """The comparison as a page to send around."""
-        return as_html(self.sessions.of(request.session_hash))
-
-    def save_masked(self, request: gr.Request) -> str:
-        """The same without the names of the models."""
-        return as_html(self.sessions.of(request.session_hash), masked=True)
+def pickers(
+    drawn: CompareParts, conversations: Conversations, session: Session, models: tuple[ModelInfo, ...]
+) -> Updates:
+    """The pickers with what there is to choose and what is chosen, and the lines under them."""
+    choices = model_choices(models, session.choices.values())
+    updates: Updates = {}
+    for letter, column in drawn.columns.items():
+        choice = session.choices[letter]
+        updates[column.model] = gr.Dropdown(choices=choices, value=choice.picked or None)
+        updates[column.facts] = conversations.facts(choice)
+    return updates
 
 
 def model_choices(models: tuple[ModelInfo, ...], chosen: Iterable[ColumnChoice]) -> list[tuple[str, str]]:

@@ -39,7 +39,7 @@ def _prompt(turn: Turn) -> list[Message]:
 
 
 def _chip(item: Attachment) -> str:
-    name = item.name.replace("`", "'")
+    name = " ".join(item.name.replace("`", "'").split())  # an empty line would end the chip, and let HTML through
     return f"{name} · {max(1, round(item.size_bytes / 1000)):,} kB"
 
 
@@ -51,9 +51,8 @@ def _answer(turn: Turn, *, last: bool) -> list[Message]:
     if reply.text:
         messages.append(_assistant(safe_markdown(reply.text)))
     if reply.error is not None and not last:
-        messages.append(
-            _assistant("*Stopped here.*" if reply.error.code == "stopped" else f"*Failed: {reply.error.code}*")
-        )
+        code = reply.error.code
+        messages.append(_assistant("*Stopped here.*" if code == "stopped" else f"*Failed: {safe_markdown(code)}*"))
     elif reply.metrics is not None and not reply.text:
         messages.append(_assistant("*The model ended without a word.*"))
     return messages

@@ -16,6 +16,7 @@ from arena.ui.conversation import Conversations
 from arena.ui.drawer_events import DrawerEvents
 from arena.ui.elements import html
 from arena.ui.fleet import FleetPanel
+from arena.ui.keeping import Keeping
 from arena.ui.leaderboard import LeaderboardPanel
 from arena.ui.lineup import LETTERS
 from arena.ui.memory import Memory
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from arena.arena import Arena
 
-SCRIPTS, STYLES = ("ui.js", "battle.js"), ("style.css", "battle.css", "leaderboard.css")
+SCRIPTS, STYLES = ("ui.js", "battle.js"), ("style.css", "sheets.css", "battle.css", "leaderboard.css")
 """Files of the package that every page carries, in this order."""
 
 MAX_EVENTS = 200
@@ -95,6 +96,7 @@ class Page:
             for event in ColumnEvents(drawn, column, self.conversations, self.sessions).wire()
         ]
         changed += DrawerEvents(drawn, self.conversations, self.sessions).wire()
+        changed += Keeping(drawn, self.conversations, self.sessions, self.arena.kept).wire()
         memory = Memory(drawn, self.conversations, self.sessions)
         memory.wire([sent, *changed])
         return memory, answered
@@ -152,7 +154,7 @@ class Life:
         return {
             self.compare.banner: banner(statuses, bool(models), arena.engine_state, arena.engine_error, downloading),
             self.compare.timer: gr.Timer(active=not settled(bool(models), arena.engine_state)),
-            self.pill: pill_text(statuses, arena.engine_state),
+            self.pill: pill_text(statuses, arena.engine_state, len(models)),
         }
 
 

@@ -6,7 +6,8 @@ Every word from outside is escaped here. Colours are the style sheet's: a series
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from html import escape
 from typing import Final
@@ -21,6 +22,8 @@ LINE_HEIGHT: Final = 16
 _EDGE, _NAME = 62.0, 30.0
 """Percent of a plot: from where a name has no room to the right, and how wide a name is, roughly."""
 _STEPS: Final = (1, 2, 2.5, 5, 10)
+_TAIL: Final = 9
+"""Characters of a name's end that are always shown."""
 
 
 class Scale(Struct, frozen=True):
@@ -112,24 +115,35 @@ class Series(Struct, frozen=True):
 def lines(series: Sequence[Series], title: str, description: str, height: int = 340) -> str:
     """Ratings over time: a line with its band for each series, its name at the end, and a legend for narrow screens.
 
-    Quiet lines have neither band nor name; pointing at them tells whose they are.
+    Quiet lines have neither band nor name; pointing at them tells whose they are. Bands may reach beyond the plot,
+    but for their ends: what few votes left open once must not press together what many have settled since.
     """
     days = [reading.day.toordinal() for each in series for reading in each.readings]
     across = Scale(min(days) - 0.5, max(days) + 0.5) if min(days) == max(days) else Scale(min(days), max(days))
-    up = scale(bound for each in series for one in each.readings for bound in (one.lower, one.upper))
+    up = scale(_told(series))
     bands = "".join(
         _band(each, across, up) + _path(each, across, up) for each in reversed(series) if len(each.readings) > 1
     )
     dots = "".join(_dots(each, across, up) for each in reversed(series))
     named = [each for each in series if each.hue]
     ends = [(100 - up.at(each.readings[-1].value)) * height / 100 for each in named]
+    labels = shortened(each.name for each in series)
     names = "".join(
-        f'<text class="{_kind(each)} end" x="100%" dx="10" y="{at:.1f}" dy="4">{words(short(each.name))}</text>'
+        f'<text class="{_kind(each)} end" x="100%" dx="10" y="{at:.1f}" dy="4">{words(labels[each.name])}</text>'
         for each, at in zip(named, apart(ends, height), strict=True)
     )
-    inner = f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">{bands}</svg>'
+    inner = (
+        f'<svg class="within" viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%">{bands}</svg>'
+    )
     drawn = f"{_open(title, description, height)}{_levels(up)}{_days(across)}{inner}{dots}{names}</svg>"
     return f'<figure class="plot lines">{drawn}{legend(named)}</figure>'
+
+
+def _told(series: Sequence[Series]) -> Iterator[float]:
+    """What has to be seen: all values, and the bounds at the end of each line."""
+    for each in series:
+        yield from (one.value for one in each.readings)
+        yield from (each.readings[-1].lower, each.readings[-1].upper)
 
 
 def legend(series: Sequence[Series]) -> str:
@@ -214,7 +228,10 @@ def scatter(spots: Sequence[Spot], title: str, description: str, axes: tuple[str
     dots = [(across.at(spot.x), (100 - up.at(spot.y)) * height / 100) for spot in spots]
     named = [(spot, dot) for spot, dot in zip(spots, dots, strict=True) if spot.hue or spot.best]
     places = apart([y for _, (_, y) in named], height)
-    names = "".join(_spot_name(spot, x, y, dots) for (spot, (x, _)), y in zip(named, places, strict=True))
+    labels = shortened(spot.name for spot in spots)
+    names = "".join(
+        _spot_name(spot, labels[spot.name], x, y, dots) for (spot, (x, _)), y in zip(named, places, strict=True)
+    )
     told = f'<text class="tick name" x="100%" y="100%" dy="36" text-anchor="end">{words(axes[0])}</text>'
     told += f'<text class="tick name" x="0" dx="-44" y="-10">{words(axes[1])}</text>'
     whole = f"{_open(title, description, height)}{_levels(up)}{feet}{drawn}{names}{told}</svg>"
@@ -235,7 +252,7 @@ def _spot(spot: Spot, across: Scale, up: Scale) -> str:
     )
 
 
-def _spot_name(spot: Spot, x: float, y: float, dots: Sequence[tuple[float, float]]) -> str:
+def _spot_name(spot: Spot, label: str, x: float, y: float, dots: Sequence[tuple[float, float]]) -> str:
     """The name beside its point, on the side where there is room."""
 
     def free(side: int) -> bool:
@@ -246,7 +263,7 @@ def _spot_name(spot: Spot, x: float, y: float, dots: Sequence[tuple[float, float
     anchor, dx = ("end", -11) if left else ("start", 11)
     kind = f"hue-{spot.hue}" if spot.hue else "rest"
     place = f'x="{x:.2f}%" dx="{dx}" y="{y:.1f}" dy="4" text-anchor="{anchor}"'
-    return f'<text class="{kind} at" {place}>{words(short(spot.name))}</text>'
+    return f'<text class="{kind} at" {place}>{words(label)}</text>'
 
 
 def frontier(points: Sequence[tuple[float, float]], *, more: bool = True) -> list[bool]:
@@ -262,9 +279,23 @@ def frontier(points: Sequence[tuple[float, float]], *, more: bool = True) -> lis
 # ---- what they share
 
 
-def short(name: str, most: int = 22) -> str:
-    """A name that fits into a plot."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def shortened(names: Iterable[str]) -> dict[str, str]:
+    """Names of models that fit into a plot, without registry and namespace; with it those that would look alike."""
+    known = list(names)
+    found = {name: short(_without(name, 1)) for name in known}
+    alike = Counter(found.values())
+    return {name: text if alike[text] == 1 else short(_without(name, 2)) for name, text in found.items()}
+
+
+def short(text: str, most: int = 22) -> str:
+    """A text cut in the middle where it is longer than `most`: sizes and quantisations stand at the ends of names."""
+    return text if len(text) <= most else f"{text[: most - _TAIL - 1]}…{text[-_TAIL:]}"
+
+
+def _without(name: str, parts: int) -> str:
+    """The last parts of a model's name; what follows a comma are its settings."""
+    model, comma, settings = name.partition(", ")
+    return "/".join(model.split("/")[-parts:]) + comma + settings
 
 
 def apart(places: Sequence[float], height: float) -> list[float]:

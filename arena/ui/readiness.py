@@ -54,15 +54,14 @@ def settled(any_models: bool, engine: str) -> bool:
     return any_models and engine != "starting"
 
 
-def pill_text(statuses: Sequence[EndpointStatus], engine: str) -> str:
-    """The short word in the page's head on who answers."""
+def pill_text(statuses: Sequence[EndpointStatus], engine: str, count: int) -> str:
+    """The short word in the page's head on who answers, and that there are `count` models."""
     up = [status for status in statuses if status.reachable]
     if not up:
         state, text = ("starting", "engine starting") if engine == "starting" else ("failed", "no model server")
     else:
         names = ", ".join(f"{status.name} {status.version}" if status.version else status.name for status in up[:2])
         more = f" +{len(up) - 2}" if len(up) > 2 else ""
-        count = sum(status.models for status in up)
         state = "running" if len(up) == len(statuses) else "partly"
         text = f"{names}{more} · {count} model{'' if count == 1 else 's'}"
         if down := len(statuses) - len(up):

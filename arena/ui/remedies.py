@@ -42,7 +42,7 @@ REMEDIES: dict[str, Remedy] = {
     "upstream_broken": Remedy(
         "The answer broke off", "The model server ended it early; the text so far is kept.", "retry"
     ),
-    "upstream_error": Remedy("The model server reports an error", "Its own words are below.", "retry"),
+    "upstream_error": Remedy("The model server reports an error", "These are its own words.", "retry"),
     "budget_exceeded": Remedy(
         "The answer grew too long",
         "It was cut at the arena's own limit. Set num_predict to end it earlier.",

@@ -78,8 +78,10 @@ class Sending:
         if turn is None:
             return {self.drawn.prompt: gr.skip(), self.drawn.mode: gr.skip()}
         session.editing = True
-        files = [item.path for item in turn.attachments]
-        return {self.drawn.prompt: {"text": turn.shown, "files": files}, self.drawn.mode: mode_line(session)}
+        files = [item.path for item in turn.attachments if item.path]
+        whole = len(files) == len(turn.attachments)  # of what was kept, files are there as a part of the text only
+        text = turn.shown if whole else turn.prompt.content
+        return {self.drawn.prompt: {"text": text, "files": files}, self.drawn.mode: mode_line(session)}
 
     def leave_mode(self, event: gr.EventData, request: gr.Request) -> Updates:
         """Send to all columns again, or give up editing."""

@@ -36,7 +36,10 @@ MOST_SESSIONS = 1000
 
 @dataclass(slots=True)
 class Turn:
-    """One prompt and one column's answer to it, with what was voted. Times are seconds on the page's clock."""
+    """One prompt and one column's answer to it, with what was voted. Times are seconds on the page's clock.
+
+    `reopened`: it comes from a kept conversation, so nobody can say that this is what the model has answered.
+    """
 
     prompt: ChatMessage
     shown: str
@@ -48,6 +51,7 @@ class Turn:
     waits_for: str = ""
     heard_s: float | None = None
     ballot: Literal["", "best", "other"] = ""
+    reopened: bool = False
 
     @property
     def figures(self) -> Metrics | None:
@@ -112,7 +116,7 @@ class Asking:
 
 @dataclass(slots=True)
 class Session:
-    """One open page: its columns, and what the next prompt does."""
+    """One open page: its columns, and what the next prompt does. `kept` is the id of its conversation in the store."""
 
     columns: dict[str, Column]
     visible: list[str]
@@ -124,6 +128,7 @@ class Session:
     asking: Asking | None = None
     opened: Opened | None = None
     confirming: str | None = None
+    kept: str = ""
     left_s: float | None = None
 
     @property
@@ -135,6 +140,17 @@ class Session:
         """Show one column for each of `choices`, at least one and no more than there are."""
         self.choices |= dict(zip(self.columns, choices, strict=False))
         self.visible = list(self.columns)[: max(1, len(choices))]
+
+    def arrange(self, choices: Sequence[ColumnChoice]) -> None:
+        """Show other columns: those that go are stopped, those that come are empty, and the rest keep their turns."""
+        before = self.visible
+        self.set_columns(choices)
+        for letter in set(before) ^ set(self.visible):
+            self.columns[letter].stop()
+            if letter in self.visible:
+                self.columns[letter].turns.clear()
+        if self.only not in self.visible:
+            self.only = None
 
     def choose(self, letter: str, model: str, endpoint: str = "") -> None:
         """Give column `letter` another model, from one endpoint or from any; its settings stay."""
@@ -174,7 +190,7 @@ class Session:
         self.stop()
         for column in self.columns.values():
             column.turns.clear()
-        self.only, self.editing, self.asking = None, False, None
+        self.only, self.editing, self.asking, self.kept = None, False, None, ""
 
     def stop(self) -> None:
         """Stop all answers."""

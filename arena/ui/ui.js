@@ -118,7 +118,9 @@
     growing.forEach((draft, letter) => {
       if (draft.log !== log || !draft.over) return;
       const shown = [...log.querySelectorAll('.message-row:not(.growing)')].at(-1);
-      if (!shown || !draft.row.textContent.trim() || (shown.matches('.bot-row') && shown.textContent.trim())) drop(draft, letter);
+      if (shown && draft.row.textContent.trim() && !(shown.matches('.bot-row') && shown.textContent.trim())) return;
+      markThoughts(log);
+      drop(draft, letter);
     });
   }
 
@@ -133,6 +135,7 @@
   function hint(input) {
     const kind = input.closest('.picker').id.split('-')[0];
     if (!input.placeholder) input.placeholder = HINTS[kind] || '';
+    if (kind === 'model' && input.title !== input.value) input.title = input.value; // a long name is cut in sight
   }
 
   // ---- what the style sheet needs to know of the columns, and a word to screen readers when an answer has ended. Selectors that look into their descendants (:has) would
@@ -144,6 +147,10 @@
   }
 
   const ENDS = ['done', 'stopped', 'failed'];
+
+  function markThoughts(within) {
+    within.querySelectorAll('.thought-group').forEach((group) => mark(group.closest('.bot-row'), 'thought', ''));
+  }
 
   function markStates() {
     let live; let used;
@@ -160,10 +167,16 @@
       if (line.dataset.live === 'true') live = '';
       if (line.dataset.state !== 'empty') used = '';
     });
-    mark(document.body, 'live', live);
-    mark(document.body, 'used', used);
-    mark(document.body, 'only', document.querySelector('.mode[data-only]')?.dataset.only);
     if (ended.length) $('arena-live').textContent = ended.join(', ');
+    const tab = $('columns')?.closest('.tabitem');
+    if (!tab) return;
+    tab.classList.add('compare-tab');
+    mark(tab, 'live', live);
+    mark(tab, 'used', used);
+    mark(tab, 'only', tab.querySelector('.mode[data-only]')?.dataset.only);
+    const box = promptBox();
+    const asks = tab.dataset.only ? `Ask ${tab.dataset.only.toUpperCase()} only\u2026` : 'Ask all columns\u2026';
+    if (box && box.placeholder !== asks) box.placeholder = asks;
   }
 
   // half of a character, as a cut leaves it of an emoji, would end the page's stream of events
@@ -180,8 +193,7 @@
   function tend() {
     markStates();
     growing.forEach((draft, letter) => { if (draft.over && $(`col-${letter}`)?.dataset.live !== 'true') drop(draft, letter); });
-    $('columns')?.closest('.tabitem')?.classList.add('compare-tab');
-    document.querySelectorAll('.abot .thought-group').forEach((group) => mark(group.closest('.bot-row'), 'thought', ''));
+    markThoughts(document);
     document.querySelectorAll('.thought-group button[aria-label=""]').forEach((button) => { button.ariaLabel = 'Show or hide the thought'; });
     document.querySelectorAll('.picker input').forEach(hint);
     document.querySelectorAll('.abot [role="log"]').forEach(follow);
@@ -229,6 +241,63 @@
     return true;
   }
 
+  // ---- panels that lie under their button: presets, and what is kept
+
+  const PANELS = { 'presets-toggle': 'presets-panel', 'keep-toggle': 'keep-panel' };
+  const said = new WeakMap();
+  let panel = null; // { box, button } of the open one
+
+  function openPanel(button) {
+    const again = panel?.button === button;
+    closePanel();
+    if (again) return;
+    const box = $(PANELS[button.id]);
+    panel = { box, button };
+    box.dataset.open = '';
+    button.setAttribute('aria-expanded', 'true');
+    placePanel();
+    enterPanel();
+  }
+
+  function placePanel() {
+    if (!panel) return;
+    const { box, button } = panel;
+    const { left, bottom } = button.getBoundingClientRect();
+    const most = document.documentElement.clientWidth - box.offsetWidth - 10;
+    box.style.left = `${Math.max(10, Math.min(left, most))}px`;
+    box.style.top = `${bottom + 4}px`;
+  }
+
+  function enterPanel() {
+    panel?.box.querySelector('[data-first], .ask button, input, button:not(:disabled)')?.focus({ preventScroll: true });
+  }
+
+  // a panel that has just been drawn, maybe anew: what had the focus in it is gone
+  function tendPanel(element) {
+    element.querySelectorAll('time').forEach((time) => {
+      time.textContent = new Date(time.dateTime).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
+    });
+    const word = element.querySelector('[data-say]')?.dataset;
+    if (word && said.get(element) !== word.number) {
+      said.set(element, word.number);
+      element.querySelector('form')?.reset();
+      say(word.say);
+    }
+    if (!panel?.box.contains(element)) return;
+    placePanel();
+    if ([document.body, panel.button].includes(document.activeElement)) enterPanel();
+  }
+
+  function closePanel() {
+    if (!panel) return false;
+    const { box, button } = panel;
+    panel = null;
+    delete box.dataset.open;
+    button.setAttribute('aria-expanded', 'false');
+    if (box.contains(document.activeElement)) button.focus({ preventScroll: true });
+    return true;
+  }
+
   function toggleSystem() {
     const opens = $('system').toggleAttribute('data-open');
     $('system-toggle')?.setAttribute('aria-expanded', String(opens));
@@ -263,7 +332,7 @@
     if (event.isComposing || event.defaultPrevented) return;
     const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
     if (event.key === 'Escape') {
-      if ($('arena-keys')?.open || closeDrawer()) return;
+      if ($('arena-keys')?.open || closePanel() || closeDrawer()) return;
       $('stop-all')?.click();
     } else if (event.altKey && event.code === 'KeyN') {
       event.preventDefault();
@@ -286,6 +355,8 @@
   function onClick(event) {
     if (event.target.id === 'arena-keys') event.target.close(); // beside it
     const button = event.target.closest('button');
+    if (button && PANELS[button.id]) { openPanel(button); return; }
+    if (panel && (button?.dataset.closes !== undefined || (event.target.isConnected && !panel.box.contains(event.target)))) closePanel();
     if (!button) return;
     if (button.dataset.ui === 'keys') keysDialog();
     else if (button.dataset.ui === 'theme') toggleTheme();
@@ -357,7 +428,9 @@
     }
   }
 
-  function download(kind, text) {
+  function download(parcel) {
+    const end = parcel.indexOf('\n');
+    const [kind, text] = [parcel.slice(0, end), parcel.slice(end + 1)];
     const type = { json: 'application/json', md: 'text/markdown', html: 'text/html' }[kind];
     const link = document.createElement('a');
     link.href = URL.createObjectURL(new Blob([text], { type }));
@@ -368,7 +441,7 @@
     say(`Saved as ${link.download}`);
   }
 
-  window.arena = { copyLink, download, draw, tellTimes };
+  window.arena = { copyLink, download, draw, tellTimes, tendPanel };
 
   // ---- start
 
@@ -388,8 +461,8 @@
     document.addEventListener('focusout', (event) => mend(event.target), true);
     document.addEventListener('keydown', onKey);
     document.addEventListener('click', onClick);
-    window.addEventListener('resize', placeDrawer);
-    document.addEventListener('scroll', (event) => { if (event.target.id === 'columns') placeDrawer(); }, true);
+    window.addEventListener('resize', () => { placeDrawer(); placePanel(); });
+    document.addEventListener('scroll', ({ target }) => { if (target.contains($('columns'))) placeDrawer(); }, true);
     watching.observe(document.documentElement, { childList: true, subtree: true });
     tend();
   }

@@ -1,7 +1,8 @@
-"""Which files a page may name: those it has uploaded, and no others."""
+"""What a page may send with an event: files that it has uploaded and no others, and nothing that is not asked for."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,32 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+log = logging.getLogger(__name__)
+
 
 class UploadsOnly(gr.Blocks):  # type: ignore[misc, unused-ignore]
-    """Blocks whose events take uploaded files only.
+    """Blocks whose events take uploaded files only, and whose refusals do not repeat a visitor's words to a terminal.
 
     Mounted in another app, Gradio itself checks nothing: an event that names `/etc/passwd` gets it copied to where
     the page serves files from, and one that names a web address has the server fetch it.
     """
 
     async def preprocess_data(self, block_fn: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
-        """What Gradio makes of an event's inputs. Raises gradio.Error for a file that was not uploaded."""
+        """What Gradio makes of an event's inputs. Raises gradio.Error for a file that was not uploaded.
+
+        And for what is no input: Gradio would print that as it came, past the log, which writes it in one plain line.
+        """
         if not all(uploaded(path) for path in named_files(inputs)):
             raise gr.Error("Only uploaded files can be attached.", print_exception=False)
-        return await super().preprocess_data(block_fn, inputs, *rest, **named)
+        try:
+            return await super().preprocess_data(block_fn, inputs, *rest, **named)
+        except gr.Error as error:
+            error.print_exception = False
+            log.warning("inputs of the page were refused: %s", error.message)
+            raise
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            log.warning("inputs of the page cannot be read: %s", error)
+            raise gr.Error("What this page sent cannot be read. Reload it.", print_exception=False) from None
 
 
 def uploaded(path: object) -> bool:

@@ -8,9 +8,21 @@ connection underneath is never handed out, because it may serve somebody else by
 
 from arena.wire.answer import Headers, RawHeaders
 from arena.wire.call import Call, Timeouts
-from arena.wire.pool import Fetched, Pool
+from arena.wire.pool import EXHAUSTED, Fetched, Pool
 from arena.wire.raw import RawCall, Receiver
 from arena.wire.resolve import Resolver
 from arena.wire.stream import Stream
 
-__all__ = ["Call", "Fetched", "Headers", "Pool", "RawCall", "RawHeaders", "Receiver", "Resolver", "Stream", "Timeouts"]
+__all__ = [
+    "EXHAUSTED",
+    "Call",
+    "Fetched",
+    "Headers",
+    "Pool",
+    "RawCall",
+    "RawHeaders",
+    "Receiver",
+    "Resolver",
+    "Stream",
+    "Timeouts",
+]

@@ -49,19 +49,27 @@ def plain(data: bytes, method: str, unless: frozenset[bytes] = FRAMING) -> Plain
     end = data.find(b"\r\n\r\n")
     if end < 0 or end > PLAIN_BYTES or method == "HEAD":
         return None
-    first, *lines = data[:end].split(b"\r\n")
+    status, fields, length = _plain_head(data[:end], unless)
+    body = data[end + 4 :]
+    return Plain(status, [*fields], body) if length == len(body) else None
+
+
+@lru_cache(512)
+def _plain_head(head: bytes, unless: frozenset[bytes]) -> tuple[int, RawHeaders, int]:
+    """Status and headers of a plain head, and the bytes of the body it announces: -1 for one that is not plain.
+
+    An endpoint under load sends the same one many times in a second.
+    """
+    first, *lines = head.split(b"\r\n")
     status = _status(first)
-    if status in _NEVER:
-        return None
     fields = [_field(line) for line in lines]
-    length = None
+    length = -1
     for name, value in fields:
-        if name == b"content-length" and length is None and value.isdigit():
+        if name == b"content-length" and length < 0 and value.isdigit():
             length = int(value)
         elif name == b"content-length" or name in unless:
-            return None
-    body = data[end + 4 :]
-    return Plain(status, fields, body) if length == len(body) else None
+            return status, fields, -1
+    return status, fields, -1 if status in _NEVER else length
 
 
 @lru_cache(512)
@@ -84,8 +92,9 @@ def _status(line: bytes) -> int:
 class Answer:
     """The parser's callbacks and what they found. After the head, `status` is set and `headers` have lower-case names.
 
-    `error` says why the answer cannot be trusted; `surplus` that bytes came after its end, so that the connection
-    must not serve another; `until_eof` that only the end of the connection ends it.
+    `begun` tells that some of it, beyond interim answers, is there. `error` says why it cannot be trusted; `surplus`
+    that bytes came after its end, so that the connection must not serve another; `until_eof` that only the end of the
+    connection ends it.
     """
 
     __slots__ = (
@@ -97,6 +106,7 @@ class Answer:
         "_parser",
         "_parts",
         "_room",
+        "begun",
         "complete",
         "error",
         "headers",
@@ -114,7 +124,7 @@ class Answer:
         self.status = 0
         self.headers: Headers = ()
         self.raw_headers: RawHeaders = []
-        self.complete = self.keep_alive = self.surplus = self.until_eof = False
+        self.begun = self.complete = self.keep_alive = self.surplus = self.until_eof = False
         self.error: str | None = None
         self._is_head_request = self._bodyless = method == "HEAD"
         self._found: dict[bytes, bytes] = {}
@@ -185,6 +195,7 @@ class Answer:
 
     def on_message_begin(self) -> None:
         """Called by the parser at the first byte of a status line."""
+        self.begun = True
         if self.complete:
             self.surplus = True
 
@@ -193,10 +204,12 @@ class Answer:
         if self.complete:
             return
         status = self._parser.get_status_code()
+        if not 100 <= status < 600 or status == 101:
+            self.error = "switched protocols unasked" if status == 101 else "no such status"
+            return
         if status < 200:
+            self.begun = False
             self._interim()
-            if status == 101:
-                self.error = "switched protocols unasked"
             return
         self.status = status
         self._bodyless = status in _BODYLESS or self._is_head_request

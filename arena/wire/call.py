@@ -18,6 +18,8 @@ Phase = Literal["connect", "head", "body", "rest"]
 
 REST_S = 0.5
 """How long a released answer may take to end before its connection is given up."""
+AGAIN_S = 15.0
+"""How often it is asked whether an answer that is late may still be waited for."""
 
 
 class Timeouts(Struct, frozen=True):
@@ -82,7 +84,7 @@ class Call:
     `on_data` gets the body's bytes as they arrive; an ArenaError raised by it ends the call with that error. `status`
     and `headers` are set before the first bytes are handed over. `done` ends with None when the answer is complete,
     with Unreachable, UpstreamTimeout or UpstreamBroken, or cancelled by `cancel()`; after that `on_data` is not called.
-    `paused`: nothing is read now.
+    `paused`: nothing is read now. `may_wait` asks of an answer that comes as a whole: is its endpoint at work?
     """
 
     __slots__ = (
@@ -98,6 +100,7 @@ class Call:
         "done",
         "endpoint",
         "headers",
+        "may_wait",
         "method",
         "on_data",
         "paused",
@@ -124,6 +127,7 @@ class Call:
         self.on_data: Callable[[bytes], None] | None = on_data
         self.resend = resend
         self.timeouts = timeouts
+        self.may_wait: Callable[[], bool] | None = None
         self.whole = True  # the request was sent to its end: only then may its connection serve another
         self.status = 0
         self.headers: Headers = ()
@@ -230,10 +234,10 @@ class Call:
         """The connection is no longer this call's: it died and another will be tried, or the answer is complete."""
         self._connection = self._alarm = None
 
-    def began(self, answer: Answer) -> None:
-        """The head is complete."""
+    def began(self, answer: Answer, *, has_body: bool) -> None:
+        """The head is complete, and maybe some of the body is there."""
         self.heading(answer.status, answer.headers)
-        if not answer.complete:
+        if not answer.complete and (has_body or self.may_wait is None):
             self.watch("body", self.timeouts.idle_s)
 
     def told(self, plain: Plain) -> None:
@@ -252,6 +256,8 @@ class Call:
         """Bytes came in at `now_s` on the loop's clock."""
         if self._phase == "body":
             self._since_s = now_s
+        elif self._phase == "head":
+            self.watch("body", self.timeouts.idle_s)  # the head came long before
 
     def completed(self) -> None:
         """The answer is complete."""
@@ -274,6 +280,8 @@ class Call:
         now_s = self._loop.time()
         if self.paused:
             self._since_s = now_s
+        elif self._phase == "head" and self._may_wait():
+            self._since_s = max(self._since_s, now_s + min(AGAIN_S, self._limit_s) - self._limit_s)
         due_s = min(self._since_s + self._limit_s, self._end_s)
         if due_s > now_s and self._alarm is not None:
             self._alarm.by(max(due_s, now_s + 0.001))
@@ -281,6 +289,11 @@ class Call:
             self.hang_up()
         else:
             self.fail(self._too_late(now_s))
+
+    def _may_wait(self) -> bool:
+        """Is it no fault if nothing has come in time? It is, where a head has begun."""
+        begun = not self.status and self._connection is not None and self._connection.answering
+        return self.may_wait is not None and not begun and self.may_wait()
 
     def _pause_again(self) -> None:
         if self.paused and self._connection is not None:

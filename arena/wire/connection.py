@@ -6,6 +6,7 @@ import asyncio
 from typing import Protocol, cast
 
 from arena.errors import ArenaError, UpstreamBroken
+from arena.wire import keepalive
 from arena.wire.answer import Answer, plain
 from arena.wire.call import Alarm, Call
 
@@ -63,6 +64,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected (and shaken hands, with TLS): send the request that this connection was opened for."""
         self._transport = cast(asyncio.Transport, transport)
+        keepalive.ask_after(transport.get_extra_info("socket"))
         self._home.opened(self)
         call = self._call
         if call is None or call.done.done():
@@ -79,11 +81,17 @@ class Connection(asyncio.Protocol):
         self._rest = REST_BYTES
         call.attached(self)
         head, body = call.request
-        if len(body) < REST_BYTES:
+        if len(body) < REST_BYTES and call.whole:
             self._transport.write(head + body)
-        else:
+        else:  # a host may take its time to read much
+            keepalive.bear_with(self._transport.get_extra_info("socket"))
             self._transport.write(head)
             self._transport.write(body)
+
+    @property
+    def answering(self) -> bool:
+        """Has some of the answer come, beyond interim ones?"""
+        return self._answer is not None and self._answer.begun
 
     def write(self, data: bytes) -> asyncio.Future[None] | None:
         """Send a piece of a request's body; what is returned, if anything, ends when there is room for the next."""
@@ -118,7 +126,7 @@ class Connection(asyncio.Protocol):
         if began:
             call.touched(self._time())
         elif answer.status:
-            call.began(answer)
+            call.began(answer, has_body=bool(body))
         if body:
             self._hand_over(call, body)
         if self._call is not call:
@@ -229,6 +237,8 @@ class Connection(asyncio.Protocol):
             call.fail(exc)  # a fault of our own, raised in on_data
         elif exc is None:
             self._broken(f"{call.endpoint} closed the connection before its answer was complete", "upstream_eof")
+        elif isinstance(exc, TimeoutError):
+            self._broken(f"{call.endpoint} is gone: there is no sign of life any more", "upstream_reset")
         else:
             self._broken(f"{call.endpoint} broke off the connection", "upstream_reset", str(exc))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -10,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from arena.errors import ShuttingDown, Unreachable, UpstreamBroken
+from arena.errors import ArenaError, Busy, ShuttingDown, Unreachable, UpstreamBroken
 from arena.wire.answer import Headers
 from arena.wire.call import Call, Timeouts
 from arena.wire.connection import Connection
@@ -28,6 +29,9 @@ MAX_STARTS = 64
 IDLE_S = 30.0
 """A kept-alive connection is closed after this many seconds without a call."""
 
+EXHAUSTED = "no_more_connections"
+"""The code of the error when this machine, not the endpoint, can have no more connections."""
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 _SIZED = b"%bContent-Length: %d\r\n\r\n"
 _TARGET = re.compile(r"/[!-~]*")
 _FRAMED = re.compile(rb"(?im)^(?:content-length|transfer-encoding):")
@@ -127,14 +131,18 @@ class Pool:
         body: bytes,
         receiver: Receiver,
         *,
-        timeouts: Timeouts | None = None,
+        may_wait: Callable[[], bool] | None = None,
     ) -> RawCall:
         """Send somebody else's request; never waits. The answer goes to `receiver`, its headers as they came.
 
         `target` and `fields` (whole header lines, with the body's length, without those in `own_headers`) are sound.
+        As long as `may_wait` says so, an answer of which no more than a head has come in time is waited for, up to the
+        total limit.
         """
         head = b"%b %b%b HTTP/1.1\r\n%b%b\r\n" % (method.encode("ascii"), self._raw_prefix, target, self._own, fields)
-        call = RawCall(self.name, method, (head, body), receiver, resend=True, timeouts=timeouts or self.timeouts)
+        call = RawCall(
+            self.name, method, (head, body), receiver, resend=True, timeouts=self.timeouts, may_wait=may_wait
+        )
         self._dispatch(call)
         return call
 
@@ -299,11 +307,12 @@ class Pool:
     async def _dial(self, call: Call) -> None:
         """Try the addresses in order; the request goes out from within the connection's own callback.
 
-        If all fail, the first one's reason is the telling one: the others are often not in use at all.
+        If all fail, the first one's reason is the telling one: the others are often not in use at all. Less telling is
+        only that this machine has no connection left.
         """
         addresses = await self._resolver.resolve(self._host)
         share_s = call.timeouts.connect_s / len(addresses)
-        reason: OSError | None = None
+        reason: ArenaError | None = None
         for address in addresses:
             try:
                 async with asyncio.timeout(share_s):
@@ -312,7 +321,8 @@ class Pool:
             except OSError as error:
                 if call.done.done():
                     return
-                reason = reason or error
+                if reason is None or isinstance(reason, Busy):
+                    reason = self._unreachable(error, address)
         raise reason or NameNotFound(f"the name {self._host} has no address")
 
     async def _open(self, call: Call, address: str) -> None:
@@ -335,10 +345,20 @@ class Pool:
         call = self._dials.pop(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, OSError):
-            text = f"{self.name} is not reachable: {_reason(error)}"
-            call.fail(Unreachable(text, endpoint=self.name, details=str(error)))
+            call.fail(self._unreachable(error))
         elif error is not None:
             call.fail(error)
+
+    def _unreachable(self, error: OSError, address: str = "") -> ArenaError:
+        """Why no connection came about; that none can be had here is not the endpoint's failure.
+
+        Where IPv6 is switched off, the system says of its addresses what it says when it has no port left.
+        """
+        if error.errno in _OURS and not (error.errno == errno.EADDRNOTAVAIL and ":" in address):
+            text = f"The server cannot open one more connection ({_reason(error)}); try again"
+            return Busy(text, code=EXHAUSTED, details=str(error))
+        text = f"{self.name} is not reachable: {_reason(error)}"
+        return Unreachable(text, endpoint=self.name, details=str(error))
 
     def _head(self, method: str, path: str, body: bytes | None, headers: Iterable[tuple[str, str]]) -> bytes:
         if body is not None and not headers:  # JSON to one of a few paths: all but the length is known

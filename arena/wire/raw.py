@@ -5,6 +5,7 @@ Nothing here is awaited and no task is made for a call on a connection that is o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from arena.wire.answer import FRAMING, Answer, Plain, RawHeaders
@@ -70,17 +71,19 @@ class RawCall(Call):
         *,
         resend: bool,
         timeouts: Timeouts,
+        may_wait: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__(endpoint, method, request, receiver.on_data, resend=resend, timeouts=timeouts)
         self._receiver: Receiver | None = receiver
+        self.may_wait = may_wait
 
     def answer(self) -> Answer:
         """A parser for the answer."""
         return RawAnswer(self.method)
 
-    def began(self, answer: Answer) -> None:
-        """The head is complete."""
-        super().began(answer)
+    def began(self, answer: Answer, *, has_body: bool) -> None:
+        """The head is complete, and maybe some of the body is there."""
+        super().began(answer, has_body=has_body)
         if self._receiver is not None:
             self._receiver.on_head(answer.status, answer.raw_headers)
 

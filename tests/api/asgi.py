@@ -17,6 +17,10 @@ JSON_TYPE = (b"content-type", b"application/json")
 DEADLINE_S = 10.0
 
 
+class Cut(Exception):
+    """The application has ended without the end of its answer: here a server cuts the connection."""
+
+
 @dataclass
 class Answer:
     """A whole answer."""
@@ -67,11 +71,13 @@ class Exchange:
             self.blocked.set()
 
     async def chunk(self) -> bytes | None:
-        """The next piece of the body; None at its end."""
+        """The next piece of the body; None at its end. Raises Cut."""
         while not self.ended:
             message = await asyncio.wait_for(self.outgoing.get(), DEADLINE_S)
             if message is None:
                 self.ended = True
+                if self.start is not None:
+                    raise Cut
             elif message["type"] == "http.response.start":
                 assert self.start is None, "two answers to one request"
                 self.start = message

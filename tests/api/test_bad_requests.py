@@ -378,6 +378,7 @@ async def test_a_bug_is_a_500_without_its_story(api: Client, monkeypatch: pytest
             told = await exchange.answer()
     assert told.status == 500
     assert told.json() == {"error": "An unexpected error occurred", "code": "internal"}
+    assert told.headers["connection"] == "close"
 
 
 def test_an_error_that_says_when_to_come_back_has_the_header() -> None:

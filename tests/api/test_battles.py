@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from arena.api.battle import TAKEN_BACK
 from arena.app import create_app
 from arena.arena import Arena
 from arena.leaderboard import Board, Leaderboard, View
@@ -144,6 +145,21 @@ async def test_a_side_that_fails_ends_the_battle_without_saying_why(api: Client,
     for answer in (await voted(api, battle_id), await told(api, battle_id)):
         assert (answer.status, answer.json()["code"]) == (409, "battle_failed")
     assert store.last_number() == 0
+
+
+async def test_a_later_turn_that_fails_can_be_asked_again_or_voted_without(api: Client, store: Store) -> None:
+    battle_id = await begun(api, models=["fx-flaky:seed-4_n-3", "fx-ok"])  # of its answers the second fails
+    await told(api, battle_id, "One?")
+    last = (await told(api, battle_id, "Two?")).lines()[-2:]
+    assert {(line["done"], line["error_code"]) for line in last} == {(True, "turn_failed")}
+    assert {line["error"] for line in last} == {TAKEN_BACK}
+    seen = (await api.get(f"/api/battles/{battle_id}")).json()
+    assert (seen["state"], seen["turns"], seen["vote_open"]) == ("ready", 1, True)
+    assert (await told(api, battle_id, "Two?")).lines()[-1]["done"]
+    assert (await voted(api, battle_id)).json()["turns"] == 2
+    kept = store.battle(battle_id)
+    assert kept is not None
+    assert kept.prompts == ("One?", "Two?")
 
 
 async def test_no_vote_before_both_answers_are_whole(api: Client, fake: FakeOllama) -> None:

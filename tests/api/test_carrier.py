@@ -7,10 +7,15 @@ import gc
 import json
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, Literal
 
 import pytest
+from uvicorn.config import Config
+from uvicorn.server import ServerState
 
-from arena.api.carrier import PRESSURE_BYTES, AnswerCut, answer, carry
+from arena.api.carrier import PRESSURE_BYTES, answer, carry
 from arena.app import create_app
 from arena.exchange import Begin, Caller, Headers, Inbound, Session, Sink
 from arena.guard.asgi import Message, Receive, Scope, Send
@@ -187,8 +192,7 @@ async def test_an_answer_that_breaks_off_is_cut_after_its_last_words() -> None:
     sink.start(200, HEADERS)
     sink.write(b"last words")
     sink.abort()
-    with pytest.raises(AnswerCut):
-        await task
+    await task
     assert (server.body, server.more) == (b"last words", [True])
 
 
@@ -202,18 +206,47 @@ def aborted(inbound: Inbound, body: bytes, sink: Sink) -> None:
     sink.abort()
 
 
-@pytest.mark.parametrize(("begin", "error"), [(broken, ZeroDivisionError), (aborted, AnswerCut)])
-async def test_a_fault_before_the_answer_is_a_plain_500(begin: Begin, error: type[Exception]) -> None:
+@pytest.mark.parametrize("parser", ["httptools", "h11"])
+async def test_a_server_cuts_the_connection_with_one_line_in_its_log(
+    parser: Literal["httptools", "h11"], caplog: pytest.LogCaptureFixture
+) -> None:
+    def break_off(inbound: Inbound, body: bytes, sink: Sink) -> None:
+        sink.start(200, HEADERS)
+        sink.write(b"last words")
+        sink.abort()
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await carry(break_off, INBOUND, b"", receive, send)
+
+    config = Config(application, http=parser, lifespan="off", log_config=None, access_log=False)
+    config.load()
+    protocol: Any = config.http_protocol_class
+    connection = partial(protocol, config=config, server_state=ServerState(), app_state={})
+    serving = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
+    async with serving, asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(*serving.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        got = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert got.endswith(b"\r\n\r\na\r\nlast words\r\n")  # but not 0, the last chunk
+    (line,) = [record for record in caplog.records if record.name == "uvicorn.error"]
+    assert (line.levelname, line.exc_info) == ("ERROR", None)
+
+
+@pytest.mark.parametrize(("begin", "raised"), [(broken, pytest.raises(ZeroDivisionError)), (aborted, nullcontext())])
+async def test_a_fault_before_the_answer_is_a_plain_500(begin: Begin, raised: AbstractContextManager[object]) -> None:
     server = Server({"type": "http.request"})
 
     def dress(headers: Headers) -> Headers:
         return [*headers, (b"x-dressed", b"1")]
 
-    with pytest.raises(error):
+    with raised:
         await answer(begin, INBOUND, server.receive, server.send, dress)
     assert server.sent[0]["status"] == 500
     assert (b"x-dressed", b"1") in server.sent[0]["headers"]
     assert json.loads(server.body) == {"error": "An unexpected error occurred", "code": "internal"}
+    assert server.more == [False]
 
 
 async def test_a_fault_in_the_middle_adds_nothing_to_the_answer() -> None:

@@ -11,10 +11,10 @@ import pytest
 from arena.guard import Guard
 from tests.api.asgi import Answer, Client, started
 from tests.api.conftest import HELLO, create_api, settings_for
+from tests.asking import SHORT as LIMITS
 from tests.fake_ollama import FakeOllama, text_of
 from tests.fake_ollama.invariants import invariants
-from tests.test_ollama_faults import FAULTS
-from tests.test_ollama_faults import SHORT as LIMITS
+from tests.ollama.test_faults import FAULTS
 
 pytestmark = pytest.mark.anyio
 

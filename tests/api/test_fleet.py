@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from arena.wire import Pool
+from arena.wire.connection import Connection
 from tests.api.asgi import started
 from tests.api.conftest import create_api, settings_for
 from tests.fake_ollama import DEFAULT_MODELS, FakeOllama
@@ -53,6 +57,8 @@ async def test_an_endpoint_that_rests_gets_no_work(fake: FakeOllama) -> None:
         ("drain", {}, "endpoint is required"),
         ("drain", {"endpoint": "nobody"}, "endpoint must be"),
         ("drain", {"endpoint": "a", "on": "yes"}, "on must be"),
+        ("drain", {"endpoint": "a", "drain": False}, "'drain' is no key of this request; the keys are endpoint and on"),
+        ("weight", {"endpoint": "a", "weigth": 2, "weight": 1}, "'weigth' is no key of this request; the keys are"),
         ("weight", {"endpoint": "a"}, "weight must be"),
         ("weight", {"endpoint": "a", "weight": True}, "weight must be"),
         ("weight", {"endpoint": "a", "weight": 0}, "weight must be"),
@@ -70,3 +76,28 @@ async def test_where_models_are_not_managed_neither_is_the_fleet(fake: FakeOllam
     async with started(create_api(settings_for(f"a={fake.url}", management=False))) as api:
         for path in ("reload", "drain", "weight"):
             assert (await api.post(f"/api/fleet/{path}", {"endpoint": "a"})).status == 403
+
+
+async def test_a_host_that_asks_for_a_rest_is_told_in_the_error_itself(fake: FakeOllama) -> None:
+    async with started(create_api(settings_for(f"a={fake.url}"))) as api:
+        body = {"message": "hi", "models": ["fx-status:c-503_ra-60"]}
+        assert (await api.post("/api/chat", body)).status == 500
+        answer = await api.post("/api/chat", body)
+        assert (answer.status, answer.json()["code"]) == (503, "resting")
+        assert "asks to be left alone" in answer.json()["error"]
+        assert 1 <= int(answer.headers["retry-after"]) <= 60
+
+
+async def test_a_server_without_connections_to_give_says_so_itself(
+    fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with started(create_api(settings_for(f"a={fake.url}"))) as api:
+        with monkeypatch.context() as patch:
+            patch.setattr(Pool, "_open", none)
+            patch.setattr(Connection, "usable", False)  # those that are open already
+            answer = await api.post("/api/chat", {"message": "hi", "models": ["tiny"]})
+        assert (answer.status, answer.json()["code"]) == (503, "no_more_connections")
+        assert "cannot open one more connection" in answer.json()["error"]

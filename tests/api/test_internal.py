@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import inspect
 import json
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,7 +14,7 @@ from arena.errors import BadRequest, ModelNotFound, Unreachable
 from arena.exchange import Refusals
 from arena.fleet import Usage, Wanted
 from arena.fleet.book import OTHER
-from arena.proxy.reply import Action, Known
+from arena.proxy.reply import Known
 from arena.proxy.table import Table
 from tests.fake_ollama import catalogue
 from tests.proxy.ground import Answer, Ground, grounds, whole
@@ -26,16 +25,14 @@ TWO = {"a": ["llama3.2:3b", "tiny:latest"], "b": ["mistral:7b", "tiny:latest"]}
 SPECS = {"b": {"priority": 200, "max_in_flight": 3}}
 
 
-async def told(ground: Ground, answer: Known | Action, query: str = "") -> Any:
+async def told(ground: Ground, answer: Known, query: str = "") -> Any:
     return (await got(ground, answer, query)).json
 
 
-async def got(ground: Ground, answer: Known | Action, query: str = "", path: str = "/olla/x", **headers: str) -> Answer:
+async def got(ground: Ground, answer: Known, query: str = "", path: str = "/olla/x", **headers: str) -> Answer:
     sent = [(name.replace("_", "-"), value) for name, value in headers.items()]
     inbound = ground.inbound("GET", path, query, sent)
-    if inspect.iscoroutinefunction(answer):
-        return await whole(await answer(ground, inbound, b""))
-    return await whole(cast(Known, answer)(ground, inbound) or pytest.fail("it should be known"))
+    return await whole(answer(ground, inbound) or pytest.fail("it should be known"))
 
 
 def serve(
@@ -116,7 +113,7 @@ async def test_status_before_and_after_traffic() -> None:
     assert a["avg_latency"].endswith("ms")
     assert a["avg_latency_ms"] >= a["min_latency_ms"] >= 0
     assert a["tokens"] == {"prompt": 10, "completion": 20, "estimated": 0}
-    assert (a["models"]["count"], a["breaker"], a["draining"]) == (2, "closed", False)
+    assert (a["models"]["count"], a["breaker"], a["draining"], a["resting_s"]) == (2, "closed", False, {})
     assert (b["connections"], b["in_flight_per_model"], b["max_in_flight"]) == (1, {"mistral:7b": 1}, 3)
     (loaded,) = b["loaded"]
     assert loaded["name"] == "mistral:7b"
@@ -336,7 +333,7 @@ async def test_metrics_are_what_the_books_say() -> None:
     for status, count in (("success", 1), ("failure", 1), ("left", 1), ("refused", 0)):
         assert found["arena_requests_total", *tiny, f"status={status}"] == count
     assert found["arena_tokens_total", "endpoint=a", "kind=completion", "model=tiny:latest"] == 20
-    assert found["arena_key_tokens_total", "key=team", "kind=prompt"] == 10
+    assert found["arena_key_tokens_total", "endpoint=b", "key=team", "kind=prompt"] == 10
     for name in ("arena_time_to_first_token", "arena_inter_token_gap", "arena_request_duration"):
         assert found[f"{name}_seconds_count", "endpoint=a"] == 1
         assert found[f"{name}_seconds_bucket", "endpoint=a", "le=+Inf"] == 1
@@ -374,6 +371,7 @@ async def test_refused_requests_are_counted_without_an_endpoint() -> None:
         stats = await told(ground, internal.model_stats, "include_endpoints=true")
         assert stats["endpoints"] == {}
         assert stats["models"][0]["routing_misses"] == 1
+        assert (stats["models"][0]["success_rate"], stats["summary"]["success_rate"]) == ("0.0%", "0.0%")
 
 
 @pytest.fixture
@@ -483,11 +481,11 @@ async def test_a_key_sees_only_its_models() -> None:
     ("size", "count"), [("3.2B", 3_200_000_000), ("134.52M", 134_520_000), ("", 0), ("big", 0), ("xB", 0)]
 )
 def test_a_models_size_as_a_number(size: str, count: int) -> None:
-    assert unified._count(size) == count
+    assert figures.quantity(size) == count
 
 
 def test_a_moment_that_is_none() -> None:
-    assert unified._seconds("") == 0
+    assert figures.unix_seconds("") == 0
 
 
 def test_words_for_figures() -> None:
@@ -501,11 +499,26 @@ def test_words_for_figures() -> None:
 
 async def test_every_route_is_in_the_proxys_table() -> None:
     table = Table(internal.rows(Refusals()))
-    for path in internal._PATHS:
+    async with grounds({}) as ground:
+        paths = (await told(ground, internal.version))["api"]["endpoints"].values()
+    assert "/olla/models" in paths
+    for path in paths:
         route = table.find("GET", path)
         assert route is table.find("HEAD", path)
         assert (route.known or route.action) is not None
-    assert table.find("GET", "/olla/models/hf.co/org/name:q4").action is unified.one
+    assert table.find("GET", "/olla/models/hf.co/org/name:q4") is not table.find("GET", "/olla/models")
     assert table.find("POST", "/internal/health").known is internal.health
     assert table.find("GET", "/internal/process").scope == "admin"
     assert table.find("GET", "/internal/health").scope is None
+
+
+@pytest.mark.parametrize("path", ["/olla/models", "/olla/models/tiny"])
+async def test_models_are_told_at_once_but_not_before_it_is_clear_who_is_in_the_fleet(path: str) -> None:
+    route = Table(internal.rows(Refusals())).find("GET", path)
+    assert route.known is not None
+    assert route.action is not None
+    async with grounds({}) as ground:
+        assert route.known(ground, ground.inbound("GET", path)) is None
+    async with grounds(TWO) as ground:
+        for answer in (await got(ground, route.known, path=path), await ground.ask(route.action, "GET", path)):
+            assert b"tiny:latest" in answer.body

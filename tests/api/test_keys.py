@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from arena.guard import Guard
 from arena.keys import Use, add, read, read_use
-from tests.api.asgi import JSON_TYPE, Answer, Client, started
+from tests.api.asgi import JSON_TYPE, Answer, App, Client, started
 from tests.api.conftest import HELLO, create_api, settings_for
 from tests.fake_ollama import FakeOllama
 
@@ -40,9 +39,15 @@ def keeper(path: Path) -> Header:
 
 
 @pytest.fixture
-async def api(fake: FakeOllama, path: Path, chatter: Header, keeper: Header) -> AsyncIterator[Client]:
-    """An API without a token that has keys."""
-    async with started(create_api(settings_for(fake.url, data=path.parent))) as client:
+def app(fake: FakeOllama, path: Path, chatter: Header, keeper: Header) -> App:
+    """An API without a token that has keys, not started yet."""
+    return create_api(settings_for(fake.url, data=path.parent))
+
+
+@pytest.fixture
+async def api(app: App) -> AsyncIterator[Client]:
+    """The same, started."""
+    async with started(app) as client:
         yield client
 
 
@@ -112,34 +117,21 @@ async def test_a_manager_changes_only_the_models_of_its_list(api: Client, keeper
 
 
 @pytest.mark.parametrize("target", ["/olla/ollama/api/chat", "/olla/ollama/v1/chat/completions"])
-async def test_tokens_of_the_proxy_are_counted_and_kept(
-    api: Client, target: str, chatter: Header, tmp_path: Path
-) -> None:
-    answer = await post(api, target, chatter, model=ALLOWED, messages=HELLO)
-    assert answer.status == 200
-    await ended(api)
+async def test_tokens_of_the_proxy_are_counted_and_kept(app: App, target: str, chatter: Header, tmp_path: Path) -> None:
+    async with started(app) as api:
+        assert (await post(api, target, chatter, model=ALLOWED, messages=HELLO)).status == 200
     (used,) = used_by(tmp_path, "chatter").models.values()
     assert used.answers == 1
     assert used.tokens >= 7
 
 
 @pytest.mark.parametrize("target", ["/api/chat", "/api/stream_chat"])
-async def test_tokens_of_the_arena_are_counted_and_kept(
-    api: Client, target: str, chatter: Header, tmp_path: Path
-) -> None:
-    answer = await post(api, target, chatter, history=HELLO, models=[ALLOWED])
-    assert answer.status == 200
-    await ended(api)
+async def test_tokens_of_the_arena_are_counted_and_kept(app: App, target: str, chatter: Header, tmp_path: Path) -> None:
+    async with started(app) as api:
+        assert (await post(api, target, chatter, history=HELLO, models=[ALLOWED])).status == 200
     use = used_by(tmp_path, "chatter")
     assert use.models[ALLOWED].tokens >= 7
     assert use.requests == 1
-
-
-async def ended(api: Client) -> None:
-    """The counters are on the disk."""
-    assert isinstance(api.app, Guard)
-    assert api.app._keys is not None
-    api.app._keys.flush()
 
 
 def used_by(folder: Path, name: str) -> Use:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -86,6 +87,25 @@ async def test_the_board_counts_blind_votes_and_is_filtered(voted: Client) -> No
     assert {row["name"] for row in settings["ladders"][0]["settings"]} <= set(settings["labels"])
 
 
+async def test_the_ratings_over_time_are_told_by_name_and_as_they_were_told_then(voted: Client) -> None:
+    found: Any = {"told": []}
+
+    async def kept() -> None:
+        nonlocal found
+        while not found["told"]:  # a thread writes them
+            found = (await voted.get("/api/leaderboard/timeline")).json()
+
+    await asyncio.wait_for(kept(), 30)
+    board = (await voted.get("/api/leaderboard")).json()
+    by_name = {row["name"]: {key: row[key] for key in ("rating", "lower", "upper")} for row in board["rows"]}
+    (said,) = found["told"]
+    assert (said["votes"], said["last_vote"], said["ratings"]) == (30, 31, by_name)
+    assert found["moments"][-1]["ratings"].keys() == by_name.keys()
+    for each in found["moments"]:
+        assert all(known["lower"] < known["rating"] < known["upper"] for known in each["ratings"].values())
+    assert (await voted.get("/api/leaderboard/timeline?blind=false")).json()["told"] == []
+
+
 async def test_tables_are_safe_to_open(voted: Client) -> None:
     sheet = await voted.get("/api/leaderboard?format=csv")
     assert sheet.headers["content-disposition"] == 'attachment; filename="leaderboard.csv"'
@@ -125,6 +145,8 @@ async def test_a_kept_battle_becomes_a_preference_pair(voted: Client) -> None:
         ("leaderboard?per=family", "per must be one of model, configuration"),
         ("leaderboard?blind=perhaps", "blind must be true or false"),
         ("leaderboard?since=yesterday", "since must be a day"),
+        ("leaderboard?since=2026-13-45", "since must be a day"),
+        ("leaderboard?until=2026-01-01T....", "until must be a day"),
         ("leaderboard?format=xml", "format must be one of json, csv, md"),
         ("leaderboard?tag=" + "x" * 201, "tag is longer than 200"),
         ("leaderboard?category=%00", "category must not hold the character NUL"),
@@ -136,6 +158,15 @@ async def test_a_wrong_query_is_told_what_is_wrong(api: Client, query: str, said
     answer = await api.get(f"/api/{query}")
     assert answer.status == 400
     assert said in answer.json()["error"]
+
+
+async def test_moments_are_compared_as_moments(voted: Client) -> None:
+    for since, until in (("T12:00:00Z", "T12:00:00.500Z"), ("T12:00", "T12:00:00.5+00:00")):
+        told = (
+            await voted.get(f"/api/leaderboard?since=2026-01-31{since}&until=2026-01-31{until}".replace("+", "%2B"))
+        ).json()
+        assert told["view"]["since"] == "2026-01-31T12:00:00.000+00:00"
+        assert told["view"]["until"] == "2026-01-31T12:00:00.500+00:00"
 
 
 async def test_an_empty_arena_has_an_empty_board(api: Client) -> None:

@@ -15,6 +15,8 @@ from arena.store import Store
 from tests.api.asgi import JSON_TYPE, Answer, Client, started
 from tests.api.conftest import HELLO, create_api, settings_for
 from tests.fake_ollama import FakeOllama
+from tests.store.votes import battle as fought
+from tests.store.votes import vote as cast_vote
 
 MODELS = ["llama3.2:3b", "qwen2.5:3b", "fx-errline:at-2"]
 
@@ -83,6 +85,13 @@ async def test_nobody_gives_the_weights_of_a_model_another_name(api: Client, sto
     assert {each.model: each.digest for each in store.configurations().values()}["llama3.2:3b"] == digest
 
 
+async def test_a_model_is_called_as_its_host_lists_it(api: Client, store: Store) -> None:
+    await api.get("/api/models")
+    given = [{"model": "LLAMA3.2:3B", "response": "1"}, {"model": "m9", "response": "2"}]
+    assert (await judged(api, given, "m9")).json() == {"votes": 1}
+    assert {each.model for each in store.configurations().values()} == {"llama3.2:3b", "m9"}
+
+
 HUGE = {"model": "m", "endpoint": "", "options_sent": {"stop": ["x" * 1000] * 17}}
 GOOD = [{"model": "m1", "response": "1"}, {"model": "m2", "response": "2"}]
 
@@ -111,6 +120,19 @@ GOOD = [{"model": "m1", "response": "1"}, {"model": "m2", "response": "2"}]
             "m1",
             "Hi",
             "answers[2].manifest.model",
+        ),
+        *(
+            (
+                [*GOOD, {"model": "m", "response": "", "manifest": {"model": "m", "endpoint": "e"} | wrong}],
+                "m1",
+                "Hi",
+                named,
+            )
+            for wrong, named in (
+                ({"endpoint": "e\0"}, "answers[2].manifest.endpoint must hold printable"),
+                ({"digest": "\0"}, "answers[2].manifest.digest must hold printable"),
+                ({"options_sent": {"\0": 1}}, "answers[2].manifest.options_sent must hold printable"),
+            )
         ),
     ],
 )
@@ -176,9 +198,48 @@ async def test_only_an_administrator_imports(fake: FakeOllama, tmp_path: Path) -
             assert (await api.call("POST", "/api/votes/import", body, headers)).status == status
 
 
-@pytest.mark.parametrize(
-    "settings", [{"host": "0.0.0.0", "allow_open": True}, {"management": False}, {"trusted_proxies": "192.0.2.7"}]
-)
+OPEN: list[dict[str, Any]] = [
+    {"host": "0.0.0.0", "allow_open": True},
+    {"management": False},
+    {"trusted_proxies": "192.0.2.7"},
+]
+
+
+@pytest.mark.parametrize("settings", OPEN)
+async def test_where_nobody_is_known_nobody_has_what_others_said(
+    fake: FakeOllama, store: Store, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    store.add_vote(cast_vote("b1"), fought("b1"))
+    store.close()
+    async with started(create_api(settings_for(fake.url, data=tmp_path, **settings))) as api:
+        for path, remedy in (
+            ("votes", "format=csv"),
+            ("votes?format=jsonl", "arena votes export`"),
+            ("votes/preferences?blind=false", "arena votes export --format preferences`"),
+        ):
+            refused = await api.get(f"/api/{path}")
+            assert (refused.status, refused.json()["code"]) == (403, "forbidden"), path
+            assert remedy in refused.json()["error"]
+        for path in ("votes?format=csv", "leaderboard", "leaderboard/timeline", "leaderboard?format=html"):
+            given = await api.get(f"/api/{path}")
+            assert given.status == 200, path
+            assert b"Bye" not in given.body
+
+
+async def test_who_is_known_on_a_server_for_others_has_all(fake: FakeOllama, store: Store, tmp_path: Path) -> None:
+    store.add_vote(cast_vote("b1"), fought("b1"))
+    store.close()
+    secrets = {scope: keys.add(tmp_path / keys.FILE, scope, scopes=(scope,)) for scope in ("chat", "admin")}
+    settings = settings_for(fake.url, data=tmp_path, trusted_proxies="192.0.2.7")
+    async with started(create_app(settings, page=False)) as api:
+        for scope, status in (("chat", 403), ("admin", 200)):
+            headers = [(b"authorization", f"Bearer {secrets[scope]}".encode())]
+            for path in ("/api/votes", "/api/votes/preferences"):
+                given = await api.call("GET", path, headers=headers)
+                assert (given.status, b"Bye" in given.body) == (status, scope == "admin")
+
+
+@pytest.mark.parametrize("settings", OPEN)
 async def test_where_nobody_is_known_nobody_imports(fake: FakeOllama, tmp_path: Path, settings: dict[str, Any]) -> None:
     async with started(create_api(settings_for(fake.url, data=tmp_path, **settings))) as api:
         refused = await sent(api, json.dumps(LMARENA).encode())

@@ -47,11 +47,12 @@ def clock() -> Clock:
 @pytest.fixture
 def battles(arena: Arena, clock: Clock) -> Battles:
     """Battles without a pace."""
-
-    async def at_once() -> None:
-        await asyncio.sleep(0)
-
     return Battles(arena.compare, arena.fleet, arena.store, clock=clock, tick=at_once)
+
+
+async def at_once() -> None:
+    """The next step, with no time between."""
+    await asyncio.sleep(0)
 
 
 def between(*models: str) -> Contest:

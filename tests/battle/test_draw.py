@@ -18,6 +18,7 @@ from arena.battle.battle import Battle
 from arena.battle.draw import can_chat, lineup
 from arena.battle.resting import REST_S, Resting
 from arena.errors import BadRequest
+from arena.names import canonical
 from arena.streaming import Reply
 from arena.types import Failed, Metrics, ModelInfo, ModelInstance, Options
 from tests.api.conftest import settings_for
@@ -79,7 +80,7 @@ def test_who_joins_a_pair_is_drawn_from_the_others() -> None:
 
 
 MANY = tuple(ModelInstance(f"m{i}", f"m{i}") for i in range(1, 11))
-KNOWN = {f"m{i}": Standing(1500.0 - i, 100) for i in range(1, 9)} | {"m9": Standing(2000.0, 19)}
+KNOWN = {f"m{i}:latest": Standing(1500.0 - i, 100) for i in range(1, 9)} | {"m9:latest": Standing(2000.0, 19)}
 
 
 @pytest.mark.parametrize("sides", [2, 3, 4])
@@ -101,10 +102,28 @@ def test_a_newcomer_meets_the_best(sides: int) -> None:
 def test_newcomers_among_the_unknown_and_the_known(
     standings: dict[str, Standing], new: set[str], rivals: set[str]
 ) -> None:
-    met = [[NAMES[place] for place in newcomer(CONTESTANTS, 2, standings)] for _ in range(200)]
+    known = {canonical(name): standing for name, standing in standings.items()}
+    met = [[NAMES[place] for place in newcomer(CONTESTANTS, 2, known)] for _ in range(200)]
     assert {one for one, _ in met} == new
     assert {other for _, other in met} == rivals
     assert not [one for one, other in met if one == other]
+
+
+def test_a_known_model_is_no_newcomer_in_another_spelling() -> None:
+    fit = [ModelInstance("a", "SmolLM2:135M"), ModelInstance("b", "other")]
+    known = {"smollm2:135m": Standing(1000.0, 50)}
+    assert {newcomer(fit, 2, known)[0] for _ in range(40)} == {1}
+
+
+async def test_a_newcomer_stays_one_however_often_somebody_repeats_one_comparison(
+    fake: FakeOllama, tmp_path: Path
+) -> None:
+    arena = Arena(settings_for(fake.url, data=tmp_path))
+    settled = [vote(f"b{i}", model_a="m1", model_b="m2", verdict="ab"[i % 2]) for i in range(40)]
+    again = [vote(f"c{i}", model_a="m1", model_b="m3", verdict="b", repeats=i) for i in range(30)]
+    arena.store.add_votes(settled + again)
+    assert {arena._newcomer(CONTESTANTS[:3], 2)[0] for _ in range(40)} == {2}
+    arena.store.close()
 
 
 async def test_in_the_mode_newcomers_the_one_without_votes_fights(fake: FakeOllama, tmp_path: Path) -> None:
@@ -152,10 +171,11 @@ async def test_after_votes_the_pair_that_teaches_most_is_drawn(fake: FakeOllama,
     assert met["0.0.0.0"][known] >= 1, "where others vote the pair cannot be foreseen"
 
 
-async def test_where_pairs_need_no_ratings_no_battle_waits_for_ratings_that_are_fitted(
-    fake: FakeOllama, tmp_path: Path
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+async def test_no_battle_waits_for_ratings_that_somebody_else_asked_for(
+    fake: FakeOllama, tmp_path: Path, host: str
 ) -> None:
-    arena = Arena(settings_for(fake.url, data=tmp_path, host="0.0.0.0", allow_open=True))
+    arena = Arena(settings_for(fake.url, data=tmp_path, host=host, allow_open=True))
     fitted = threading.Event()
     fits = [asyncio.create_task(arena.rated(fitted.wait, 30)) for _ in range(RATERS)]
     try:
@@ -224,12 +244,13 @@ def test_who_rests_after_a_failure() -> None:
     assert resting.fit(CONTESTANTS[:3], 2) == [*CONTESTANTS[:3]]
 
 
-def test_a_busy_server_is_not_held_against_a_model() -> None:
+@pytest.mark.parametrize("code", ["busy", "no_more_connections"])
+def test_a_busy_server_is_not_held_against_a_model(code: str) -> None:
     one, other = (ModelInstance(model, model) for model in ("m1", "m2"))
     battle = Battle("id", "ann", "", (one, other), mode="installed", rated=True, category="", tags=(), now_s=0.0)
     ended = battle.ended(
         {
-            "a": Reply("a", error=Failed("a", "busy", "The queue is full", Metrics())),
+            "a": Reply("a", error=Failed("a", code, "The queue is full", Metrics())),
             "b": Reply("b", error=Failed("b", "upstream_error", "It broke", Metrics())),
         }
     )

@@ -9,13 +9,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from arena.arena import Arena
 from arena.battle import Battles, Column, Contest
 from arena.battle.ballot import ranks, verdicts
 from arena.battle.digests import Digests
-from arena.battle.leaks import identity_words, names_itself
+from arena.battle.leaks import names_itself
 from arena.battle.pace import SIDES
 from arena.battle.reveal import configuration_of
 from arena.errors import Conflict, Unreachable
@@ -58,37 +59,6 @@ def test_gaps_between_places_do_not_matter() -> None:
 
 
 # ---- leaks
-
-
-@pytest.mark.parametrize(
-    ("model", "answer", "leaks"),
-    [
-        ("llama3.2:3b", "I'm Llama, an assistant.", True),
-        ("llama3.2:3b", "I am LLAMA3 by Meta AI", True),
-        ("llama3.2:3b", "A llama's wool", True),
-        ("llama3.2:3b", "Collamation and llamas", False),
-        ("llama3.2:3b", "I am Qwen", False),
-        ("qwen2.5:7b", "made by Alibaba Cloud", True),
-        ("qwen2.5:7b", "I am &#81;w&#x65;n2.5", True),
-        ("qwen2.5:7b", "我是通义千问", True),
-        ("qwen2.5-coder:7b", "as qwen2.5-coder I", True),
-        ("hf.co/bartowski/gemma-2-9b-it-GGUF:Q4_K_M", "trained by Google DeepMind", True),
-        ("gpt-oss:20b", "I'm ChatGPT", True),
-        ("phi4:14b", "The golden ratio phi", False),
-        ("phi4:14b", "I am Phi4", True),
-        ("phi4:14b", "developed by Microsoft", True),
-        ("command-r:35b", "Run this command", False),
-        ("command-r:35b", "built by Cohere", True),
-        ("smollm2:135m", "I am SmolLM, by Hugging Face", True),
-        ("my-model", "I am my-model", True),
-        ("my-model", "that is my opinion", False),
-        ("x:1", "x", False),
-        ("tinyllama", "I am TinyLlama", True),
-        ("command", "command", False),
-    ],
-)
-def test_who_names_itself(model: str, answer: str, leaks: bool) -> None:
-    assert names_itself(answer, model) is leaks, identity_words(model)
 
 
 @pytest.mark.parametrize("answer", ["I am Q**wen**", "*Q*WEN", "Q\u200bwen", "&#81;wen", "\uff31wen", "Q<i>wen</i>"])
@@ -222,9 +192,23 @@ def test_what_makes_a_configuration() -> None:
         configuration_of(ModelInstance("a", "m"), Manifest("m", "gpu1", digest="d", think="high")),
     ]
     assert len({plain.id, *(other.id for other in others)}) == 6
-    assert [other.label for other in others[2:]] == ["m, own system prompt", "m, seed 1", "m, think high"]
+    told = ["m:latest, own system prompt", "m:latest, seed 1", "m:latest, think high"]
+    assert [other.label for other in others[2:]] == told
+    assert [each.model for each in (plain, again, others[0], others[1])] == ["M:latest", "n:latest", "m:latest", "m"]
     spelled = [configuration_of(ModelInstance("a", "m"), Manifest(name, "gpu1")).id for name in ("m", "M:latest")]
     assert spelled[0] == spelled[1]
+
+
+async def test_a_model_that_is_spelled_otherwise_is_the_same_model(battles: Battles, arena: Arena) -> None:
+    told = []
+    for pair in (("fx-ok:latest", "qwen2.5:3b"), ("fx-ok", "QWEN2.5:3B")):
+        view = await battles.create(ANN, between(*pair))
+        await shown_of(battles, view.id)
+        voted, again = [await battles.vote(view.id, ANN, "tie") for _ in range(2)]
+        assert msgspec.json.encode(voted) == msgspec.json.encode(again)
+        told.append({side.model for side in (voted.revealed or {}).values()})
+    assert told == [{"fx-ok:latest", "qwen2.5:3b"}] * 2
+    assert {row.name: row.votes for row in arena.leaderboard.board().rows} == {"fx-ok:latest": 2, "qwen2.5:3b": 2}
 
 
 # ---- votes with the names in sight

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
+import re
+import shlex
 import socket
+from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from arena import __version__, cli
 from arena.api.fields import PARAMETERS, Parameter
@@ -38,6 +45,18 @@ def test_serve_builds_the_whole_application(run: Run, monkeypatch: pytest.Monkey
     monkeypatch.setattr("arena.server.serve", lambda build, settings: build(settings))
     assert run("serve").status == 0
     assert isinstance(built[0], Settings)
+
+
+@pytest.mark.parametrize(("given", "threads"), [(None, "1"), ("4", "4")])
+def test_ratings_take_one_core_unless_somebody_says_otherwise(
+    run: Run, monkeypatch: pytest.MonkeyPatch, given: str | None, threads: str
+) -> None:
+    monkeypatch.setattr("arena.server.serve", lambda build, settings: None)
+    monkeypatch.delenv(cli.BLAS_THREADS, raising=False)
+    if given is not None:
+        monkeypatch.setenv(cli.BLAS_THREADS, given)
+    assert run("serve").status == 0
+    assert os.environ[cli.BLAS_THREADS] == threads
 
 
 def test_wrong_setting_is_one_line_and_status_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,3 +195,24 @@ def test_entry_file_builds_its_application_once_and_only_when_asked(monkeypatch:
     assert arena_app.app is arena_app.app
     with pytest.raises(AttributeError, match="nothing"):
         _ = arena_app.nothing
+
+
+def examples(command: TyperGroup | TyperCommand) -> Iterator[tuple[TyperCommand, str]]:
+    """Every command from `command` down, with each call of it that its help shows."""
+    if isinstance(command, TyperGroup):
+        for below in command.commands.values():
+            assert isinstance(below, TyperGroup | TyperCommand)
+            yield from examples(below)
+        return
+    for example in re.findall(rf"`.*?\bpython -m arena .*?\b{command.name}\b ?(.*?)`", command.epilog or ""):
+        yield command, example
+
+
+COMMANDS = get_command(cli.app)
+assert isinstance(COMMANDS, TyperGroup)
+
+
+@pytest.mark.parametrize(("command", "example"), [*examples(COMMANDS)])
+def test_examples_of_the_help_are_what_the_commands_take(command: TyperCommand, example: str) -> None:
+    words = takewhile(lambda word: word not in ("|", ">"), shlex.split(example))
+    command.make_context(command.name, [*words])

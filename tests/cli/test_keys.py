@@ -76,7 +76,7 @@ def test_list_and_show_tell_what_has_been_used(run: Run, data: Path) -> None:
     assert key is not None
     assert "never" in run("keys", "list").out
     keys.admit(key, "chat")
-    keys.spent("alice", "llama3:latest", 1234)
+    keys.spent("alice", "llama3:latest", "gpu1", 1234)
     keys.flush()
     table = run("keys", "list").out
     for shown in ("alice", "chat", "[a-l]*", "60 requests/min", "1234"):
@@ -86,6 +86,7 @@ def test_list_and_show_tell_what_has_been_used(run: Run, data: Path) -> None:
     listed = json.loads(run("keys", "list", "--json").out)
     assert listed == [json.loads(run("keys", "show", "alice", "--json").out)]
     assert listed[0]["used_models"] == {"llama3:latest": {"answers": 1, "tokens": 1234}}
+    assert listed[0]["used_hosts"] == {"gpu1": {"answers": 1, "tokens": 1234}}
     assert (listed[0]["requests"], listed[0]["tokens_today"]) == (1, 1234)
     assert "digest" not in listed[0]
 

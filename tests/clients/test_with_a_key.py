@@ -194,7 +194,7 @@ def test_refusals_by_path(url: str, path: str, form: str) -> None:
     else:
         assert body == {"error": text, "code": "unauthorized", "request_id": number}
     assert told.headers["x-olla-request-id"] == number
-    assert told.headers["x-olla-backend-type"] == ("ollama" if form == "native" else "openai")
+    assert told.headers["x-olla-backend-type"] == ("ollama" if path.startswith("/ollama/") else "openai")
     assert told.headers["x-olla-routing-reason"] == "unauthorized"
 
 

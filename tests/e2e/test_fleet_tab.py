@@ -88,6 +88,11 @@ def test_requests_and_downloads_appear_by_themselves(
     expect(first).to_contain_text("tiny:latest")
     expect(first).to_contain_text("answered")
     expect(first).to_contain_text(re.compile(r"just now|\d+ s ago"))
+    nobodys = {**asked, "model": "registry.example/somebody/a-model-with-a-long-name:q4_k_m"}
+    assert requests.post(f"{url}/olla/ollama/v1/chat/completions", json=nobodys, timeout=10).status_code == 404
+    expect(first).to_contain_text("refused 404")
+    table = tab.locator("#fleet-requests .scroll")
+    assert table.evaluate("it => it.scrollWidth - it.clientWidth") == 0, "the last column is not cut"
     for model in ("fx-gate:id-f", "onerror"):  # both hosts have told their models: the form stays as it is
         expect(tab.locator(f"#fleet-models option[value*='{model}']")).to_have_count(1)
     tab.get_by_role("textbox", name="Name of a model to pull").or_(

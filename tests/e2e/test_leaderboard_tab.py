@@ -20,7 +20,8 @@ from tests.e2e.conftest import served
 from tests.fake_ollama import RunningFake, running_fake
 
 EVIL = "<img src=x onerror='window.__xss=1'>"
-MODELS = ("one:1", "two:1", EVIL)
+LONG = "hf.co/bartowski/Mistral-Small-24B-Instruct-2501-GGUF:Q4_K_M"
+MODELS = ("one:1", LONG, EVIL)
 TOKEN = "open-sesame-open-sesame"
 POLL, POLL_MS = "/gradio_api/run/predict", 5500
 QUIET_BYTES = 1000
@@ -28,8 +29,8 @@ QUIET_BYTES = 1000
 
 
 def votes() -> Iterator[Vote]:
-    """`one` beats `two` beats a third, mostly; a fourth, which no host has, has met only one."""
-    pairs = (("one:1", "two:1"), ("two:1", EVIL), ("one:1", EVIL), ("one:1", "gone:1"))
+    """The first model beats the second, that one a third, mostly; a fourth, which no host has, has met only one."""
+    pairs = (("one:1", LONG), (LONG, EVIL), ("one:1", EVIL), ("one:1", "gone:1"))
     for number in range(80):
         a, b = pairs[number % 4]
         yield Vote(
@@ -92,6 +93,12 @@ def rows(page: Page) -> Locator:
     return page.get_by_role("table", name="Leaderboard").locator("tbody tr")
 
 
+def assert_all_in_sight(page: Page) -> None:
+    """However long a name is, nothing of a table is beyond the edge of its box."""
+    beyond = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.innerText)"
+    assert page.locator("#board .scroll").evaluate_all(beyond) == []
+
+
 def polled(answer: Response) -> bool:
     return POLL in answer.url
 
@@ -119,6 +126,7 @@ def test_votes_are_narrowed_shown_in_parts_and_taken_home(tab: Page) -> None:
         tab.keyboard.press("Enter")
         expect(tab.locator("#board-body")).to_contain_text(says)
         expect(button).to_have_attribute("aria-current", "true")
+        assert_all_in_sight(tab)
     tab.get_by_label("From").fill("2027-01-01")
     tab.get_by_role("button", name="Clear the filters").click()
     expect(rows(tab)).to_have_count(4)
@@ -156,7 +164,9 @@ def test_a_narrow_screen_has_everything_and_no_overflow(tab: Page) -> None:
         button.click()
         expect(button).to_have_attribute("aria-current", "true")
         assert tab.evaluate("document.documentElement.scrollWidth") == 400, part
+        assert_all_in_sight(tab)
     expect(rows(tab).first.locator(".interval")).to_be_visible()
+    expect(tab.get_by_role("table", name="Leaderboard").locator(".axis")).to_be_visible()
     unnamed = "element => !(element.ariaLabel || element.innerText || element.labels?.length)"
     controls = tab.locator("#board").locator("button, input:visible, select")
     assert controls.evaluate_all(f"all => all.filter({unnamed}).map(one => one.outerHTML)") == []

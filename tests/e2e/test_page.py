@@ -98,6 +98,7 @@ def test_the_comparison_is_saved_as_json_markdown_and_html(arena: ArenaPage, pag
     arena.open("tiny", "mistral:7b")
     arena.send("What now?")
     arena.done("a", "b")
+    arena.click("keep-toggle")
     with page.expect_download() as saving:
         arena.click("export-json")
     saving.value.save_as(tmp_path / "c.json")
@@ -205,6 +206,19 @@ def test_a_narrow_screen_shows_one_column_and_no_overflow(arena: ArenaPage, page
     small = "({width, height}) => width < 24 || height < 24"
     sizes = f"all => all.filter(it => ({small})(it.getBoundingClientRect())).map(it => it.outerHTML)"
     assert page.locator("button:visible").evaluate_all(sizes) == [], "no finger hits what is smaller than 24 pixels"
+
+
+def test_a_low_window_is_scrolled_under_the_tabs(arena: ArenaPage, page: Page) -> None:
+    page.set_viewport_size({"width": 640, "height": 380})
+    arena.open("tiny", "mistral:7b")
+    send, add = page.get_by_role("button", name="Submit").first, page.locator("#add")
+    page.mouse.move(320, 200)
+    page.mouse.wheel(0, -2000)
+    expect(add).to_be_in_viewport(ratio=1)
+    expect(send).not_to_be_in_viewport(ratio=1)
+    page.mouse.wheel(0, 2000)
+    expect(send).to_be_in_viewport(ratio=1)
+    expect(page.get_by_role("tab", name="Battle")).to_be_in_viewport()
 
 
 def test_light_and_dark_are_chosen_and_remembered(arena: ArenaPage, page: Page) -> None:

@@ -165,6 +165,20 @@ class TestOpenAI:
         assert (sent["temperature"], sent["top_p"], sent["n_predict"], sent["stop"]) == (1.0, 1.0, 5, ["x"])
         assert sent["top_k"] == 3  # the model author's
 
+    @pytest.mark.parametrize(
+        ("limits", "predict"),
+        [
+            ({"max_completion_tokens": 4}, 4),
+            ({"max_completion_tokens": 4, "max_tokens": 9}, 4),
+            ({"max_completion_tokens": None, "max_tokens": 9}, 9),
+        ],
+    )
+    async def test_the_newer_name_of_the_limit_wins(
+        self, able: httpx.AsyncClient, script: Scripted, limits: dict[str, int | None], predict: int
+    ) -> None:
+        await events(able, **limits)
+        assert script.requests[0]["n_predict"] == predict
+
     async def test_tool_calls(self, able: httpx.AsyncClient, script: Scripted) -> None:
         script.pieces = [delta(tool_calls=[CALL]), delta("tool_calls"), END]
         call, finish, _ = await events(able, tools=TOOLS)

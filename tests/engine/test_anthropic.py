@@ -145,9 +145,54 @@ class TestStops:
 class TestBody:
     async def test_a_whole_conversation(self, able: httpx.AsyncClient, script: Scripted) -> None:
         image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
+        said = [
+            {"type": "thinking", "thinking": "hm", "signature": ""},
+            {"type": "redacted_thinking", "data": "x"},
+            {"type": "text", "text": "I add."},
+            {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1}},
+        ]
         await whole(
             able,
             system=[{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+            tools=TOOLS,
+            messages=[
+                {"role": "user", "content": [{"type": "text", "text": "See"}, image]},
+                {"role": "assistant", "content": said},
+            ],
+        )
+        seen = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+        call = {"id": "t1", "type": "function", "function": {"name": "add", "arguments": '{"a":1}'}}
+        assert script.requests[0]["messages"] == [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "See"}, seen]},
+            {"role": "assistant", "content": "I add.", "reasoning_content": "hm", "tool_calls": [call]},
+        ]
+
+    async def test_results_of_tools_come_before_what_is_said_with_them(
+        self, able: httpx.AsyncClient, script: Scripted
+    ) -> None:
+        results = [
+            {"type": "text", "text": "And?"},
+            {"type": "tool_result", "tool_use_id": "t2", "content": [{"type": "text", "text": "3"}]},
+            {"type": "tool_result", "tool_use_id": "t3"},
+        ]
+        await whole(
+            able,
+            messages=[
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "2"}]},
+                {"role": "user", "content": results},
+            ],
+        )
+        assert script.requests[0]["messages"][1:] == [
+            {"role": "tool", "content": "2", "tool_call_id": "t1"},
+            {"role": "tool", "content": "3", "tool_call_id": "t2"},
+            {"role": "tool", "content": "", "tool_call_id": "t3"},
+            {"role": "user", "content": "And?"},
+        ]
+
+    async def test_settings_of_the_request(self, able: httpx.AsyncClient, script: Scripted) -> None:
+        await whole(
+            able,
             temperature=0.5,
             top_p=0.8,
             top_k=7,
@@ -156,51 +201,8 @@ class TestBody:
             thinking={"type": "adaptive"},
             output_config={"format": {"type": "json_schema", "schema": {"type": "object"}}},
             metadata={"user_id": "u"},
-            messages=[
-                {"role": "user", "content": [{"type": "text", "text": "See"}, image]},
-                {
-                    "role": "assistant",
-                    "content": [
-                        {"type": "thinking", "thinking": "hm", "signature": ""},
-                        {"type": "redacted_thinking", "data": "x"},
-                        {"type": "text", "text": "I add."},
-                        {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1}},
-                    ],
-                },
-                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "2"}]},
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "text", "text": "And?"},
-                        {"type": "tool_result", "tool_use_id": "t2", "content": [{"type": "text", "text": "3"}]},
-                        {"type": "tool_result", "tool_use_id": "t3"},
-                    ],
-                },
-            ],
         )
         sent = script.requests[0]
-        assert sent["messages"] == [
-            {"role": "system", "content": "Be brief."},
-            {
-                "role": "user",
-                "content": [
-                    {"type": "text", "text": "See"},
-                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}},
-                ],
-            },
-            {
-                "role": "assistant",
-                "content": "I add.",
-                "reasoning_content": "hm",
-                "tool_calls": [
-                    {"id": "t1", "type": "function", "function": {"name": "add", "arguments": '{"a":1}'}},
-                ],
-            },
-            {"role": "tool", "content": "2", "tool_call_id": "t1"},
-            {"role": "tool", "content": "3", "tool_call_id": "t2"},
-            {"role": "tool", "content": "", "tool_call_id": "t3"},
-            {"role": "user", "content": "And?"},
-        ]
         assert [tool["function"]["name"] for tool in sent["tools"]] == ["add"]
         assert sent["tool_choice"] == "required"
         assert sent["response_format"]["json_schema"] == {"schema": {"type": "object"}}

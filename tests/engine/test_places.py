@@ -12,7 +12,7 @@ import pytest
 from arena.engine.config import Config, from_environment, usable_cores
 from arena.engine.durations import FOREVER_S
 from arena.engine.models import Models
-from arena.engine.places import Found, find_all, hub_cache, ollama_store, own_folder, packaged, quantization_of
+from arena.engine.places import find_all, hub_cache, ollama_store, own_folder, packaged, quantization_of
 from arena.errors import SettingsError
 from tests.engine.files import gguf_bytes
 
@@ -210,8 +210,10 @@ class TestModels:
         assert model.broken == "the file cannot be read: Permission denied"
 
     def test_dangling_link_is_left_out(self, tmp_path: Path) -> None:
-        models = self.models(tmp_path)
-        assert models._described(Found("m:t", tmp_path / "none")) is None
+        link = tmp_path / "models" / "m" / "t.gguf"
+        link.parent.mkdir(parents=True)
+        link.symlink_to(tmp_path / "none")
+        assert self.models(tmp_path).scan() == []
 
     @pytest.mark.parametrize(
         ("keys", "projector", "able"),

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from arena.engine import prepare, requantise
-from arena.engine.catalogue import CATALOGUE, NOT_THERE
 from arena.engine.config import Config
 from arena.engine.digests import Digests
 from arena.engine.header import read_header
+from arena.engine.library import LIBRARY, NOT_THERE
 from arena.engine.models import Models
 from arena.engine.places import PACKAGED_NAME
 from arena.engine.pull import Pulls
@@ -46,7 +46,7 @@ def parts(data: Path) -> tuple[Config, Models, Pulls]:
 async def test_the_first_start_fetches_nothing_where_nothing_can_be_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delitem(CATALOGUE, PACKAGED_NAME)
+    monkeypatch.delitem(LIBRARY, PACKAGED_NAME)
     await prepare.first_start(*parts(tmp_path), at_once)
     assert NOT_THERE in caplog.text
     out = io.StringIO()

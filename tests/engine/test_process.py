@@ -135,9 +135,10 @@ async def test_waits_grow_while_it_keeps_failing(tmp_path: Path) -> None:
             enough.set()
             await asyncio.Event().wait()
 
-    engine = EngineProcess(settings_for(tmp_path), environment(), fetch=False, sleep=sleep)
+    env = environment()
+    engine = EngineProcess(settings_for(tmp_path), env, fetch=False, sleep=sleep)
     await engine.start()
-    engine._env["OLLAMA_NUM_PARALLEL"] = "many"
+    env["OLLAMA_NUM_PARALLEL"] = "many"
     assert engine.pid is not None
     os.kill(engine.pid, signal.SIGKILL)
     await asyncio.wait_for(enough.wait(), 20)

@@ -312,9 +312,11 @@ async def test_keep_alive_sticks_and_forever_has_no_timer() -> None:
 
 async def test_expiry_that_comes_while_it_is_held_does_nothing() -> None:
     house = House()
+    await house.use(needs("a:1"))
+    (_, expire, _) = house.timers.waiting[0]
     holder = house.hold(needs("a:1"))
-    item = await holder.got
-    house.runners._expire(item)
+    await holder.got
+    expire()
     assert house.names() == {"a:1"}
     await holder.let_go()
 

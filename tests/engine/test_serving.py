@@ -8,6 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from arena import __version__
+from arena.engine.server import OLLAMA_API
+from arena.ollama import OllamaClient
+
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
 ONE, TWO = "tiny:one", "tiny:two"
@@ -39,7 +43,12 @@ class TestLiveness:
         assert (response.status_code, response.text) == (200, "Ollama is running" if method == "GET" else "")
 
     async def test_version(self, engine: httpx.AsyncClient) -> None:
-        assert (await engine.get("/api/version")).json()["version"]
+        told = (await engine.get("/api/version")).json()
+        assert told == {"version": OLLAMA_API, "engine": __version__}
+        assert tuple(map(int, OLLAMA_API.split("."))) > (0, 6, 4), "editors ask for this at least"
+        client = OllamaClient(str(engine.base_url).rstrip("/"), name="engine")
+        assert await client.version() == __version__, "what a manifest must tell"
+        await client.aclose()
 
     async def test_unknown_path_is_plain_text(self, engine: httpx.AsyncClient) -> None:
         response = await engine.get("/api/nothing")

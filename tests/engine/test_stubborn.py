@@ -45,6 +45,7 @@ async def load(data: Path, patience: Patience | None = None) -> launch.Runner:
         ("""echo '{"port": 1}'; exec cat""", "its process does not answer: the runner is not reachable"),
         (f"{TALK}; exit 3", "its process ended while loading: unexpected EOF"),
         ("kill -37 $$", "was ended by signal 37"),
+        ("echo '[New LWP 7]'; echo; kill -6 $$", "was ended by SIGABRT"),  # as a debugger speaks of a crash
     ],
 )
 async def test_runner_that_does_not_come_up(play: Play, tmp_path: Path, script: str, reason: str) -> None:
@@ -86,6 +87,31 @@ async def test_engine_that_hears_nothing_is_ended_by_force(
     await until(lambda: "ready" in caplog.messages)
     await engine.stop()
     assert not engine.running
+
+
+async def test_lines_of_the_engine_keep_their_level(
+    play: Play, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "arena.engine.process")
+    play(
+        "echo 'WARNING arena.engine.runners: the runner of m ended: EOF' >&2; echo 'NOISE a.b: c' >&2; echo words >&2\n"
+        "echo '{\"port\": 1}'; exec cat"
+    )
+    engine = EngineProcess(settings_for(tmp_path), environment(), fetch=False)
+    await engine.start()
+    await until(lambda: "words" in caplog.messages)
+    await engine.stop()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "the runner of m ended: EOF"),
+        ("INFO", "NOISE a.b: c"),
+        ("INFO", "words"),
+    ]
+
+
+async def test_engine_that_says_why_it_does_not_start(play: Play, tmp_path: Path) -> None:
+    play("echo 'ERROR uvicorn.error: no port is free' >&2; exit 3")
+    with pytest.raises(EngineFailed, match="did not start: no port is free"):
+        await EngineProcess(settings_for(tmp_path), environment(), fetch=False).start()
 
 
 async def test_engine_that_says_nothing(play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from arena.engine import options
 from arena.engine.calls import Call, ChatBody, GenerateBody, Message, chat_call, check_images, generate_call
 from arena.engine.durations import FOREVER_S, from_now, parse_duration, rfc3339
-from arena.engine.runner import Orders, _serve
+from arena.engine.runner import Orders, serve
 from arena.errors import ArenaError, BadRequest
 
 
@@ -114,6 +114,8 @@ class TestOptions:
         assert load({}).context == 2048
         assert load({}, None).context == 4096
         assert load({"num_ctx": 100}).context == 100
+        assert load({"num_ctx": 1, "num_batch": 1}) == load({"num_ctx": 4, "num_batch": 4})
+        assert load({}, 1).context == 4, "a model may claim anything"
         assert [load({"num_thread": n}).threads for n in (0, 1, 64)] == [2, 1, 2]
         assert (load({"num_batch": 9000}).batch, load({"num_gpu": 0}).gpu_layers) == (2048, 0)
 
@@ -174,6 +176,6 @@ class TestOrders:
 
         llama = Given(CommonParams=params, llama_pooling_type="pooling {}".format, Server=lambda params: params)
         monkeypatch.setitem(sys.modules, "xllamacpp", llama)
-        told = _serve(Orders("m.gguf", "m", "key", context=100, slots=3, **more))
+        told = serve(Orders("m.gguf", "m", "key", context=100, slots=3, **more))
         assert (told.model.path, told.n_ctx, told.n_threads_http, told.api_keys) == ("m.gguf", 300, 7, ["key"])
         assert (told.pooling_type, told.mmproj.path) == (pooling, projector)

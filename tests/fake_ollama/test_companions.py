@@ -14,7 +14,7 @@ import pytest
 from tests.fake_ollama import FakeOllama, RunningFake
 from tests.fake_ollama.badclient import BadClient, Stage, dawdling_shapes, framing_attacks
 from tests.fake_ollama.clock import NOON, Clock
-from tests.fake_ollama.invariants import invariants, leak, level
+from tests.fake_ollama.invariants import invariants, leak, level, settled
 from tests.fake_ollama.raw import ask_chat, chat, connect, request
 
 pytestmark = pytest.mark.anyio
@@ -144,3 +144,28 @@ async def test_invariants_see_what_never_ends(fake: FakeOllama) -> None:
     with pytest.raises(TimeoutError):
         await run_into_a_timeout_of_its_own()
     assert leak(level(fake), level(fake)) == ""
+
+
+async def test_a_connection_that_is_closing_when_the_level_is_taken_is_no_leak_later(fake_thread: RunningFake) -> None:
+    fake = fake_thread.fake
+    with BadClient(fake_thread.url) as client:
+        await settled(lambda: "" if fake.connections else "not yet connected", 10)
+        open_ = level(fake)
+        with fake_thread.standing_still():
+            client.leave("fin")
+            before = level(fake)
+    await settled(lambda: "still connected" if fake.connections else "", 10)
+    assert (before.connections, level(fake).connections) == (1, 0)
+    assert leak(before, level(fake)) == ""
+    assert level(fake).fds == open_.fds
+
+
+async def test_a_connection_closed_at_one_end_alone_is_left_over(fake_thread: RunningFake) -> None:
+    fake = fake_thread.fake
+    before = level(fake)
+    with BadClient(fake_thread.url):
+        await settled(lambda: "" if fake.connections else "not yet connected", 10)
+        assert leak(before, level(fake)) == ""
+        fake_thread.state(accept="refuse")
+        await settled(lambda: "still connected" if fake.connections else "", 10)
+        assert leak(before, level(fake)) == "1 descriptors"

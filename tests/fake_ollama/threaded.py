@@ -95,6 +95,16 @@ class RunningFake:
         """Back to the state after the start."""
         self.call(self.fake.reset)
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Its thread does nothing within the block: it does not even see who comes and goes."""
+        go_on = threading.Event()
+        self._loop.call_soon_threadsafe(go_on.wait)
+        try:
+            yield
+        finally:
+            go_on.set()
+
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 

@@ -48,8 +48,10 @@ PASSED = {"F17", "F17.type", "F17.deep", "F18.invalid", "F23", "F23.twice"}
 QUIET = {"F10", "F10.path", "F11", "F11.forbidden"}
 """Failures that are the request's rather than the host's."""
 STATUSES = {200, 401, 403, 404, 429, 500, 502, 503, 504}
-LATE, SHORT = 10.0, 0.4
+LATE, SHORT, TOTAL = 10.0, 0.4, 3.0
 SILENT = {"F02", "F04", "F04.half", "F04.slow", "F14"}
+LONG = {"F04"}
+"""The silence of a host that still writes its answer: who asks for all of it at once hears nothing before the end."""
 MESSAGES = "/v1/messages"
 
 
@@ -127,7 +129,8 @@ def spec_of(name: str, url: str) -> EndpointSpec:
     """A host of its own for each fault, so that what one has done is held against nobody else."""
     fault = FAULTS[name]
     first_s = SHORT if name in SILENT else LATE
-    limits = Timeouts(SHORT if fault.accept == "blackhole" else LATE, first_s, SHORT if name == "F14" else LATE)
+    connect_s, idle_s = SHORT if fault.accept == "blackhole" else LATE, SHORT if name == "F14" else LATE
+    limits = Timeouts(connect_s, first_s, idle_s, TOTAL if name in SILENT else None)
     return EndpointSpec(name=name, url=url, include=(model_of(name),), timeouts=limits, check_interval_s=0)
 
 
@@ -159,6 +162,7 @@ def renew(endpoint: Endpoint) -> None:
     """Forget what it has done so far."""
     model = GOOD if endpoint.name == "good" else model_of(endpoint.name)
     endpoint.breaker, endpoint.health, endpoint.rests_until_s = Breaker(time.monotonic), Health(time.monotonic), 0.0
+    endpoint.resting = {}
     endpoint.holds, endpoint.heard = {canonical(model): ModelInfo(name=model)}, True
 
 
@@ -225,15 +229,22 @@ class Run:
 
 def never(case: Case, taken: Taken) -> Iterator[str]:
     """What is wrong with an answer, whatever the fault was."""
-    hidden = case.helped and case.name not in NOT_HIDDEN
+    hidden = case.helped and case.name not in NOT_HIDDEN and not _may_take_long(case)
     if taken.status not in STATUSES:
         yield f"status {taken.status}"
+    if case.helped and _may_take_long(case) and taken.status != 504:
+        yield f"begun anew: {taken.status}"
     if hidden and (taken.status, taken.headers["x-olla-endpoint"]) != (200, "good"):
         yield f"not hidden: {taken.status}"
     if taken.status == 200:
         yield from _told(case, taken, sound=hidden or not FAULTS[case.name].code)
     elif taken.cut or not refuses(taken):
         yield f"a refusal without an error: {taken.body[:80]!r}"
+
+
+def _may_take_long(case: Case) -> bool:
+    """A whole answer may be long in coming: nobody begins it anew elsewhere, and it ends with the total limit."""
+    return case.name in LONG and not case.route.stream
 
 
 def _told(case: Case, taken: Taken, *, sound: bool) -> Iterator[str]:

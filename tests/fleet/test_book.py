@@ -125,11 +125,29 @@ def test_histograms_count_by_upper_bound() -> None:
         histogram.observe(value)
     assert histogram.counts == [2, 1, 1, 1]
     assert (histogram.count, histogram.total) == (5, 106.0)
-    assert histogram.quantile(0.2) == pytest.approx(0.5)
+    assert (histogram.least, histogram.most) == (0.5, 100.0)
+    assert histogram.quantile(0.2) == pytest.approx(0.75)
     assert histogram.quantile(0.6) == pytest.approx(2.0)
-    assert histogram.quantile(1.0) == 4.0
+    assert histogram.quantile(1.0) == 100.0
     other = Histogram((1.0, 2.0, 4.0))
     other.add(histogram)
     other.add(histogram)
     assert other.counts == [4, 2, 2, 2]
+    assert (other.least, other.most) == (0.5, 100.0)
+
+
+def test_no_quantile_lies_outside_of_what_was_measured() -> None:
+    histogram = Histogram(SECONDS)
+    histogram.observe_all([0.001, 0.004, 0.006, 0.009])
+    found = [histogram.quantile(share) or 0.0 for share in (0.01, 0.5, 0.95, 0.99, 1.0)]
+    assert found == sorted(found)
+    assert (found[0] >= 0.001, found[1], found[-1]) == (True, 0.005, 0.009)
+    same = Histogram(SECONDS)
+    same.observe_all([0.03] * 7)
+    assert {same.quantile(share) for share in (0.5, 0.95, 0.99)} == {0.03}
+    same.observe_all([])
+    assert (same.least, same.most) == (0.03, 0.03)
+
+
+def test_bounds_are_in_order() -> None:
     assert tuple(sorted(SECONDS)) == SECONDS

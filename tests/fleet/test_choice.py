@@ -213,6 +213,46 @@ def test_a_host_that_asks_for_a_rest_gets_it() -> None:
     assert fleet.endpoint("a").breaker.failures == 1, "429 is no failure, 503 is one"
 
 
+def test_a_limit_of_one_model_keeps_only_that_model_away() -> None:
+    clock = Clock()
+    fleet = quiet_fleet({"a": ("cloud:1b", "local:1b")}, clock)
+    (a,) = fleet.endpoints
+    a.health.alive()
+    with taken(fleet, "Cloud:1b") as lease:
+        lease.failed(Busy("a limits requests", code="rate_limited", retry_after_s=120))
+    assert taken(fleet, "local:1b").model == "local:1b"
+    assert (a.state, a.rests) == ("healthy", {"cloud:1b": 120.0})
+    with pytest.raises(Busy) as caught:
+        fleet.try_lease(Wanted(model="cloud:1b"))
+    assert (caught.value.code, caught.value.retry_after_s) == ("resting", 120.0)
+    clock.advance(100)
+    with taken(fleet, "local:1b") as lease:
+        lease.failed(status=429, retry_after_s=30)
+    clock.advance(20)
+    assert taken(fleet, "cloud:1b").model == "cloud:1b"
+    assert a.rests == {"local:1b": 10.0}
+    with taken(fleet, "cloud:1b") as lease:
+        lease.failed(status=429, retry_after_s=5)
+    assert set(a.resting) == {"local:1b", "cloud:1b"}
+
+
+def test_a_host_that_is_busy_rests_with_all_it_has() -> None:
+    clock = Clock()
+    fleet = quiet_fleet({"a": ("x:1b", "y:1b")}, clock)
+    (a,) = fleet.endpoints
+    a.health.alive()
+    with taken(fleet, "x:1b") as lease:
+        lease.failed(Busy("a: server busy", retry_after_s=7))
+    assert (a.state, a.rests) == ("resting", {"": 7.0})
+    with pytest.raises(Busy):
+        fleet.try_lease(Wanted(model="y:1b"))
+    with taken(fleet, None, endpoint="a") as lease:  # of no model at all
+        lease.failed(status=429, retry_after_s=9)
+    assert a.rests == {"": 9.0}
+    clock.advance(9)
+    assert a.state == "healthy"
+
+
 def test_when_all_rest_the_caller_is_told_for_how_long() -> None:
     clock = Clock()
     fleet = three(clock, strategy="round-robin")

@@ -190,6 +190,22 @@ async def test_the_prober_keeps_its_pace_and_can_be_hurried() -> None:
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "probe a"]
 
 
+async def test_a_fault_of_ours_in_a_probe_is_not_the_end_of_probing(caplog: pytest.LogCaptureFixture) -> None:
+    probed = asyncio.Semaphore(0)
+
+    async def probe() -> None:
+        probed.release()
+        raise ZeroDivisionError
+
+    prober = Prober("a", probe, lambda: 0.0)
+    with anyio.fail_after(10):
+        for _ in range(3):
+            await probed.acquire()
+    await prober.aclose()
+    assert {record.getMessage() for record in caplog.records} == {"a fault in a probe"}
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "probe a"]
+
+
 @pytest.mark.parametrize("luck", [0.0, 1.0])
 async def test_jitter_never_makes_an_interval_longer(luck: float, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []

@@ -139,6 +139,38 @@ async def test_when_too_many_wait_the_next_is_told_when_to_come_back() -> None:
     await line.serve(running)
 
 
+async def test_whoever_fills_the_queue_gives_way_to_those_who_wait_for_less() -> None:
+    fleet = capped(max_waiting=3)
+    line, running = Line(fleet), taken(fleet)
+    for number in range(3):
+        await line.join(f"greedy {number}", "greedy")
+    await line.join("modest", "modest")
+    assert [waiter.wanted.caller for waiter in fleet.queue] == ["greedy", "greedy", "modest"]
+    with pytest.raises(Busy) as caught:
+        await line.tasks[2]
+    assert caught.value.code == "queue_full"
+    for caller in ("modest", "greedy", "greedy"):
+        with pytest.raises(Busy, match="waiting"):
+            await fleet.lease(Wanted(model=M, caller=caller))
+    await line.join("third", "third")
+    assert fleet.queue.waiting == 3
+    await line.serve(running)
+    assert line.order == ["greedy 0", "modest", "third"]
+    assert fleet.queue.waiting == 0
+
+
+async def test_one_who_is_just_leaving_a_full_queue_gives_way_at_once() -> None:
+    fleet = capped(max_waiting=2)
+    line, running = Line(fleet), taken(fleet)
+    for number in range(2):
+        await line.join(f"greedy {number}", "greedy")
+    line.tasks[1].cancel()
+    await line.join("modest", "modest")
+    assert line.tasks[1].cancelled()
+    await line.serve(running)
+    assert line.order == ["greedy 0", "modest"]
+
+
 async def test_nobody_waits_longer_than_the_limit() -> None:
     fleet = capped(max_wait_s=0.01)
     with taken(fleet), pytest.raises(Busy, match=r"0\.01 s") as caught:

@@ -122,8 +122,10 @@ async def test_the_embedded_engine_stays(fake: FakeOllama) -> None:
     async with closing(three()) as fleet:
         engine = Endpoint("engine", OllamaClient(fake.url, name="engine"), "engine")
         fleet.add(engine)
-        fleet.apply(with_endpoints(fleet, fleet.endpoint("b").spec))
-        assert names(fleet) == ["engine", "b"]
+        assert fleet.default.name == "a"
+        fleet.apply(with_endpoints(fleet, fleet.endpoint("b").spec, fleet.endpoint("a").spec))
+        assert names(fleet) == ["b", "a", "engine"]
+        assert fleet.default.name == "b"  # and never the engine, which was there before
         assert engine.pool.name == "engine"
 
 

@@ -1,52 +1,17 @@
-"""Asking an OpenAI-compatible server, and folding what it says."""
+"""Clients of an OpenAI-compatible server, and what it says."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 from arena.openai import OpenAIClient
-from arena.streaming import FanOut, Reply, Transcript
-from arena.types import ChatMessage, ChatRequest, ModelInstance
-from tests.peer import Guest, Peer, Script
+from tests import asking
+from tests.peer import Guest, Script
 
-HELLO = (ChatMessage("user", "Hello"),)
-
-
-@asynccontextmanager
-async def client_of(url: str, **settings: Any) -> AsyncIterator[OpenAIClient]:
-    """A client; afterwards it has nothing open."""
-    client = OpenAIClient(url, name="there", **settings)
-    try:
-        async with asyncio.timeout(30):
-            yield client
-    finally:
-        await client.aclose()
-
-
-@asynccontextmanager
-async def said(script: Script, **settings: Any) -> AsyncIterator[OpenAIClient]:
-    """A client of a peer that says exactly what the test wants."""
-    async with Peer(script) as peer, client_of(peer.url, **settings) as client:
-        yield client
-
-
-async def ask(client: OpenAIClient, *models: str | ModelInstance) -> list[Reply]:
-    """Ask all models at once; their replies in order. Every lane must have had exactly one end."""
-    lanes = {}
-    for number, model in enumerate(models):
-        instance = ModelInstance(str(number), model) if isinstance(model, str) else model
-        lanes[instance.id] = partial(client.chat, ChatRequest(instance, HELLO))
-    transcript, ends = Transcript(list(lanes)), []
-    async for batch in FanOut(lanes).events():
-        transcript.apply(batch)
-        ends += [event.instance_id for event in batch if hasattr(event, "metrics")]
-    assert sorted(ends) == sorted(lanes)
-    return list(transcript.replies.values())
+client_of = partial(asking.client_of, OpenAIClient, name="there")
+said = partial(asking.said, OpenAIClient, name="there")
 
 
 def chunk(text: str | None = None, reason: str | None = None, **more: Any) -> bytes:

@@ -12,7 +12,8 @@ from arena.errors import ArenaError, BadRequest, ModelNotFound
 from arena.openai import OpenAIClient, Unsupported
 from arena.openai.body import chat_body, keys_of, told
 from arena.types import ChatMessage, ChatRequest, LoadedModel, Metrics, ModelInstance, Options
-from tests.openai.conftest import DONE, HELLO, ask, chunk, client_of, event, in_turn, refused, said
+from tests.asking import HELLO, ask
+from tests.openai.conftest import DONE, chunk, client_of, event, in_turn, refused, said
 from tests.peer import Peer, answers, chunked, ok
 
 pytestmark = pytest.mark.anyio

@@ -13,8 +13,9 @@ from arena.compare import Compare
 from arena.fleet import Auth, EndpointSpec, Fleet, connect
 from arena.streaming import Reply
 from arena.types import ChatRequest, ModelInstance, Options
+from tests.asking import HELLO
 from tests.fake_ollama import FakeOllama, text_of
-from tests.openai.conftest import DONE, HELLO, chunk
+from tests.openai.conftest import DONE, chunk
 from tests.peer import Guest, Peer, chunked, ok
 
 pytestmark = pytest.mark.anyio

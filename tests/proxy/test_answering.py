@@ -9,7 +9,7 @@ import pytest
 
 from arena.errors import ArenaError, ModelNotFound, ShuttingDown
 from arena.exchange import Caller, Inbound
-from arena.proxy.answering import Answering
+from arena.proxy.answering import Answering, turned_away
 from arena.proxy.dialect import Dialect
 from arena.proxy.reply import Reply
 from tests.proxy.front import CALLER, DEADLINE_S, Taken, asked, front
@@ -109,12 +109,13 @@ async def test_a_client_that_leaves_ends_the_work(started: bool) -> None:
     assert work.closed is started
 
 
-async def test_a_stream_that_fails_is_cut() -> None:
+async def test_a_stream_that_fails_is_cut_after_a_word_of_why() -> None:
     work = Work(fault=ArenaError("no luck"))
     work.session.begin(work.streamed)
     work.gate.set()
     await work.over()
     assert (work.taken.cut, work.taken.ended) == (True, False)
+    assert [line.get("error") for line in work.taken.lines] == [None, "no luck"]
 
 
 async def test_an_error_is_told_in_the_dialect() -> None:
@@ -220,3 +221,58 @@ async def test_at_the_start_the_version_waits_for_hosts_and_health_does_not() ->
         async with asyncio.timeout(DEADLINE_S):
             await taken.over.wait()
         assert set(taken.json["hosts"]) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "backend"),
+    [
+        ("/olla/ollama/v1/chat/completions", b"{", "ollama"),
+        ("/olla/ollama/v1/messages", b"{", "ollama"),
+        ("/olla/ollama/v1/messages/count_tokens", b"{", "ollama"),
+        ("/olla/ollama/v1/chat/completions", b'{"model":"nobodys"}', "ollama"),
+        ("/olla/openai/v1/chat/completions", b"{", "openai"),
+        ("/olla/openai/v1/chat/completions", b'{"model":"nobodys"}', "openai"),
+        ("/olla/proxy/api/chat", b"{", "ollama"),
+    ],
+)
+async def test_a_refusal_names_the_type_of_servers_behind_its_path(path: str, body: bytes, backend: str) -> None:
+    async with front("a", "b") as it:
+        answer = await it.ask("POST", path, body)
+        assert answer.status in (400, 404)
+        assert answer.headers["x-olla-backend-type"] == backend
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "model"),
+    [
+        ("POST", "/olla/ollama/api/show", {"model": "nobodys"}, "nobodys"),
+        ("GET", "/olla/ollama/v1/models/hf.co/some/body:q4", None, "hf.co/some/body:q4"),
+        ("POST", "/olla/ollama/api/pull", {"name": "tiny"}, "tiny"),
+        ("POST", "/olla/ollama/api/chat", {"model": "\u00e9", "messages": 7}, "?"),
+        ("POST", "/olla/ollama/api/chat", {"messages": 7}, "none"),
+        ("POST", "/olla/ollama/api/show", {"model": "m" * 2000}, "none"),
+    ],
+)
+async def test_a_refusal_names_the_model_it_is_about(method: str, path: str, body: object, model: str) -> None:
+    async with front("a") as it:
+        headers = [("x-olla-endpoint", "nobody")] if path.endswith(("pull", "chat")) else []
+        answer = await it.ask(method, path, body, headers=headers)
+        assert answer.status in (400, 404)
+        assert answer.headers["x-olla-model"] == model
+
+
+async def test_a_model_that_a_key_may_not_use_is_named_in_the_refusal() -> None:
+    async with front("a") as it:
+        caller = Caller("127.0.0.1", "key k", "r-1", key="k", models=("other*",))
+        answer = await it.ask("POST", "/olla/ollama/api/chat", {"model": "tiny"}, caller=caller)
+        assert (answer.status, answer.headers["x-olla-model"]) == (403, "tiny")
+
+
+@pytest.mark.parametrize("path", ["/olla", "/olla/x", "/internal/metrics", "/internal/ui/", "/version"])
+def test_what_is_turned_away_from_our_own_paths_has_our_headers(path: str) -> None:
+    told = turned_away(path, "r-1", ModelNotFound("no"))
+    assert told is not None
+    headers, _ = told
+    assert dict(headers)[b"x-olla-request-id"] == b"r-1"
+    assert turned_away("/api/chat", "r-1", ModelNotFound("no")) is None
+    assert turned_away("/ollama", "r-1", ModelNotFound("no")) is None

@@ -95,6 +95,37 @@ async def test_what_has_no_words_for_it_is_cut(media_type: str) -> None:
         assert (answer.body, answer.cut) == (b"half", True)
 
 
+@pytest.mark.parametrize(
+    ("body", "is_whole"),
+    [(b'{"choices":[{"message"', False), (b' [{"a":1},', False), (b'{"a":1} \n', True), (b"[]", True), (b"true", True)],
+)
+@pytest.mark.parametrize("packed", [b"", b"Content-Encoding: gzip\r\n"])
+async def test_an_object_that_the_end_of_its_connection_cuts_is_not_whole(
+    body: bytes, is_whole: bool, packed: bytes
+) -> None:
+    async def dies(guest: Guest) -> None:
+        await guest.request()
+        await guest.say(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%b\r\n" % packed, body)
+
+    async with Peer(dies) as peer, front(urls={"p": peer.url}) as it:
+        headers = [("X-Olla-Endpoint", "p"), *([("Accept-Encoding", "gzip")] if packed else [])]
+        answer = await it.chat("any", OPENAI, stream=False, headers=headers)
+        whole = is_whole or bool(packed)  # which only the client can look into
+        assert (answer.status, answer.body, answer.ended, answer.cut) == (200, body, whole, not whole)
+        assert it.fleet.book.recent[0].outcome == ("succeeded" if whole else "failed")
+
+
+async def test_nothing_lacks_no_end() -> None:
+    async def has_done_it(guest: Guest) -> None:
+        await guest.request()
+        await guest.say(b"HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n\r\n")
+
+    async with Peer(has_done_it) as peer, front(urls={"p": peer.url}) as it:
+        answer = await it.chat("any", OPENAI, stream=False, headers=[("X-Olla-Endpoint", "p")])
+        assert (answer.status, answer.body, answer.ended, answer.cut) == (204, b"", True, False)
+        assert it.fleet.book.recent[0].outcome == "succeeded"
+
+
 async def test_a_short_length_is_cut() -> None:
     async with front("a", models=["fx-shortcl:n-5"]) as it:
         assert (await it.chat("fx-shortcl:n-5", stream=False)).cut

@@ -12,16 +12,18 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from arena.api.carrier import AnswerCut
 from arena.api.proxy import ProxyRoutes
+from arena.api.scopes import needs
 from arena.app import create_app
 from arena.guard.asgi import Message
+from arena.proxy.table import Table, tidied
 from arena.settings import Settings
-from tests.api.asgi import Client, started
+from tests.api.asgi import Client, Cut, started
 from tests.fake_ollama import FakeOllama, running_fake
 from tests.fake_ollama.badclient import BadClient
 from tests.faults.serving import LogLines, ServedArena, logged, served
 from tests.proxy.front import HELLO, front
+from tests.sockets import ending
 
 CHAT = "/olla/ollama/api/chat"
 DIGEST = "sha256:" + "0" * 64
@@ -124,7 +126,7 @@ async def test_a_stream_over_asgi(client: Client) -> None:
 
 @pytest.mark.anyio
 async def test_a_broken_stream_is_cut_over_asgi(client: Client) -> None:
-    with pytest.raises(AnswerCut):
+    with pytest.raises(Cut):
         await client.post(CHAT, {"model": "fx-eof:n-5", "messages": HELLO})
 
 
@@ -159,6 +161,13 @@ async def test_a_file_over_asgi_and_one_that_stays_half(client: Client, fake: Fa
         exchange.leave()
     await fake.idle()
     assert len([record for record in fake.log if record.path.endswith(DIGEST) and record.ended == "complete"]) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/olla/ollama/api/blobs/..", f"/olla/ollama%2fapi/blobs/{DIGEST}", "/olla/nobody"])
+async def test_what_no_route_takes_is_refused_before_it_is_read(client: Client, path: str) -> None:
+    async with client.request("POST", path, b"x" * 1000, headers=(), complete=False) as exchange:
+        assert (await exchange.answer()).status in (400, 404)
 
 
 @pytest.mark.anyio
@@ -197,3 +206,87 @@ async def test_a_file_waits_too_until_it_is_known_who_answers() -> None:
         it.settled.set()
         await answer
     assert dict(sent[0]["headers"])[b"x-olla-endpoint"] == b"a"
+
+
+def raw(arena: ServedArena, request: bytes) -> tuple[bytes, bytes]:
+    """Head and body of all that comes until the server hangs up."""
+    with BadClient(arena.url, timeout_s=10) as client:
+        client.send(request)
+        head, _, body = client.read_all().partition(b"\r\n\r\n")
+    return head.lower(), body
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: keep-alive\r\n"])
+def test_a_client_of_http_1_0_gets_no_chunks(arena: ServedArena, more: bytes) -> None:
+    """Its stream is as it is, and ends with the connection; an answer with a length keeps that."""
+    told = {}
+    for stream in (True, False):
+        body = json.dumps({"model": "fx-ok:n-5", "messages": HELLO, "stream": stream}).encode()
+        lines = b"Host: 127.0.0.1\r\nContent-Type: application/json\r\n%bContent-Length: %d" % (more, len(body))
+        told[stream] = raw(arena, b"POST %b HTTP/1.0\r\n%b\r\n\r\n%b" % (CHAT.encode(), lines, body))
+    head, streamed = told[True]
+    assert head.startswith(b"http/1.1 200")
+    assert b"connection: close" in head
+    for name in (b"transfer-encoding", b"trailer", b"content-length"):
+        assert b"\r\n%b:" % name not in head
+    assert [json.loads(line)["done"] for line in streamed.split(b"\n")[:-1]] == [False] * 5 + [True]
+    head, answer = told[False]
+    assert b"content-length: %d" % len(answer) in head
+    assert json.loads(answer)["done"]
+    head, nothing = raw(arena, b"HEAD /olla/ollama/api/tags HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+    assert (head.startswith(b"http/1.1 200"), nothing) == (True, b"")
+
+
+def test_a_client_of_http_1_0_sees_that_its_stream_was_cut(arena: ServedArena) -> None:
+    body = json.dumps({"model": "fx-eof:n-5", "messages": HELLO}).encode()
+    with BadClient(arena.url, timeout_s=10) as client:
+        client.send(b"POST %b HTTP/1.0\r\nHost: 127.0.0.1\r\n" % CHAT.encode())
+        client.send(b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        came, reset = ending(client.socket)
+    assert (json.loads(came.splitlines()[-1])["code"], reset) == ("upstream_eof", True)
+
+
+@pytest.mark.parametrize(
+    "path", ["/olla/ollama//api/chat", "/olla/proxy///api/chat", "/olla/openai//v1/chat/completions"]
+)
+def test_a_base_url_with_a_slash_at_its_end_does_no_harm(arena: ServedArena, path: str) -> None:
+    answer = arena.ask("POST", path, {"model": "tiny", "messages": HELLO, "stream": False})
+    assert answer.status == 200
+    assert arena.arena.fleet.book.recent[0].route == tidied(path)
+    assert needs(Table())("POST", "/olla/ollama//api/pull") == "manage", "what it may is judged by the same path"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//olla/ollama/api/tags", "/olla//ollama/api/tags", "/olla/ollama/api//tags", "/olla/ollama//api//tags",
+        "/olla/ollama//../api/tags", "/olla/ollama//./api/tags", "/olla/ollama//..//..//internal/status",
+        "/olla/ollama/%2Fapi/tags", "/olla/ollama/%2F%2E%2E/api/tags", "/olla/ollama//olla/ollama/api/tags",
+        "/olla/ollama\\\\api/tags", "/olla/ollamax//api/tags", "/olla/ollama//internal/status",
+    ],
+)  # fmt: skip
+def test_no_other_slash_is_taken_for_one(arena: ServedArena, path: str) -> None:
+    assert arena.ask("GET", path).status in (400, 404)
+
+
+@pytest.mark.parametrize("path", ["/olla", "/olla/", "/internal", "/internal/ui/", "/internal/nothing"])
+def test_what_is_not_there_is_told_with_our_headers(arena: ServedArena, path: str) -> None:
+    head, body = raw(arena, b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n" % path.encode())
+    assert head.startswith(b"http/1.1 404"), head
+    assert b"\r\nx-olla-request-id: " in head
+    assert json.loads(body)["error"]
+
+
+def test_a_clients_request_id_goes_all_the_way(arena: ServedArena) -> None:
+    """The second of two requests with the same head is read from memory, and has the same id."""
+    body = json.dumps({"model": "tiny", "messages": HELLO, "stream": False}).encode()
+    head = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Request-ID: my.own-1\r\nContent-Length: %d\r\n\r\n"
+    request = head % (CHAT.encode(), len(body)) + body
+    with BadClient(arena.url, timeout_s=10) as client:
+        for _ in range(2):
+            client.send(request)
+            answer = client.read_until(b'"fx_sha256"').lower()
+            assert b"\r\nx-request-id: my.own-1\r\n" in answer
+            assert b"\r\nx-olla-request-id: my.own-1\r\n" in answer
+    sent = [dict(record.headers) for record in arena.fake.log if record.path == "/api/chat"][-1]
+    assert sent["x-olla-request-id"] == sent["x-request-id"] == "my.own-1"

@@ -206,6 +206,15 @@ def test_without_a_word_of_the_cost_the_pieces_are_counted() -> None:
     assert message["stop_reason"] == "max_tokens"
 
 
+@pytest.mark.parametrize("figure", ["-5", "1e308", "true", '"7"', "9" * 400, "[]", "null"])
+def test_what_is_no_count_of_tokens_is_told_as_none(figure: str) -> None:
+    told = f'"prompt_tokens":{figure},"completion_tokens":{figure},"prompt_tokens_details":{{"cached_tokens":{figure}}}'
+    cost = f'data: {{"choices":[],"usage":{{{told}}}}}\n\n'.encode()
+    _, message, reader = read(chunk(content="a"), chunk("stop"), cost, DONE)
+    assert message["content"] == [{"type": "text", "text": "a"}]
+    assert (set(message["usage"].values()), reader.done) == ({0}, True)
+
+
 @pytest.mark.parametrize("word", ["reasoning_content", "reasoning"])
 def test_thoughts_and_calls_are_blocks_of_their_own(word: str) -> None:
     told, message, _ = read(

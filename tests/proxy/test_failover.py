@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Any
 
 import pytest
 
 from arena.fleet import QueueSpec
-from arena.wire import Timeouts
+from arena.wire import Pool, Timeouts
+from arena.wire.connection import Connection
 from tests.peer import Guest, Peer, answers, ok
 from tests.proxy.front import CHAT, HELLO, asked, front
 
@@ -40,7 +42,7 @@ BEFORE = {
 async def test_a_peer_answers_instead(model: str, path: str) -> None:
     async with front("a", "b", models=["tiny"], limits=SHORT, strategy="round-robin") as it:
         it["a"].state(routes={"/api/chat": model, "/v1/chat/completions": model})
-        answer = await it.chat("tiny", path)
+        answer = await it.chat("tiny", path, stream=True)
         assert (answer.status, answer.ended) == (200, True)
         assert answer.headers["x-olla-endpoint"] == "b"
         assert answer.headers["x-olla-tried"] == "a"
@@ -91,12 +93,46 @@ async def test_every_host_is_tried_once_and_the_last_answer_passes_as_it_is() ->
         assert [len(asked(it[name])) for name in "abc"] == [1, 1, 1]
 
 
+async def test_nobody_is_asked_any_more_when_the_time_for_all_of_it_is_over() -> None:
+    limits = Timeouts(connect_s=1, first_byte_s=0.2, idle_s=0.2, total_s=0.3)
+    async with front(*"abcd", limits=limits, strategy="priority") as it:
+        for name in "abcd":
+            it[name].state(routes={"/api/chat": "fx-hang"})
+        answer = await it.chat("tiny")
+        assert answer.status == 504
+        assert 1 <= len(answer.headers["x-olla-tried"].split(", ")) <= 2
+
+
 async def test_a_host_that_asks_for_a_rest_gets_it() -> None:
     async with front("a", "b", strategy="round-robin") as it:
         it["a"].state(routes={"/api/chat": "fx-status:c-429_ra-60"})
         for _ in range(6):
             assert (await it.chat("tiny")).status == 200
         assert len(asked(it["a"])) == 1
+
+
+@pytest.mark.parametrize(("said", "told"), [("86400", "300"), ("-5", None), ("Wed, 21 Oct 2015 07:28:00 GMT", None)])
+async def test_an_absurd_retry_after_reaches_nobody(said: str, told: str | None) -> None:
+    busy = b"HTTP/1.1 503 Busy\r\nRetry-After: %b\r\nContent-Length: 2\r\n\r\nno" % said.encode()
+    async with Peer(answers(busy)) as peer, front(urls={"a": peer.url}) as it:
+        answer = await it.chat("any", "/olla/openai/v1/chat/completions")
+        assert (answer.status, answer.headers.get("retry-after")) == (503, told)
+        rests = it.fleet.endpoint("a").rests
+        assert rests == {} if told is None else 0 < rests[""] <= 300
+
+
+async def test_a_machine_without_connections_to_give_holds_it_against_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with front("a", "b") as it:
+        with monkeypatch.context() as patch:
+            patch.setattr(Pool, "_open", none)
+            patch.setattr(Connection, "usable", False)  # those that are open already
+            answer = await it.chat("tiny")
+        assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "no_more_connections", "1")
+        assert [(host.state, host.breaker.failures) for host in it.fleet.endpoints] == [("healthy", 0)] * 2
+        assert (await it.chat("tiny")).status == 200
 
 
 async def test_when_all_fail_the_client_learns_who_was_tried() -> None:
@@ -217,3 +253,48 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(asyncio.get_running_loop(), "call_exception_handler", told.append)
     return told
+
+
+WHOLE: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": HELLO, "stream": False},
+    "/olla/ollama/api/generate": {"prompt": "Hello!", "stream": False},
+    "/olla/ollama/api/embed": {"input": "Hello!"},
+    "/olla/proxy/v1/chat/completions": {"messages": HELLO},
+    "/olla/openai/v1/completions": {"prompt": "Hello!", "stream": None},
+}
+
+
+@pytest.mark.parametrize("path", WHOLE)
+async def test_an_answer_that_comes_as_a_whole_may_take_long(path: str) -> None:
+    """Its head comes when all is generated: nobody else begins it anew, and it is nobody's failure."""
+    limits = Timeouts(connect_s=2, first_byte_s=0.05, idle_s=5)
+    target = path[path.index("/", len("/olla/")) :]
+    async with front("a", "b", models=["tiny"], limits=limits) as it:
+        for name in "ab":
+            it[name].state(routes={target: "fx-load:load-300"})
+        answer = await it.ask("POST", path, {"model": "tiny", **WHOLE[path]})
+        assert (answer.status, answer.ended) == (200, True)
+        assert "x-olla-tried" not in answer.headers
+        assert [entry.outcome for entry in it.fleet.book.recent] == ["succeeded"]
+        assert sum(len(asked(it[name], target)) for name in "ab") == 1
+
+
+async def test_a_host_that_is_known_to_be_down_is_not_waited_for() -> None:
+    async with front("a", "b", models=["tiny"], limits=SHORT, strategy="round-robin") as it:
+        it["a"].state(routes={"/api/chat": "fx-hang"})
+        it.fleet.endpoint("a").health.refused()
+        it.fleet.endpoint("b").draining = True
+        answer = await it.chat("tiny", stream=False)
+        assert (answer.status, answer.json["code"]) == (504, "timeout")
+
+
+async def test_a_whole_answer_ends_with_the_limit_of_all_of_it() -> None:
+    limits = Timeouts(connect_s=2, first_byte_s=0.05, idle_s=5, total_s=0.2)
+    async with front("a", "b", models=["tiny"], limits=limits) as it:
+        for name in "ab":
+            it[name].state(routes={"/api/chat": "fx-hang"})
+        answer = await it.chat("tiny", stream=False)
+        assert (answer.status, answer.json["code"]) == (504, "total_timeout")
+        (entry,) = it.fleet.book.recent
+        assert entry.error == "total_timeout"
+        assert it.fleet.endpoint(entry.endpoint).breaker.calm

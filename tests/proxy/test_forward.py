@@ -50,7 +50,9 @@ async def test_a_whole_answer_keeps_its_length_and_has_no_trailers() -> None:
         assert answer.headers["content-length"] == str(len(answer.body))
         assert "trailer" not in answer.headers
         assert answer.trailers == {}
-        assert it.fleet.book.recent[0].completion_tokens == 20
+        (entry,) = it.fleet.book.recent
+        assert entry.completion_tokens == 20
+        assert (entry.ttft_s, it.fleet.book.totals().first.count) == (None, 0), "its first byte is no first token"
 
 
 @pytest.mark.parametrize("usage", [True, False])
@@ -151,8 +153,13 @@ async def test_nobody_has_the_model() -> None:
 
 @pytest.mark.parametrize(
     "odd",
-    [b'"x":' + b"1" * 5000 + b"}", b'"x":%b%b}' % (b"[" * 990, b"]" * 990), b'\r\nname="model"\r\n\r\nbig:1b\r\n'],
-    ids=["a long number", "deep", "half a form"],
+    [
+        b'"x":' + b"1" * 5000 + b"}",
+        b'"x":%b%b}' % (b"[" * 990, b"]" * 990),
+        b'"x":1,' * 1000 + b'"x":1}',
+        b'\r\n--b\r\nname="model"\r\n\r\nbig:1b\r\n',
+    ],
+    ids=["a long number", "deep", "many keys", "half a form"],
 )
 async def test_a_body_that_cannot_be_respelled_is_refused_and_holds_nothing(odd: bytes) -> None:
     async with front("a", each={"a": ["Big:1b"]}) as it:
@@ -205,7 +212,10 @@ async def test_a_host_is_pinned_by_name_and_a_key_sees_its_models_only() -> None
         (b'{"model":"other","Model":"tiny","messages":[]}', 400),
         (b'{"name":"other","MODEL":"tiny","messages":[]}', 400),
         (b'{"model":"other","\\u004dodel":"tiny","messages":[]}', 400),
-        (b'--b\r\nname="model"\r\n\r\nother\r\n--b\r\nname=model\r\n\r\ntiny\r\n--b--\r\n', 400),
+        (b'--b\r\nA: name="model"\r\n\r\nother\r\n--b\r\nA: name=model\r\n\r\ntiny\r\n--b--\r\n', 400),
+        (b"--b\r\nA: name=\"model\"\r\n\r\nother\r\n--b\r\nA: name*=utf-8''mode%6c\r\n\r\ntiny\r\n--b--\r\n", 400),
+        (b'--b\r\nA: name="model"\r\n\r\nother\r\n--b\r\nA: name*0=mo; name*1=del\r\n\r\ntiny\r\n--b--\r\n', 400),
+        (b'--b\r\nA: filename="model"\r\n\r\nother\r\n--b\r\nA: name="model"\r\n\r\ntiny\r\n--b--\r\n', 403),
     ],
 )
 async def test_a_key_for_some_models_cannot_name_another_beside_one_of_them(body: bytes, status: int) -> None:
@@ -240,9 +250,10 @@ async def test_what_a_host_gets_to_see_of_a_request() -> None:
         ("Authorization", "Bearer ours"), ("Cookie", "session=ours"), ("X-Api-Key", "ours"), ("X-Auth-Token", "ours"),
         ("Proxy-Authorization", "ours"), ("Origin", "http://arena.example"), ("Forwarded", "for=6.6.6.6"),
         ("X-Real-IP", "6.6.6.6"), ("X-Forwarded-Host", "evil"), ("X-Olla-Request-ID", "forged"), ("TE", "trailers"),
+        ("X-Request-ID", "unsound; one"),
         ("Connection", "keep-alive, X-Hop"), ("X-Hop", "one hop only"), ("X-Olla-Endpoint", "a"),
     ]  # fmt: skip
-    passed = [("User-Agent", "me/1"), ("X-Request-ID", "mine"), ("X-Forwarded-For", "6.6.6.6"), ("Via", "1.0 old")]
+    passed = [("User-Agent", "me/1"), ("X-Forwarded-For", "6.6.6.6"), ("Via", "1.0 old")]
     auth = {"a": {"headers": (("X-Site", "7"),)}}
     async with front("a", specs=auth) as it:
         caller = Caller("9.9.9.9", "9.9.9.9", "r-77", https=True)
@@ -254,7 +265,7 @@ async def test_what_a_host_gets_to_see_of_a_request() -> None:
         assert headers.pop("host") == it["a"].url.removeprefix("http://")
         assert headers == {
             "user-agent": "me/1",
-            "x-request-id": "mine",
+            "x-request-id": "r-77",
             "x-site": "7",
             "accept-encoding": "identity",
             "content-length": str(len(json.dumps(body))),
@@ -399,7 +410,7 @@ async def test_when_the_server_stops_every_answer_ends_in_words() -> None:
 async def test_a_fault_of_ours_holds_no_place_and_leaves_nobody_waiting(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def bug(*_: object) -> None:
+    def bug(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     async with front("a", "b") as it:
@@ -494,3 +505,13 @@ async def test_a_host_that_is_none_is_the_clients_mistake(path: str) -> None:
         assert answer.status == 400
         assert b"there are a, b" in answer.body
         assert it["a"].log == it["b"].log == []
+
+
+async def test_a_host_is_told_what_a_trusted_proxy_was_asked_for() -> None:
+    async with front("a") as it:
+        for host in (b"ai.example.org", b""):
+            caller = Caller("9.9.9.9", "9.9.9.9", "r-7", peer="10.0.0.1", forwarded_host=host)
+            headers = [("X-Forwarded-Host", "ai.example.org")]
+            await it.ask("POST", "/olla/ollama/api/chat", {"model": "tiny"}, headers=headers, caller=caller)
+        told = [dict(record.headers)["x-forwarded-host"] for record in asked(it["a"])]
+        assert told == ["ai.example.org", "arena.example:7860"]

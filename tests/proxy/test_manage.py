@@ -14,6 +14,7 @@ from arena.proxy import manage
 from arena.proxy.progress import Merged, Results
 from arena.proxy.reply import Action
 from arena.settings import Settings
+from arena.types import EndpointKind
 from tests.fake_ollama import FakeOllama
 from tests.proxy.ground import Answer, Ground, asked, grounds, whole
 
@@ -163,6 +164,43 @@ async def test_missing_means_those_that_lack_it_and_doing_it_again_does_nothing(
             await remove(ground, "tiny", "missing")
 
 
+ENGINE: EndpointKind = "engine"
+
+
+async def test_all_and_missing_mean_the_ollama_servers_and_the_engine_by_name() -> None:
+    hosts = {**TWO, "e": ["tiny:latest"]}
+    async with grounds(hosts, kinds={"e": ENGINE}) as ground:
+        for word, meant in (("all", "a,b"), ("missing", "a,b"), ("e", "e")):
+            assert (await pull(ground, f"new-{word}", word)).headers["x-olla-endpoint"] == meant
+        for source, meant in (("tiny", "a,b,e"), ("mistral:7b", "a,b")):
+            body = {"source": source, "destination": "other"}
+            copied = await ground.ask(manage.copy, "POST", "/api/copy", body, query="endpoint=all")
+            assert copied.headers["x-olla-endpoint"] == meant, "it can copy what it has"
+    async with grounds({"e": []}, kinds={"e": ENGINE}) as ground:
+        assert (await pull(ground, "new:1b", "all")).headers["x-olla-endpoint"] == "e"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_push_from_all_skips_the_engine_which_publishes_nothing(stream: bool) -> None:
+    body = {"model": "tiny", "stream": stream}
+    hosts = {"a": ["tiny:latest"], "e": ["tiny:latest"]}
+    async with grounds(hosts, kinds={"e": ENGINE}) as ground:
+        answer = await ground.ask(manage.push, "POST", "/api/push", body, query="endpoint=all")
+        assert (answer.status, answer.headers["x-olla-endpoint"]) == (200, "a")
+        last = answer.lines[-1] if stream else answer.json
+        assert last == {
+            "status": "success",
+            "results": [{"host": "a", "status": "success"}, {"host": "e", "status": "skipped"}],
+        }
+        assert asked(ground["e"], "/api/push") == []
+        for named in ("e", "a,e"):
+            await ground.ask(manage.push, "POST", "/api/push", body, query=f"endpoint={named}")
+        assert len(asked(ground["e"], "/api/push")) == 2, "who is named says itself why not"
+    async with grounds({"e": ["tiny:latest"]}, kinds={"e": ENGINE}) as ground:
+        await ground.ask(manage.push, "POST", "/api/push", body, query="endpoint=all")
+        assert len(asked(ground["e"], "/api/push")) == 1
+
+
 async def remove(ground: Ground, model: str, endpoint: str = "", method: str = "DELETE") -> Answer:
     query = f"endpoint={endpoint}" if endpoint else ""
     return await ground.ask(manage.delete, method, "/api/delete", {"model": model}, query=query)
@@ -295,6 +333,8 @@ async def test_the_hosts_own_refusals_are_handed_on_but_not_those_of_our_credent
         assert answer.status == 418
         assert answer.headers["content-type"].startswith("application/json")
         for stream in (True, False):
+            busy = await pull(ground, "fx-status:c-503_ra-7", stream=stream)
+            assert (busy.status, busy.headers["retry-after"]) == (503, "7")
             with pytest.raises(UpstreamError, match="refuses our credentials"):
                 await pull(ground, "fx-status:c-401", stream=stream)
         ground["a"].state(accept="refuse")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from arena.errors import BadRequest, ModelNotFound, NoEndpoint, Unreachable
+from arena.fleet import Wanted
 from arena.proxy import merge
 from arena.proxy.reply import Action
 from arena.types import EndpointKind
@@ -166,6 +167,15 @@ async def test_version_is_the_oldest_one_with_a_map() -> None:
         assert (await ground.ask(merge.version, "GET", "/api/version")).json == {"version": "0.0.0", "hosts": {}}
 
 
+@pytest.mark.parametrize("odd", ["9" * 5000, "0.9." + "0" * 5000 + "11", "v0.12", "²", "", "...", "1.\n2"])
+async def test_an_odd_version_of_one_host_hides_no_other(odd: str) -> None:
+    async with grounds({"a": [], "b": []}) as ground:
+        ground["a"].state(version="0.9.10")
+        ground["b"].state(version=odd)
+        answer = (await ground.ask(merge.version, "GET", "/api/version")).json
+    assert answer == {"version": "0.9.10", "hosts": {"a": "0.9.10", "b": odd}}
+
+
 async def test_openai_lists_and_single_models_with_slashes_in_their_ids() -> None:
     async with grounds({"a": ["hf.co/org/name:Q4_0"], "b": ["tiny", "hf.co/org/name:Q4_0"]}) as ground:
         listed = (await ground.ask(merge.v1_models, "GET", "/v1/models")).json
@@ -279,6 +289,21 @@ async def test_alive_while_any_host_is() -> None:
         answer = ground.told(merge.alive, "/")
         assert answer.status == 503
         assert answer.json == {"error": "No host can be used now", "code": "no_endpoint"}
+
+
+async def test_hosts_that_get_no_work_do_not_make_it_alive() -> None:
+    async with grounds(TWO) as ground:
+        ground.fleet.drain("a", on=True)
+        answer = ground.told(merge.alive, "/")
+        assert (answer.status, answer.headers["x-olla-endpoint"]) == (200, "b")
+        assert answer.headers["x-olla-fleet"] == "a=draining, b=healthy"
+        lease = await ground.fleet.lease(Wanted(None, endpoint="b"))
+        lease.failed(status=503, retry_after_s=60)
+        lease.close()
+        answer = ground.told(merge.alive, "/")
+        assert (answer.status, answer.headers["x-olla-endpoints-up"]) == (503, "0/2")
+        ground.fleet.drain("a", on=False)
+        assert ground.told(merge.alive, "/").status == 200
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,9 @@ BLOB = "sha256-" + "a1" * 32
         ("# FROM tiny:latest", "# FROM tiny:latest"),
         ("FROM hf.co/org/name:Q4_0", "FROM hf.co/org/name:Q4_0"),
         ("FROM ./x.gguf", "FROM ./x.gguf"),
+        ("FROM '/home/me/x.gguf'\t", "FROM x.gguf"),
+        ('FROM "/home/me/x.gguf', "FROM x.gguf"),
+        (" \t # \tADAPTER\t/x/y", " \t # \tADAPTER\ty"),
         ("SYSTEM read it FROM /etc/motd", "SYSTEM read it FROM /etc/motd"),
     ],
 )

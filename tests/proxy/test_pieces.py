@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arena.errors import Busy, MethodNotAllowed, NoEndpoint, NotFound, TooManyRequests
+from arena.errors import BadRequest, Busy, MethodNotAllowed, NoEndpoint, NotFound, TooManyRequests
 from arena.exchange import Caller, Inbound
+from arena.fleet import Usage
+from arena.proxy import manage
 from arena.proxy.counters import HELD_BYTES, Tail
 from arena.proxy.dialect import last_words
-from arena.proxy.failures import retry_after_s, retry_headers
+from arena.proxy.failures import believed, retry_after_s, retry_headers
 from arena.proxy.headers import MAX_CALLERS, RequestHead, header_value, passed_on
+from arena.proxy.paths import shortened
 from arena.proxy.routing import asked_in, respelled
 from arena.proxy.table import ABSENT, NotThisMethod, Table
 from tests.proxy.front import CALLER, front
@@ -109,7 +114,7 @@ def test_a_wrong_method_learns_the_right_ones(table: Table, method: str, path: s
 @pytest.mark.parametrize(
     "path",
     [
-        "/olla/ollama/../../etc", "/olla/ollama//api/pull", "/olla//proxy/api/chat", "/olla/ollama/./api/chat",
+        "/olla/ollama/../../etc", "/olla/ollama/api//pull", "/olla//proxy/api/chat", "/olla/ollama/./api/chat",
         "/olla/ollama/api/%2e%2e", "/olla/ollama/api\\pull", "/olla/ollama/api/pull\x00", "/olla/ollama/api/ü",
         "/olla/" + "x" * 2000, "/olla/ollama/v1/models/../../api/pull", "/olla/ollama/..", "/olla/ollama/api/chat/..",
     ],
@@ -223,7 +228,10 @@ def test_the_endpoints_own_headers_win() -> None:
     assert b"x-fine: 1\r\n" in fields
     assert b"Content-Length: 7\r\n" in fields
     assert b"forged" in known.fields(CALLER, frozenset(), 7)
-    assert passed_on([(b"x-site", b"echo"), (b"x-fine", b"1")], frozenset({b"x-site"})) == [(b"x-fine", b"1")]
+    for _ in range(2):
+        passed = passed_on([(b"x-site", b"echo"), (b"x-fine", b"1")], frozenset({b"x-site"}))
+        assert passed == [(b"x-fine", b"1")]
+        passed.append((b"x-of", b"this answer alone"))
 
 
 def test_requests_with_one_head_share_nothing_of_their_callers() -> None:
@@ -235,10 +243,57 @@ def test_requests_with_one_head_share_nothing_of_their_callers() -> None:
             proto = "https" if https else "http"
             assert f"X-Forwarded-For: {address}\r\n".encode() in fields
             assert f"X-Forwarded-Proto: {proto}\r\n".encode() in fields
-            assert fields.endswith(f"Content-Length: {number}\r\nX-Olla-Request-ID: r-{number}\r\n".encode())
+            ids = f"X-Request-ID: r-{number}\r\nX-Olla-Request-ID: r-{number}\r\n"
+            assert fields.endswith(f"Content-Length: {number}\r\n{ids}".encode())
             assert fields == RequestHead([(b"host", b"arena")]).fields(
                 Caller(address, "counted", f"r-{number}", https), frozenset(), number
             )
+
+
+def form(*parts: tuple[str, bytes], boundary: str = "x") -> bytes:
+    """A form as browsers and curl write it."""
+    head = f"--{boundary}\r\nContent-Disposition: form-data; name=".encode()
+    return b"".join(head + f'"{name}"'.encode() + b"\r\nA: b\r\n\r\n" + value + b"\r\n" for name, value in parts)
+
+
+def asked_by_form(body: bytes, content_type: bytes = b"multipart/form-data; boundary=x") -> str:
+    """The model that a form asks for."""
+    inbound = Inbound("POST", "/olla/openai/v1/audio/transcriptions", b"", [(b"content-type", content_type)], CALLER)
+    return asked_in(inbound, body, sticks=False).model
+
+
+def test_the_model_of_a_form_may_stand_behind_its_file() -> None:
+    file = ("file", b'name="model"\r\n\r\nnot this\r\n' + bytes(range(256)) * 100)
+    named = ('file"; filename="model', b"not this either")  # as a file may be called
+    assert asked_by_form(form(file, named, ("model", b" whisper "))) == "whisper"
+    quoted = b'Multipart/form-data; charset=utf-8; Boundary="a b"'
+    assert asked_by_form(form(("model", b"m"), boundary="a"), b"multipart/form-data;boundary=a") == "m"
+    with pytest.raises(BadRequest, match="model is required"):
+        asked_by_form(form(("model", b"m"), boundary="c"), quoted)
+    for body in (form(*[("f", b"")] * 64, ("model", b"m")), form(file), b"", b"--x", b'--xname="model"'):
+        with pytest.raises(BadRequest, match="model is required"):
+            asked_by_form(body)
+    with pytest.raises(BadRequest, match="model is required"):
+        asked_by_form(form(("model", b"m")), b"multipart/form-data")
+
+
+MANY: int = 30_000
+TEXTS: dict[str, Callable[[], object]] = {
+    "lines of a form": lambda: asked_by_form(form(("f", b'name="model"\r\n' * MANY), ("model", b"m"))),
+    "a line of a form": lambda: asked_by_form(form(("f", b'name="model"' * MANY), ("model", b"m"))),
+    "blanks in a modelfile": lambda: shortened({"modelfile": "FROM /" + " " * MANY + "x"}),
+    "blanks before it": lambda: shortened({"modelfile": " " * MANY + "x"}),
+    "turns of a conversation": lambda: asked_in(inbound(), talk(*[("system", "a" * 8)] * 5 * MANY), sticks=True),
+    "blanks in one that is sent": lambda: manage.sources({"modelfile": "FROM x" + " " * MANY + "\v"}),
+}
+
+
+@pytest.mark.parametrize("read", TEXTS.values(), ids=TEXTS.keys())
+def test_no_text_takes_longer_to_read_than_it_is_long(read: Callable[[], object]) -> None:
+    """Read over and over from each of its places, any of these would take minutes, and nobody would be served."""
+    began_s = time.process_time()
+    read()
+    assert time.process_time() - began_s < 2
 
 
 @given(st.text())
@@ -248,10 +303,27 @@ def test_a_header_value_is_always_one(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"), [(b"7", 7.0), (b"0", 0.0), (b"x", None), (b"-1", None), (b"9" * 9, None)]
+    ("value", "seconds"),
+    [
+        (b"7", 7.0),
+        (b"0", 0.0),
+        (b" 9 ", 9.0),
+        (b"86400", 300.0),
+        (b"9" * 9, None),
+        (b"9" * 5000, None),
+        (b"x", None),
+        (b"", None),
+        (b"-1", None),
+        (b"1.5", None),
+        (b"1e3", None),
+        ("²".encode("latin-1"), None),
+        (b"Wed, 21 Oct 2015 07:28:00 GMT", None),
+    ],
 )
-def test_retry_after_is_read_with_care(value: bytes, seconds: float | None) -> None:
-    assert retry_after_s([(b"retry-after", value)]) == seconds
+def test_retry_after_is_read_with_care_and_handed_on_as_it_was_read(value: bytes, seconds: float | None) -> None:
+    odd = [(b"x-odd", b"1"), (b"retry-after", value)]
+    assert retry_after_s(odd) == seconds
+    assert believed(odd) == [(b"x-odd", b"1"), *([] if seconds is None else [(b"retry-after", b"%d" % seconds)])]
 
 
 def test_when_to_try_again() -> None:
@@ -352,6 +424,20 @@ def test_whole_answers_tell_their_usage_wherever_it_stands() -> None:
         usage = tail.read(dialect, b"application/json").usage  # type: ignore[arg-type]
         assert (usage.prompt_tokens, usage.completion_tokens) in ((3, 5), (0, 0))
         assert bool(usage.prompt_tokens) is body.startswith(b"{")
+
+
+@pytest.mark.parametrize(
+    "figure", ["-5", "1e308", "1e400", "1.5", "NaN", "Infinity", "true", "null", '"7"', "[]", "9" * 16, "9" * 400]
+)
+@pytest.mark.parametrize("media_type", [b"application/json", NDJSON, EVENTS])
+def test_absurd_counters_are_not_believed_and_the_others_are(figure: str, media_type: bytes) -> None:
+    tail = Tail()
+    counters = f'"eval_duration":{figure},"eval_count":{figure},"load_duration":{figure},"prompt_eval_count":3'
+    start, rest = ("data: ", "\n\ndata: [DONE]\n\n") if media_type == EVENTS else ("", "\n")
+    tail.feed(f'{start}{{"done":true,{counters}}}{rest}'.encode())
+    end = tail.read("native", media_type)
+    assert (end.whole, end.error) == (True, False)
+    assert end.usage == Usage(prompt_tokens=3)
 
 
 @pytest.mark.parametrize("told", [b"", b'{"a":1}\n', b'{"a":'])

@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from arena.ratings import DECIDED, Cell, Ledger, Tally, cells, duels, fit, flips, gains, strengths, suggested
+from arena.ratings import DECIDED, Cell, Ledger, Tally, cells, duels, fit, flips, gains, pairs, strengths, suggested
 from arena.ratings.pairs import e_value, votes_needed
 from arena.ratings.strengths import newton
 from bench import simulate
@@ -84,9 +84,51 @@ def test_flips_are_what_brute_force_finds() -> None:
         assert next(votes for votes in range(1, 500) if passes(votes)) == flip.votes
 
 
+def test_beyond_a_hundred_contestants_flips_are_nearly_exact_without_a_fit_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = fitted(arena(3000, models=pairs.MOST_REFITTED + 5))
+    with monkeypatch.context() as exactly:
+        exactly.setattr(pairs, "MOST_REFITTED", 1000)
+        exact = flips(found, 20)
+    assert np.diff(np.sort(found.strengths)).max() < 1, "no gap is wide enough for a fit of its own"
+    monkeypatch.delattr(pairs, "newton")
+    quick = flips(found)
+    assert len(quick) == len(found.names) - 1
+    assert [(flip.above, flip.below) for flip in quick[:19]] == [(flip.above, flip.below) for flip in exact]
+    assert max(abs(one.votes - other.votes) for one, other in zip(quick, exact, strict=False)) <= 1
+    assert sum(one.votes != other.votes for one, other in zip(quick, exact, strict=False)) <= 2
+    assert flips(found, 20) == quick[:19]
+
+
+def test_flips_of_a_large_board_are_sound_where_records_are_clean_or_nobody_voted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [f"m{at:03}" for at in range(pairs.MOST_REFITTED + 5)]
+    ledger = Ledger()
+    assert {flip.votes for flip in flips(fitted(ledger.tally(names)))} == {1}
+    ledger.add([Cell(names[0], other, "a", 50) for other in names[2:]])
+    ledger.add([Cell(names[1], other, "a", 30) for other in names[2:]])
+    found = fitted(ledger.tally(names))
+    lead, *rest = flips(found, 12)
+    assert (lead.above, lead.below) == (names[0], names[1])
+    assert {flip.votes for flip in rest[1:]} == {1}, "these are equals"
+    monkeypatch.setattr(pairs, "MOST_REFITTED", 1000)
+    assert flips(found, 12) == (lead, *rest)
+
+
+def test_duels_among_the_best_are_those_of_the_whole_board() -> None:
+    seen = arena(300)
+    found, weight = fitted(seen), np.ones(len(seen.what))
+    best = {found.names[at] for at in np.argsort(-found.strengths)[:3]}
+    among = [duel for duel in duels(found, seen, weight) if {duel.a, duel.b} <= best]
+    assert len(among) == 3
+    assert list(duels(found, seen, weight, 3)) == among
+
+
 def test_the_gain_is_the_loss_of_variance() -> None:
     found = fitted(arena(300))
-    before, power = np.diag(found.uncertainty), 4.0
+    before, power = np.diag(found.uncertainty), 16.0
     got = gains(found)
     assert np.allclose(got, got.T, atol=0)
     i, j = 0, 3

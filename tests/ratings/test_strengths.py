@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -204,3 +205,39 @@ def test_the_timeline_ends_at_the_board() -> None:
     now = fit(cells(tally, np.ones(3)))
     assert moments[-1].ratings["A"][0] == pytest.approx(rating(now, "A"))
     assert [moment.day for moment in timeline(tally, np.ones(3), points=2)] == ["2026-01-01", "2026-01-03"]
+
+
+def test_the_timeline_of_many_begins_each_day_where_the_day_before_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw, ledger = np.random.default_rng(3), Ledger()
+    names = [f"m{number:03}" for number in range(130)]
+    for day in ("2026-01-01", "2026-01-02"):
+        pairs = draw.permuted(np.tile(np.arange(130), (300, 1)), axis=1)[:, :2]
+        verdicts: list[Verdict] = ["a", "b", "tie"]
+        ledger.add(Cell(names[a], names[b], verdicts[int(draw.integers(3))], 1, day=day) for a, b in pairs.tolist())
+    tally = ledger.tally()
+    weight = np.ones(len(tally.count))
+    last = {row.name: (row.rating, row.lower, row.upper) for row in board(fit(cells(tally, weight)), tally, weight)}
+    monkeypatch.setattr(strengths, "_by_evalica", lambda wins: pytest.fail("scored from nothing"))
+    moments = timeline(tally, weight)
+    assert [moment.votes for moment in moments] == [300, 600]
+    assert all(moments[-1].ratings[name] == pytest.approx(told, abs=1e-3) for name, told in last.items())
+
+
+@given(size=st.integers(1, 230))
+@settings(max_examples=15, deadline=None)
+def test_information_is_inverted_in_quarters_as_it_is_at_once(size: int) -> None:
+    wins = np.random.default_rng(size).poisson(0.2, (size, size)) + 0.01
+    information = np.diag((wins + wins.T).sum(1)) - wins - wins.T
+    whole = np.linalg.inv(information + 1 / size) - 1 / size
+    assert np.allclose(strengths._inverse(information), whole, atol=1e-10 * np.abs(whole).max())
+
+
+def test_the_more_are_rated_the_fewer_days_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger()
+    ledger.add(Cell(f"m{day % 5}", f"m{(day + 1) % 5}", "a", 1, day=f"2026-01-{day:02}") for day in range(1, 31))
+    tally = ledger.tally()
+    assert len(timeline(tally, np.ones(30))) == 30
+    for most, told in ((60, 12), (10, 8)):
+        monkeypatch.setattr(import_module("arena.ratings.timeline"), "_MOST", most)
+        moments = timeline(tally, np.ones(30))
+        assert (len(moments), moments[0].day, moments[-1].day) == (told, "2026-01-01", "2026-01-30")

@@ -18,6 +18,7 @@ import pytest
 from arena.errors import BadRequest, Conflict, StoreUnavailable
 from arena.store import Document, Store, backup, restore
 from arena.store.database import Database
+from arena.store.shelf import Room, save
 from tests.cli.conftest import run as run
 from tests.cli.running import Run
 from tests.store.postgres import Postgres
@@ -27,7 +28,7 @@ from tests.store.votes import STYLED, battle, vote
 def fill(store: Store) -> None:
     store.add_vote(vote("b1", **STYLED), battle("b1"))
     store.add_votes([vote(f"b{i}") for i in range(2, 1100)])
-    store.save(Document("preset", "ann", "1", "2026-01-01", "P", {"x": [1]}))
+    save(store, Document("preset", "ann", "1", "2026-01-01", "P", {"x": [1]}), Room(9))
     store.add_snapshot(3, {"y": 2})
 
 
@@ -53,7 +54,9 @@ def test_there_and_back(store: Store, tmp_path: Path, postgres: Postgres) -> Non
         assert content(other) == content(store)
         other.add_vote(vote("b9999"))
         assert other.last_number() == 1100
-        assert other.add_snapshot(9, {}).number == 2
+        made = other.add_snapshot(9, {})
+        assert made is not None
+        assert made.number == 2
         other.close()
 
 

@@ -95,6 +95,18 @@ def test_each_vote_is_told_once_whatever_the_page_and_the_gaps(store: Store, mon
         assert told(store, voters=("ann", "bob"), after=1, upto=9) == told(store, after=1, upto=9)
 
 
+def test_a_number_far_away_is_found_at_once(store: Store) -> None:
+    far = 2**31 - 1
+    store.add_votes(vote(f"b{n}", repeats=n) for n in range(3))
+    with store.database.writing() as connection:
+        connection.execute(tables.votes.update().where(tables.votes.c.repeats == 2).values(number=far))
+    asked = statements(store)
+    assert [row[4] for row in told(store)] == [0, 1, 2]
+    assert len([statement for statement, _ in asked if statement.startswith("SELECT")]) < 9
+    assert [row[4] for row in told(store, after=2, upto=far)] == [2]
+    assert [row[4] for row in told(store, upto=far - 1)] == [0, 1]
+
+
 def test_an_empty_store_tells_nothing(store: Store) -> None:
     assert told(store) == []
 

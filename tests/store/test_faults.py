@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import sqlalchemy
 
 from arena.errors import StoreUnavailable
 from arena.store import Document, Store
+from arena.store.shelf import Room, save
+from tests.store.postgres import Postgres
 from tests.store.votes import battle, vote
 
 
@@ -27,12 +30,12 @@ def test_a_full_disk_and_then_space_again(sqlite: Store) -> None:
     large = Document("preset", "ann", "1", "2026-01-01", "Large", "x" * 100_000)
     number_of_pages(sqlite, number_of_pages(sqlite) + 3)
     with pytest.raises(StoreUnavailable, match="disk is full") as caught:
-        sqlite.save(large)
+        save(sqlite, large, Room(9))
     assert caught.value.retry_after_s
     assert caught.value.status == 503
     assert sqlite.documents("preset", "ann") == []
     number_of_pages(sqlite, 100_000)
-    sqlite.save(large)
+    save(sqlite, large, Room(9))
     assert sqlite.documents("preset", "ann") == [large]
 
 
@@ -154,3 +157,16 @@ def test_a_closed_database_says_so(sqlite: Store) -> None:
 def test_no_server_of_postgresql(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="does not answer"):
         Store(f"postgresql://postgres@/arena?host={tmp_path}").open()
+
+
+def test_a_database_that_may_only_be_read(postgres: Postgres) -> None:
+    url = postgres.database()
+    store = Store(url)
+    store.add_vote(vote("b1"))
+    name = sqlalchemy.make_url(url).database
+    with closing(postgres.connection()) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
+    store.close()
+    with pytest.raises(StoreUnavailable, match="it may only be read"):
+        store.add_vote(vote("b2"))
+    store.close()

@@ -21,16 +21,22 @@ OLD_COLUMNS = (
 )
 
 
+def schema_of(connection: sqlalchemy.Connection, revision: str) -> None:
+    """Make the tables of an arena of then in an empty database."""
+    script = ScriptDirectory(str(Path(migrations.__file__).parent))
+    context = MigrationContext.configure(connection)
+    with Operations.context(context):
+        for step in reversed(list(script.walk_revisions("base", revision))):
+            step.module.upgrade()
+        context.stamp(script, revision)
+
+
 def written_by_the_first_arena(url: str) -> None:
     """A store of the first schema with three votes, the second of them struck out by hand."""
     database = Database(url)
     database.open()
     with database.writing() as connection:
-        script = ScriptDirectory(str(Path(migrations.__file__).parent))
-        context = MigrationContext.configure(connection)
-        with Operations.context(context):
-            script.get_revision("0001").module.upgrade()
-            context.stamp(script, "0001")
+        schema_of(connection, "0001")
         for number in (1, 2, 3):
             values = f"{number}, 'b{number}', 'ann', 'net', '2026-03-01T10:00:00.000+00:00', 'c-llama', 'c-qwen', "
             values += "'llama3.2:3b', 'qwen2.5:3b', 'a', true, true, 'coding', '[\"go\",\"c++\"]', 2, "

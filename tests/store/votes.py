@@ -7,6 +7,7 @@ from typing import Any
 from arena.store import Side, StoredBattle
 from arena.types import Configuration, Style, Vote
 
+AT = "2026-03-01T10:00:00.000+00:00"
 LLAMA = Configuration(
     "c-llama", "llama3.2:3b", "sha256:1", {"temperature": 0.2}, "gpu1", "llama3.2:3b, temperature 0.2"
 )
@@ -16,7 +17,7 @@ QWEN = Configuration("c-qwen", "qwen2.5:3b")
 def vote(battle_id: str, **changes: Any) -> Vote:
     """A vote for a on this battle."""
     values: dict[str, Any] = {
-        "at": "2026-03-01T10:00:00.000+00:00",
+        "at": AT,
         "configuration_a": LLAMA.id,
         "configuration_b": QWEN.id,
         "model_a": LLAMA.model,

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from arena.engine.catalogue import CATALOGUE
+from arena.engine.library import LIBRARY
 from arena.errors import Unreachable
 from arena.settings import Settings, load
 from arena.types import EndpointStatus, LoadedModel, ModelInfo, PullJob
@@ -61,7 +61,7 @@ def test_where_the_token_comes_from_but_never_its_value() -> None:
     ],
 )
 def test_the_word_in_the_head(statuses: tuple[EndpointStatus, ...], engine: str, state: str, says: str) -> None:
-    pill = pill_text(statuses, engine)
+    pill = pill_text(statuses, engine, 1 if statuses == (ENGINE,) else 3)
     assert f'data-state="{state}"' in pill
     assert says in pill
 
@@ -125,7 +125,7 @@ def test_nothing_from_outside_is_html() -> None:
     job = PullJob(EVIL, EVIL, EVIL, "failed", error=EVIL)
     info = ModelInfo(EVIL, (EVIL,), quantization=EVIL, parameter_size=EVIL, capabilities=(EVIL,))
     pieces = [
-        endpoints_table((status, up)), pill_text((up,), "off"), banner((status,), False, "failed", EVIL, ()),
+        endpoints_table((status, up)), pill_text((up,), "off", 3), banner((status,), False, "failed", EVIL, ()),
         banner((), False, "off", None, (job,)), jobs_list([job]),
         memory_list([LoadedModel(EVIL, EVIL)], may_manage=True),
         models_table((info,), EVIL, None, may_manage=True), models_table((), None, Unreachable(EVIL), may_manage=True),
@@ -135,7 +135,7 @@ def test_nothing_from_outside_is_html() -> None:
 
 
 def test_every_suggested_model_can_be_fetched_by_the_embedded_engine() -> None:
-    assert set(SUGGESTIONS) <= set(CATALOGUE)
+    assert set(SUGGESTIONS) <= set(LIBRARY)
 
 
 def test_the_head_offers_to_sign_out_where_one_signs_in() -> None:

@@ -21,7 +21,7 @@ from arena.settings import load
 from arena.ui.battle import BattleEvents, BattlePanel
 from arena.ui.battle_draw import HINTS, BattleParts, draw_battle
 from arena.ui.battle_play import STILL, VOTING
-from arena.ui.battle_table import LEFT
+from arena.ui.battle_table import BEFORE, ENDS, LEFT, NOT_ALL, Tables
 from arena.ui.callers import NOBODY, caller_of, voter_of
 from arena.ui.conversation import Conversations
 from arena.ui.lineup import ColumnChoice
@@ -129,7 +129,7 @@ async def test_a_battle_is_asked_judged_revealed_and_rated(player: Player, arena
     assert [(vote.verdict, vote.turns, vote.voter) for vote in votes] == [("a", 2, arena.store.pseudonym("ann"))]
 
 
-async def test_the_next_battle_is_one_press_away(player: Player) -> None:
+async def test_the_next_battle_is_one_press_away(player: Player, fake: FakeOllama) -> None:
     await player.ask()
     await player.press("vote", verdict="tie")
     first = player.table.battle_id
@@ -140,6 +140,8 @@ async def test_the_next_battle_is_one_press_away(player: Player) -> None:
     await player.press("next")
     assert player.phase == "ready", "a vote that is open is not thrown away"
     await player.press("vote", verdict="both_bad")
+    fake.state(models=("tiny", "mistral:7b", "llama3.2:3b"))
+    await player.arena.fleet.models(0)
     player.set_up[player.drawn.sides] = 3
     await player.press("next")
     assert (player.phase, player.table.sides) == ("idle", ("a", "b", "c"))
@@ -162,10 +164,10 @@ async def test_more_sides_are_ranked(player: Player, fake: FakeOllama) -> None:
 
 async def test_who_may_fight_is_chosen(player: Player) -> None:
     drawn, session = player.drawn, player.sessions.of("s")
-    hint = await player.events.choose("chosen", request())
+    hint = await player.events.choose("chosen", 2, request())
     assert hint[drawn.hint] == HINTS["chosen"]
     assert hint[drawn.chosen].visible
-    assert not (await player.events.choose("newcomers", request()))[drawn.chosen].visible
+    assert not (await player.events.choose("newcomers", 2, request()))[drawn.chosen].visible
     player.set_up |= {
         drawn.mode: "chosen", drawn.chosen: ["tiny", "tiny", "gone:1b"], drawn.category: "coding!",
         drawn.tags: ["a", "?"],
@@ -183,7 +185,7 @@ async def test_who_may_fight_is_chosen(player: Player) -> None:
     await player.press("vote", verdict="b")
     outcome = player.table.outcome
     assert outcome is not None
-    assert {side.model for side in (outcome.revealed or {}).values()} == {"tiny"}
+    assert {side.model for side in (outcome.revealed or {}).values()} == {"tiny:latest"}
     assert outcome.rated, "one model with two system prompts is two contestants"
 
 
@@ -192,10 +194,10 @@ async def test_a_key_fights_with_its_own_models_only(player: Player, mode: str) 
     limited = request(caller=msgspec.structs.replace(ANN, key="ann", models=("tiny*",)))
     drawn, session = player.drawn, player.sessions.of("s")
     session.set_columns([ColumnChoice("tiny"), ColumnChoice("mistral:7b")])
-    looked = await player.events.look("chosen", limited)
+    looked = await player.events.arrange("chosen", 2, limited)
     assert looked[drawn.chosen].choices == [("tiny:latest", "tiny:latest")]
     assert "your key may use only tiny:latest" in player.table.told
-    await player.events.choose("chosen", request())
+    await player.events.choose("chosen", 2, request())
     player.set_up |= {drawn.mode: mode, drawn.chosen: ["tiny", "mistral:7b"]}
     await player.events.ask(player.set_up, limited)
     assert player.phase == "idle"
@@ -217,11 +219,20 @@ async def test_a_prompt_that_cannot_be_sent_stays_in_the_box(player: Player, mon
 async def test_too_few_models_are_told_before_and_after_the_prompt(player: Player, fake: FakeOllama) -> None:
     fake.state(models=("tiny",))
     await player.arena.fleet.models(0)
-    await player.events.look("chosen", request())
+    await player.events.arrange("chosen", 2, request())
     assert "Only tiny" in player.table.told
     await player.ask()
     assert player.phase == "idle"
     assert "at least two models" in player.table.told
+    assert "Pull another one in the Models tab, or let" in player.table.told
+    player.set_up[player.drawn.sides] = 3
+    await player.ask()
+    assert "at least three models, or settings of them. Pull another one in the Models tab, choose fewer sides, or" in (
+        player.table.told
+    )
+    await player.events.choose("columns", 2, request())
+    assert player.table.told == "", "which was said of another set-up"
+    await player.events.arrange("installed", 2, request())
     assert player.drawn.prompt not in await player.events.ask(player.set_up, request())
 
 
@@ -250,6 +261,40 @@ async def test_stopping_frees_the_models(player: Player, fake: FakeOllama) -> No
     assert "You stopped" in player.table.told
 
 
+@pytest.mark.parametrize(("how", "why"), [("fails", NOT_ALL), ("stopped", "You stopped"), ("left", LEFT)])
+async def test_a_later_turn_that_comes_to_nothing_leaves_the_vote_on_those_before(
+    player: Player, fake: FakeOllama, how: str, why: str
+) -> None:
+    session, models = player.sessions.of("s"), ("tiny", "fx-gate:id-a_n-2")
+    fake.state(models=models)
+    await player.arena.fleet.models(0)
+    session.set_columns([ColumnChoice(model) for model in models])
+    player.set_up[player.drawn.mode] = "columns"
+    fake.release("a", 2)
+    await player.ask()
+    if how == "fails":
+        fake.state(routes={"/api/chat": "fx-nodone"})
+    player.type("And then?")
+    await player.events.ask(player.set_up, request())
+    following = asyncio.create_task(player.follow())
+    await fake.arrived(4, path="/api/chat")
+    if how == "stopped":
+        await player.press("stop")
+    elif how == "left":
+        player.events.leave(request())
+    await asyncio.wait_for(following, PATIENCE_S)
+    assert (player.phase, player.table.prompts, player.table.again) == ("ready", ["Hello!"], "And then?")
+    assert player.table.told.startswith(why)
+    assert player.table.told.endswith(BEFORE)
+    fake.state(routes={})
+    fake.release("a", 2)
+    await player.press("retry")
+    await player.follow()
+    assert (player.phase, player.table.prompts) == ("ready", ["Hello!", "And then?"])
+    await player.press("vote", verdict="a")
+    assert player.phase == "voted"
+
+
 async def test_a_page_that_leaves_frees_the_models_and_may_come_back(player: Player, fake: FakeOllama) -> None:
     await player.ask()
     battle = player.table.battle_id
@@ -266,12 +311,12 @@ async def test_a_page_that_leaves_frees_the_models_and_may_come_back(player: Pla
         await anext(frames)
         await fake.arrived(4, path="/api/chat")
     await fake.closed(2, within_s=PATIENCE_S)
-    assert (player.panel.tables.of("gone").phase, player.panel.tables.of("gone").told) == ("failed", LEFT)
+    assert (player.panel.tables.of("gone").phase, player.panel.tables.of("gone").told) == ("failed", f"{LEFT} {ENDS}")
     later = request("later")
     await player.events.ask(player.set_up, later)
     player.events.leave(later)
     assert [update async for update in player.events.answer(later)] == []
-    assert player.panel.tables.of("later").told == LEFT
+    assert player.panel.tables.of("later").told == f"{LEFT} {ENDS}"
 
 
 @pytest.mark.parametrize("how", ["stopped", "left", "stopped and asked again"])
@@ -420,16 +465,36 @@ async def test_a_vote_that_is_refused_says_why(
     assert (player.phase, player.table.told) == (phase, str(error))
 
 
+async def test_a_vote_on_a_battle_that_is_gone_says_so(player: Player) -> None:
+    await player.ask()
+    player.panel.tables = Tables()
+    shown = await player.events.act(player.set_up, event(action="vote", verdict="a"), request())
+    assert "does not have this battle any more" in shown[player.drawn.ballot]
+    assert player.drawn.columns["a"].chat in shown, "and the page shows no answers of it any more"
+
+
+async def test_the_same_prompt_on_the_same_models_says_what_it_counts(player: Player) -> None:
+    for told in ("counts for the ratings", "counts a half: you have compared these two on this prompt before"):
+        await player.ask()
+        await player.press("vote", verdict="a")
+        assert told in await player.events.rate(request())
+
+
 async def test_the_set_up_follows_the_user(player: Player) -> None:
     drawn = player.drawn
     assert player.events.example(event(prompt="Why?")) == {"text": "Why?", "files": []}
-    shown = player.events.arrange(4, request())
+    player.sessions.of("s").set_columns([ColumnChoice("tiny")] * 4)
+    shown = await player.events.arrange("columns", 4, request())
     assert [shown[drawn.columns[side].box].visible for side in "abcd"] == [True] * 4
-    player.events.arrange(2, request())
+    assert 'data-most="4"' in shown[drawn.ballot]
+    assert drawn.sides not in shown
+    shown = await player.events.choose("installed", 4, request())
+    assert shown[drawn.sides].value == 2, "as many as there are models"
+    assert 'data-most="2"' in shown[drawn.ballot]
     await player.ask()
-    assert list(player.events.arrange(3, request())) == [drawn.ballot]
+    assert list(await player.events.arrange("installed", 3, request())) == [drawn.chosen]
     assert player.table.sides == ("a", "b")
-    assert drawn.chosen in await player.events.look("installed", request())
+    assert drawn.chosen in await player.events.arrange("installed", 2, request())
 
 
 def test_the_voter_is_whom_the_guard_has_found() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from arena.battle import Shown
+from arena.errors import Unreachable
 from arena.ratings import Rating
 from arena.ui import battle_parts as parts
 from arena.ui import battle_table
 from arena.ui.battle import label_of, ranks_of
-from arena.ui.battle_table import LEFT, Table, Tables
+from arena.ui.battle_table import BEFORE, ENDS, LEFT, NOT_ALL, Table, Tables
 from tests.ui.battles import asked, known, ready, voted
 from tests.ui.pieces import EVIL
 
@@ -129,8 +130,8 @@ def test_what_anyone_writes_in_a_battle_is_harmless() -> None:
 
 def test_the_reveal_names_each_side_with_its_settings_and_figures() -> None:
     table = voted()
-    assert text(parts.head(table, "a")) == "llama3.2:3b your choice temperature 0.2 3B Q4_K_M gpu1"
-    assert text(parts.head(table, "b")) == "qwen2.5:3b temperature 0.2 3B Q4_K_M gpu1"
+    assert text(parts.head(table, "a")) == "llama3.2:3b your choice temperature 0.2 3B Q4_K_M gpu1 A B"
+    assert text(parts.head(table, "b")) == "qwen2.5:3b temperature 0.2 3B Q4_K_M gpu1 A B"
     shown = parts.figures(table)
     assert set(shown) == {"a", "b"}
     assert "20 tokens" in text(shown["a"])
@@ -138,6 +139,10 @@ def test_the_reveal_names_each_side_with_its_settings_and_figures() -> None:
     assert "answer 1.00 s" in text(shown["a"])
     assert "A was llama3.2:3b, temperature 0.2. B was qwen2.5:3b" in parts.say(table)
     assert keys(parts.ballot(table)) == ["n", "r"]
+    assert f'href="api/battles/{table.battle_id}/page" download' in parts.ballot(table)
+    assert f'href="api/battles/{table.battle_id}/page?masked=true" download' in parts.ballot(table)
+    assert 'data-best="a"' in parts.ballot(table)
+    assert "data-best" not in parts.ballot(voted(verdict="tie"))
 
 
 @pytest.mark.parametrize(
@@ -168,8 +173,16 @@ def test_ranks_are_told_in_words(ranks: dict[str, int] | None, told: str, best: 
     assert "".join(side for side in "abc" if "your choice" in parts.head(table, side)) == best
 
 
+@pytest.mark.parametrize(("repeats", "told"), [(1, "a half"), (2, "a third"), (6, "a seventh"), (9, "an eighth")])
+def test_a_prompt_that_was_asked_before_counts_less_and_says_so(repeats: int, told: str) -> None:
+    two, three = voted(), voted("x", "y", "z", verdict=None, ranks={"a": 1, "b": 2, "c": 3})
+    two.repeats = three.repeats = repeats
+    assert f"counts {told}: you have compared these two on this prompt before." in parts.ballot(two)
+    assert "counts less: you have compared some of these" in parts.ballot(three)
+
+
 def test_a_vote_that_is_not_rated_says_why() -> None:
-    assert "gave its model away" in parts.ballot(voted(rated=False))
+    assert "gave its model away or was cut before its first word" in parts.ballot(voted(rated=False))
     same = {"a": known("m"), "b": known("m")}
     assert "all sides were the same" in parts.ballot(voted("m", "m", rated=False, revealed=same))
 
@@ -207,6 +220,7 @@ def test_too_few_models_are_told_with_the_remedy() -> None:
     assert "Only tiny:latest is installed" in parts.too_few(["tiny:latest"])
     assert "engine is starting" in parts.too_few([], starting=True)
     assert "your key may use none, and" in parts.too_few([], limited=True)
+    assert parts.too_few([], error=Unreachable("desk is not reachable")).endswith(": desk is not reachable.")
     assert parts.too_few(["a", "b"], starting=True) == ""
 
 
@@ -222,22 +236,32 @@ def test_an_order_becomes_places() -> None:
     assert ranks_of("") == {}
 
 
+def test_who_can_export_battles_is_told_before_the_first() -> None:
+    assert "Whoever may open this page can export them" in parts.kept_note(True)
+    assert "Only who runs this server" in parts.kept_note(False)
+
+
 # ---- tables
 
 
 def test_tables_are_kept_for_pages_that_come_back_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(battle_table, "MOST_TABLES", 3)
     tables = Tables()
-    first = tables.of("one")
-    assert tables.of("one") is first
-    running = tables.of("running")
+    names = ("running", "left", "idle")
+    running, left, idle = (tables.of(name) for name in names)
     running.ask("Why?", 0.0)
-    for name in "xyz":
+    left.phase, left.left = "ready", True
+    for name in "xyz":  # pages that were only opened
         tables.of(name)
     assert len(tables) == 3
-    assert tables.of("one") is not first, "left alone for longest"
+    assert tables.of("running") is running
+    assert tables.of("idle") is not idle
+    for name in "xyz":
+        tables.of(name).ask("Why?", 0.0)
+    assert (left.told, running.told) == ("", f"{LEFT} {ENDS}"), (
+        "left alone for longest of those under way; a left one just goes"
+    )
     assert running.phase == "failed"
-    assert running.told == LEFT
     tables.leave("nobody")
 
 
@@ -263,4 +287,19 @@ def test_a_battle_that_was_left_in_the_middle_is_over_at_once() -> None:
     table.left = True  # and its answers are about to be stopped
     assert tables.resume("new", "battle", "ann").phase == "failed"
     table.settle()
-    assert (table.phase, table.told) == ("failed", LEFT)
+    assert (table.phase, table.told) == ("failed", f"{LEFT} {ENDS}")
+
+
+@pytest.mark.parametrize("sides", ["ab", "abc"])
+def test_a_turn_that_came_to_nothing_can_be_asked_again_or_left_out(sides: str) -> None:
+    table = ready("Why?", sides=sides)
+    table.ask("And then?", 0.0)
+    table.hear(Shown("a", "half of it"))
+    table.settle()
+    assert (table.phase, table.prompts, table.said["a"]) == ("ready", ["Why?"], ["a says"])
+    table.hear(Shown("a", "a late word"))
+    assert table.said["a"] == ["a says"]
+    assert 'data-action="retry"' in parts.ballot(table)
+    assert parts.say(table).startswith(f"{NOT_ALL} {BEFORE} Press")
+    table.ask(table.again, 0.0)
+    assert table.again == ""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
+from unittest import mock
 
 import gradio as gr
 import pytest
@@ -103,8 +105,21 @@ def test_every_listener_is_private_and_limits_nobody(built: gr.Blocks) -> None:
 
 def test_the_queue_is_wide_and_calm(built: gr.Blocks) -> None:
     assert built.max_threads == built._queue.max_size == MAX_EVENTS
-    assert built._queue.sleep_when_free == pace.IDLE_POLL_S
     assert built._queue.progress_update_sleep_when_free == pace.PROGRESS_POLL_S
+
+
+def test_the_queue_looks_often_after_an_event_and_seldom_after_a_pause(built: gr.Blocks) -> None:
+    queue, now_s = built._queue, time.time()
+    with mock.patch.dict(queue.event_analytics, clear=True):
+        assert queue.sleep_when_free == pace.IDLE_POLL_S
+        queue.event_analytics["long ago"] = {"time": now_s - pace.LINGER_S - 1}
+        assert queue.sleep_when_free == pace.IDLE_POLL_S
+        queue.event_analytics["just now"] = {"time": now_s}
+        assert queue.sleep_when_free == pace.BUSY_POLL_S
+
+
+def test_a_new_event_is_told_to_the_queue_as_it_reads_it() -> None:
+    assert '"time": time.time()' in inspect.getsource(Queue.push)
 
 
 def test_components_are_few_enough_to_be_quick(built: gr.Blocks) -> None:
@@ -327,10 +342,6 @@ def test_what_the_browser_keeps_and_what_a_link_says(desk: Desk) -> None:
     kept = desk.memory.remember(desk.values(system="S"), REQUEST)
     assert [choice.model for choice in kept_lineup(kept).columns] == ["a", "b"]
     assert desk.memory.link(desk.values(prompt={"text": "Why?"}), REQUEST) == "?models=a,b&prompt=Why%3F"
-    assert '"columns"' in desk.memory.save_json(REQUEST)
-    assert desk.memory.save_markdown(REQUEST).startswith("# Comparison")
-    for save in (desk.memory.save_html, desk.memory.save_masked):
-        assert save(REQUEST).startswith("<!doctype html>")
 
 
 def test_uploaded_files_do_not_pile_up(built: gr.Blocks) -> None:

@@ -15,7 +15,7 @@ from arena.errors import ShuttingDown, Unreachable
 from arena.exchange import Caller
 from arena.ollama import OllamaClient
 from arena.settings import load
-from arena.types import ModelInfo
+from arena.types import Manifest, Metrics, ModelInfo
 from arena.ui import conversation
 from arena.ui.callers import NOBODY
 from arena.ui.conversation import Conversations, Views, first_lineup, with_defaults
@@ -68,6 +68,19 @@ async def test_all_columns_are_asked_and_answer(conversations: Conversations, fa
     assert session.busy == []
     assert session.columns["A"].run is None
     assert {record.model for record in fake.log if record.path == "/api/chat"} == {"tiny", "mistral:7b"}
+
+
+@pytest.mark.anyio
+async def test_the_leaderboard_hears_what_whole_answers_cost(
+    conversations: Conversations, arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[Manifest, Metrics]] = []
+    monkeypatch.setattr(arena.leaderboard, "ran", heard.extend)
+    session = session_of("tiny", "fx-nodone:n-3", "mistral:7b")
+    conversations.take(session, asking(session, order="one_after_another"))
+    await answered(conversations, session)
+    assert [manifest.model for manifest, _ in heard] == ["tiny", "mistral:7b"]
+    assert not any(metrics.contended for _, metrics in heard)
 
 
 @pytest.mark.anyio

@@ -135,7 +135,7 @@ async def test_a_vote_is_kept_and_shown(desk: Desk, said: list[str]) -> None:
     assert "your best" in statuses["B"]
     assert "best" not in statuses["A"]
     ((_, vote),) = desk.arena.store.votes()
-    assert (vote.model_a, vote.model_b, vote.verdict, vote.blind) == ("m", "m", "b", False)
+    assert (vote.model_a, vote.model_b, vote.verdict, vote.blind) == ("m:latest", "m:latest", "b", False)
     battle = desk.arena.store.battle(vote.battle_id)
     assert battle is not None
     assert battle.prompts == ("Why?",)

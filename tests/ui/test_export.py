@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+import pytest
+
+from arena.kept import FORMAT
 from arena.types import Manifest
 from arena.ui.attachments import Attachment
-from arena.ui.export import FORMAT, as_html, as_json, as_markdown
+from arena.ui.export import as_html, as_json, as_markdown
 from tests.test_share import harmless
 from tests.ui.pieces import EVIL, FULL, failed, session_with, turn, with_manifest
 
@@ -115,9 +118,10 @@ def test_masked_html_tells_no_model_and_no_figure() -> None:
     assert "Comparison" in as_html(session_with(A=[]), masked=True, now=NOW)
 
 
-def test_masked_html_tells_nothing_of_what_an_alias_stands_for() -> None:
+@pytest.mark.parametrize("manifest", [Manifest("qwen2.5:3b", "host"), Manifest("fast", "host", family="qwen2")])
+def test_masked_html_tells_nothing_of_what_an_alias_stands_for(manifest: Manifest) -> None:
     told = turn(text="I am Qwen", metrics=FULL, model="fast")
-    told.reply.manifest = Manifest("qwen2.5:3b", "host")
+    told.reply.manifest = manifest
     body = as_html(session_with(A=[told]), masked=True, now=NOW)
     assert "I am ████" in body
     assert "qwen" not in body.lower()

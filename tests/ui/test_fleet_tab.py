@@ -63,6 +63,11 @@ def test_every_state_is_told_with_its_reason() -> None:
     assert standing(host, now(clock)).state == "healthy"
     host.error = "a is slow today"
     assert "a is slow today" in standing(host, now(clock)).why
+    host.resting = {"cloud:1b": clock() + 7, "past:1b": clock()}
+    told = standing(host, now(clock))
+    assert told.state == "healthy"
+    assert "asks to be left alone with cloud:1b <time" in told.why
+    assert "past" not in told.why
     host.rests_until_s = clock() + 12
     told = standing(host, now(clock))
     assert told.state == "resting"
@@ -169,6 +174,14 @@ def test_what_is_typed_stays_when_a_host_has_other_models() -> None:
     assert after[1] == before[1], "the form is another"
     assert '<option value="fresh">' in after[4]
     assert after[4] != before[4]
+
+
+def test_all_hosts_are_those_whose_models_have_the_same_names() -> None:
+    fleet = quiet_fleet({"a": (M,), "b": (M,), "own": ()})
+    fleet.endpoint("own").kind = "engine"
+    form = pull_form(fleet.endpoints)
+    assert ("all 2 hosts" in form, ">own</option>" in form) == (True, True)
+    assert "all 1" not in pull_form(fleet.endpoints[1:])
 
 
 def test_a_host_of_another_kind_can_only_be_drained() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -12,13 +10,13 @@ import pytest
 
 from arena.api.leaderboard import operations
 from arena.arena import Arena
-from arena.leaderboard import Board, Matrix, View
+from arena.leaderboard import Board, Choices, Matrix, Pace, View, places
 from arena.names import canonical
 from arena.ratings import Duel, Effect, Flip, Ladder, Rating
 from arena.settings import load
-from arena.types import ModelInfo, Vote
-from arena.ui.leaderboard_cost import MOST_RUNS, FairRuns, Pace, Run, cost, fair, pace
-from arena.ui.leaderboard_filters import MOST_CHOICES, NAMES, Choices, Heard, files, filters, parts_row
+from arena.types import ModelInfo
+from arena.ui.leaderboard_cost import cost
+from arena.ui.leaderboard_filters import NAMES, files, filters, parts_row
 from arena.ui.leaderboard_method import method
 from arena.ui.leaderboard_pairs import MOST_NAMES, MOST_PAIRS, evidence, head_to_head
 from arena.ui.leaderboard_query import PARTS, Chosen, chosen
@@ -28,10 +26,10 @@ from arena.ui.leaderboard_ranking import (
     is_gone,
     models_of,
     ranking,
-    ranks,
     share,
     shown,
     style_change,
+    told_apart,
     with_settings,
 )
 from tests.ui.pieces import EVIL
@@ -91,6 +89,11 @@ def test_few_votes_are_marked_preliminary_and_a_small_lead_fragile() -> None:
     assert "to flip" not in ranking(models_of([row("x:1")]), [], None)
 
 
+def test_an_interval_that_reaches_further_up_says_so() -> None:
+    table = text(ranking([Line(row("x", 1323, lower=1103, upper=2011), "x")], [], None))
+    assert "1323 +688 \N{MINUS SIGN}220" in table
+
+
 def test_models_that_no_host_has_are_hidden_until_asked_for() -> None:
     lines = models_of([row("x:1"), row("gone:1"), row("Y")])
     there = known("x:1", "y:latest")
@@ -118,8 +121,18 @@ def test_settings_stand_below_their_model_where_there_are_several() -> None:
     assert shown(lines, Chosen(), known("y:1"))[0] == [lines[-1]], "settings go with their model"
 
 
+def test_settings_that_differ_in_their_weights_alone_tell_them() -> None:
+    labels = {"c1": "x:1", "c2": "x:1", "c3": "x:1", "c4": "x:1, temperature 0.2"}
+    apart = told_apart(labels, {"c1": "sha256:a1b2c3d4e5", "c2": "ffee001122", "c3": None})
+    assert list(apart.values()) == [
+        "x:1, weights a1b2c3d", "x:1, weights ffee001", "x:1, weights unknown", "x:1, temperature 0.2",
+    ]  # fmt: skip
+    ladder = Ladder(row("x:1"), tuple(row(name, model="x:1") for name in labels))
+    assert [line.label for line in with_settings([ladder], apart)][1] == "weights a1b2c3d"
+
+
 def test_figures_are_for_people() -> None:
-    assert ranks(row("x", rank_best=3, rank_worst=3)) == "3"
+    assert places(row("x", rank_best=3, rank_worst=3)) == "3"
     assert (share(None), share(0.0), share(0.5)) == ("–", "0 %", "50 %")  # noqa: RUF001 - a dash
     assert [evidence(value) for value in (0.24, 19.6, 5e6)] == ["0.2", "20", "over 1,000"]
     assert "–" in text(ranking([Line(row("x", votes=0, win_rate=None), "x")], [], None))  # noqa: RUF001 - a dash
@@ -210,99 +223,12 @@ def test_maps_and_pairs_have_an_end() -> None:
     assert f"the best {MOST_NAMES} of {len(names)}" in told
     assert len(sound(told).findall(".//table[@aria-label='Pairs']/tbody/tr")) == MOST_PAIRS
     assert f"The first {MOST_PAIRS} are listed." in told
+    assert "left out" not in told
+    for omitted, said in ((1, "1 is left out"), (1234, "1,234 are left out")):
+        assert said in head_to_head(Matrix(names[:2], {}, met[:1], (), omitted), lambda name: True)
 
 
 # ---- speed and memory
-
-
-FAIR = {"tokens_per_sec": 40.0, "rate_reliable": True, "ttft_s": 0.2}
-
-
-class Kept:
-    """A store that keeps these battles, one vote each, and counts what is read."""
-
-    def __init__(self) -> None:
-        self.battles: list[tuple[str, Any]] = []
-        self.asked: list[str] = []
-        self.seen: set[str] = set()
-
-    def add(self, battle_id: str, *sides: tuple[str, dict[str, Any], dict[str, Any]]) -> None:
-        told = {
-            name: SimpleNamespace(
-                configuration=SimpleNamespace(model=model, id=f"{model}-1"), metrics=(metrics,), manifests=(manifest,)
-            )
-            for name, (model, metrics, manifest) in zip("abcd", sides, strict=False)
-        }
-        self.battles.append((battle_id, SimpleNamespace(sides=told) if sides else None))
-
-    def last_number(self) -> int:
-        return len(self.battles)
-
-    def votes(self, since: int = 0) -> Iterator[tuple[int, Vote]]:
-        for number, (battle_id, _) in enumerate(self.battles[since:], since + 1):
-            hidden = battle_id not in self.seen
-            yield number, Vote(battle_id, AT, "1", "2", "x", "y", "a", blind=hidden, rated=hidden)
-
-    def battle(self, battle_id: str) -> Any:
-        self.asked.append(battle_id)
-        return dict(self.battles)[battle_id]
-
-
-@pytest.mark.parametrize(
-    ("metrics", "run"),
-    [
-        (FAIR, Run(40.0, 0.2)),
-        ({"tokens_per_sec": 40.0, "rate_reliable": True}, Run(40.0, None)),
-        (FAIR | {"contended": True}, None),
-        (FAIR | {"rate_reliable": False}, None),
-        ({"tokens_per_sec": 40.0}, None),
-        ({"rate_reliable": True}, None),
-        ({}, None),
-    ],
-)
-def test_only_runs_with_the_host_to_themselves_are_fair(metrics: dict[str, Any], run: Run | None) -> None:
-    assert fair(metrics) == run
-
-
-def test_fair_runs_are_read_once_and_counted_once() -> None:
-    store = Kept()
-    store.add("1.0.1", ("X", FAIR, {"started_at": "1"}), ("y", FAIR | {"contended": True}, {}))
-    store.add("1.0.2", ("X", FAIR, {"started_at": "1"}), ("z", FAIR | {"tokens_per_sec": 10.0}, {}))
-    store.add("lmarena:9")
-    store.add("2")
-    runs = FairRuns(store)
-    assert runs.paces() == {"x:latest": Pace(1, 40, 40, 40, 0.2), "z:latest": Pace(1, 10, 10, 10, 0.2)}
-    store.add("3", ("x", {"tokens_per_sec": 60.0, "rate_reliable": True}, {"started_at": "2"}))
-    assert runs.paces()["x:latest"] == Pace(2, 50, 45, 55, 0.2)
-    assert store.asked == ["1.0.1", "1.0.2", "2", "3"], "nothing twice, and nothing that was imported"
-
-
-def test_of_many_votes_that_came_at_once_the_latest_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("arena.ui.leaderboard_cost.MOST_VOTES", 3)
-    store = Kept()
-    store.add("1", ("x", FAIR, {}))
-    runs = FairRuns(store)
-    runs.paces()
-    for name in "23456":
-        store.add(name)
-    runs.paces()
-    assert store.asked == ["1", "4", "5", "6"]
-
-
-def test_figures_that_anybody_may_send_are_left_out() -> None:
-    store = Kept()
-    store.seen.add("sent")
-    store.add("sent", ("x", FAIR | {"tokens_per_sec": 9e9}, {}))
-    store.add("fought", ("x", FAIR, {}))
-    assert FairRuns(store).paces() == {"x:latest": Pace(1, 40, 40, 40, 0.2)}
-
-
-def test_the_latest_runs_are_remembered_and_no_more() -> None:
-    store = Kept()
-    for at in range(MOST_RUNS + 5):
-        store.add(str(at), ("x", FAIR | {"tokens_per_sec": 1.0 if at < 5 else 9.0}, {"started_at": str(at)}))
-    assert FairRuns(store).paces()["x:latest"] == Pace(MOST_RUNS, 9, 9, 9, 0.2)
-    assert pace([Run(9.0, None)]).ttft_s is None
 
 
 def test_quality_is_set_against_speed_and_memory() -> None:
@@ -320,7 +246,7 @@ def test_quality_is_set_against_speed_and_memory() -> None:
 
 
 def test_without_figures_it_says_so_and_what_to_do() -> None:
-    told = cost([row("x:1")], {}, {}, None)
+    told = cost([row("x:1")], {}, {}, {})
     assert "No fair run is kept yet" in told
     assert "one after another" in told
     assert "No host has told the size" in told
@@ -379,6 +305,15 @@ def test_every_file_of_the_api_is_offered() -> None:
     assert "voter=v%3D2&amp;format=csv" in narrow
 
 
+def test_what_would_be_refused_is_not_offered() -> None:
+    told = files(Chosen(), conversations=False)
+    assert "conversations" not in told
+    assert "preferences" not in told
+    assert "api/votes?format=csv" in told
+    assert "exported by the operator of this server alone" in told
+    assert "operator" not in files(Chosen())
+
+
 def test_parquet_is_offered_where_it_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("arena.ui.leaderboard_filters.find_spec", lambda name: None)
     assert "parquet" not in files(Chosen())
@@ -399,40 +334,6 @@ def test_the_form_offers_what_there_is_and_shows_what_is_chosen() -> None:
     assert "Raters" not in filters(Chosen(), Choices(raters=(("v1", 3),)))
 
 
-def test_choices_are_read_once_and_the_most_frequent_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Votes:
-        def __init__(self) -> None:
-            self.kept: list[Vote] = []
-            self.read: list[int] = []
-
-        def last_number(self) -> int:
-            return len(self.kept)
-
-        def votes(self, since: int = 0) -> Iterator[tuple[int, Vote]]:
-            self.read.append(since)
-            yield from enumerate(self.kept[since:], since + 1)
-
-    def vote(at: int, **more: Any) -> Vote:
-        return Vote(f"b{at}", f"2026-03-01T12:00:{at:02}.000+00:00", "1", "2", "x", "y", "a", **more)
-
-    store = Votes()
-    store.kept += [vote(1, category="writing", voter="v1"), vote(2, category="coding", tags=("t",), voter="v2")]
-    heard = Heard(store)
-    assert heard.choices().categories == ("writing", "coding")
-    store.kept += [vote(3, category="coding", tags=("u", "t"), voter="v2"), vote(4)]
-    found = heard.choices("v1")
-    assert found == Choices(("coding", "writing"), ("t", "u"), (("v1", 1), ("v2", 2)), store.kept[-1].at, "v1")
-    assert heard.choices("nobody").me == ""
-    assert store.read == [0, 2]
-    store.kept += [vote(5, voter=f"w{at}") for at in range(MOST_CHOICES)]
-    assert len(heard.choices().raters) == MOST_CHOICES
-    read = len(store.kept)
-    monkeypatch.setattr("arena.ui.leaderboard_filters.MOST_VOTES", 3)
-    store.kept += [vote(6, category="sums")] * 4
-    heard.choices()
-    assert store.read[-1] == read + 1, "of what has come in at once only the latest"
-
-
 def test_parts_can_be_told_apart() -> None:
     assert set(NAMES) == set(PARTS)
     told = sound(parts_row("pairs"))
@@ -442,7 +343,7 @@ def test_parts_can_be_told_apart() -> None:
 def test_the_method_says_how_and_what_it_cannot_tell() -> None:
     told = text(method())
     for says in (
-        "Bradley-Terry", "95 % confidence", "fewer than 20 votes", "ever reaches 20 with a chance of at most 5 %",
+        "Bradley-Terry", "95 % confidence", "weigh less than 20", "ever reaches 20 with a chance of at most 5 %",
         "at most 20 votes and an address for 60", "cannot tell", "Votes to flip",
     ):  # fmt: skip
         assert says in told, says

@@ -24,11 +24,13 @@ from arena.ui.plots import (
     scale,
     scatter,
     short,
+    shortened,
     words,
 )
 from tests.ui.pieces import EVIL
 
 DAY = date(2026, 3, 1)
+LLAMA = "Meta-Llama-3.1-8B-Instruct-GGUF"
 
 
 def drawn(html: str) -> ElementTree.Element:
@@ -125,6 +127,19 @@ def test_lines_are_to_scale_with_bands_dots_and_names() -> None:
     assert plot.findtext("svg/desc") == "Told"
 
 
+def test_what_was_open_once_presses_nothing_together() -> None:
+    early = Reading(DAY, 1010, -200, 1900)
+    later = [Reading(DAY + timedelta(days=at), 1000 + at, 990, 1020) for at in range(2, 6)]
+    later[2] = Reading(later[2].day, 1004, 0, 1800)
+    new = Series("new", "b", (Reading(DAY + timedelta(days=1), 900, 700, 1100),))
+    plot = drawn(lines([Series("one", "a", (early, *later)), new], "Over time", "Told"))
+    up = scale([700, 1100])
+    (line,), (band,) = classed(plot, "line"), classed(plot, "band")
+    assert line.get("points", "").split()[0] == f"0.00,{100 - up.at(1010):.2f}", "all values, and where lines end"
+    assert band.get("points", "").split()[0] == f"0.00,{100 - up.at(1900):.2f}", "which is above the plot"
+    assert len(classed(plot, "within")) == 1
+
+
 def test_a_single_day_stands_in_the_middle() -> None:
     plot = drawn(lines([series("one", 1000), series("two", 950)], "Over time", "Told"))
     assert {percent(circle, "cx") for circle in plot.iter("circle")} == {50}
@@ -189,7 +204,22 @@ def test_what_no_other_beats_is_on_the_frontier() -> None:
 # ---- words
 
 
+def test_names_of_models_differ_where_they_are_cut() -> None:
+    names = (
+        "qwen2.5:7b-instruct-q4_K_M", "qwen2.5:7b-instruct-q8_0", f"hf.co/bartowski/{LLAMA}:Q4_K_M",
+        f"hf.co/bartowski/{LLAMA}:Q8_0", f"hf.co/unsloth/{LLAMA}:Q8_0", "tiny, stop a/b", "localhost:5000/me/mine:1",
+    )  # fmt: skip
+    assert list(shortened(names).values()) == [
+        "qwen2.5:7b-i…ct-q4_K_M", "qwen2.5:7b-i…ruct-q8_0", "Meta-Llama-3…UF:Q4_K_M", "bartowski/Me…GGUF:Q8_0",
+        "unsloth/Meta…GGUF:Q8_0", "tiny, stop a/b", "mine:1",
+    ]  # fmt: skip
+    plot = drawn(scatter([spot(names[3], 10, 1000)], "T", "D", ("GB", "rating")))
+    assert [text.text for text in classed(plot, "at")] == ["Meta-Llama-3…GGUF:Q8_0"]
+    plot = drawn(lines([series(names[0], 1000)], "T", "D"))
+    assert [text.text for text in classed(plot, "end")] == ["qwen2.5:7b-i…ct-q4_K_M"]
+
+
 def test_words_are_harmless_in_html_and_xml() -> None:
     assert words("a\x00b<&\"'\u202e") == "a b&lt;&amp;&quot;&#x27; "
-    assert short("x" * 40) == f"{'x' * 21}…"
+    assert short("x" * 40) == f"{'x' * 12}…{'x' * 9}"
     assert len(HUES) == 8

@@ -18,7 +18,7 @@ from arena.exchange import Caller
 from arena.fleet import Fleet
 from arena.settings import load
 from arena.store import Store
-from arena.types import Configuration, Style, Vote
+from arena.types import Configuration, ModelInfo, Style, Vote
 from arena.ui.leaderboard import BoardEvents, LeaderboardPanel, changed
 from arena.ui.leaderboard_query import Chosen, Part, chosen
 from arena.ui.leaderboard_view import BoardView, hues, installed
@@ -171,11 +171,22 @@ def test_settings_are_rated_apart_under_their_names(arena: Arena, store: Store) 
     assert "temperature 0.2" in seen(arena, settings=True)
     assert "x:1, temperature 0.2" in seen(arena, "pairs", settings=True)
     assert "temperature" not in seen(arena)
+    assert "weights" not in seen(arena, settings=True)
+    again = Configuration("x:1-3", "x:1", label="x:1", digest="fedcba9876")
+    store.add_votes([vote(200 + at, "x:1", "y:1", configuration_a="x:1-3") for at in range(5)], [again])
+    for part in ("ranking", "pairs"):
+        found = seen(arena, part, settings=True)
+        assert "weights fedcba9" in found
+        assert "weights unknown" in found
 
 
 def test_ratings_on_one_day_are_points(arena: Arena) -> None:
     arena.store.add_votes([vote(28 * at, "x:1", "y:1") for at in range(3)])
-    assert "the lines begin tomorrow" in seen(arena, "time")
+    assert "the lines begin with the next one" in seen(arena, "time")
+    arena.store.add_votes([vote(28 * at + 1, "x:1", "y:1") for at in range(3, 20)])
+    assert "the lines begin with the next one" in seen(arena, "time"), "three votes on the first day say little"
+    arena.store.add_votes([vote(28 * 20 + 2, "x:1", "y:1")])
+    assert "Each band holds" in seen(arena, "time")
 
 
 def test_colours_stay_with_their_models(arena: Arena, store: Store) -> None:
@@ -225,6 +236,8 @@ async def test_it_sends_only_what_has_changed(arena: Arena, store: Store, events
     part = await click(events, asked, marks, action="part", value="pairs")
     assert set(part) == {drawn.body, drawn.asked, drawn.marks}
     assert chosen(part[drawn.asked]).part == "pairs"
+    same = await click(events, asked, marks, action="part", value="ranking")
+    assert set(same) == {drawn.body, drawn.asked, drawn.marks}, "who asks is answered"
     narrowed = await click(events, asked, marks, action="filter", value="blind=1&until=2026-03-03")
     assert set(narrowed) == {drawn.head, drawn.body, drawn.asked, drawn.marks}, "what is typed into the form stays"
     store.add_votes([vote(100, "x:1", "y:1", category="new")])
@@ -245,6 +258,20 @@ async def test_a_model_that_is_pulled_comes_back(arena: Arena, store: Store, eve
 
 
 @pytest.mark.anyio
+async def test_sizes_are_shown_also_while_another_host_is_silent(
+    arena: Arena, store: Store, events: BoardEvents
+) -> None:
+    arena.fleet = quiet_fleet({"host": MODELS, "silent": ()})
+    host, silent = arena.fleet.endpoints
+    host._take_models(tuple(ModelInfo(name, size_bytes=2_000_000_000) for name in MODELS))
+    silent.heard = False
+    drawn = events.drawn
+    first = await events.refresh("", "", REQUEST)
+    part = await click(events, first[drawn.asked], first[drawn.marks], action="part", value="cost")
+    assert "x:1: 2.0 GB" in part[drawn.body]
+
+
+@pytest.mark.anyio
 async def test_ones_own_votes_are_named(arena: Arena, store: Store, events: BoardEvents) -> None:
     store.add_votes([vote(100, "x:1", "y:1", voter=store.pseudonym("visitor me"))])
     caller = Caller("127.0.0.1", "127.0.0.1", "r", visitor="me")
@@ -252,6 +279,18 @@ async def test_ones_own_votes_are_named(arena: Arena, store: Store, events: Boar
     form = (await events.refresh("", "", asking))[events.drawn.filters]
     assert re.search(r'value="[0-9a-f]{16}"> <b>you</b> <span class="dim">1 vote<', form)
     assert "<b>you</b>" not in (await events.refresh("", "", REQUEST))[events.drawn.filters]
+
+
+@pytest.mark.anyio
+async def test_on_a_server_open_to_all_nobody_is_offered_what_others_said(store: Store, tmp_path: Path) -> None:
+    arena = Arena(load(engine="off", data=tmp_path, host="0.0.0.0", allow_open=True))
+    arena.fleet = quiet_fleet({"host": MODELS})
+    with gr.Blocks(analytics_enabled=False):
+        events = LeaderboardPanel(arena).render()
+    head = (await events.refresh("", "", REQUEST))[events.drawn.head]
+    assert "api/votes?format=csv" in head
+    assert "jsonl" not in head
+    arena.store.close()
 
 
 @pytest.mark.anyio

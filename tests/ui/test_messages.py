@@ -38,6 +38,12 @@ def test_prompts_and_answers_cannot_bring_html() -> None:
     assert told == ["&lt;b>", "&lt;i>", "&lt;u> [image: x](http://a)"]
 
 
+def test_what_a_kept_conversation_tells_of_files_and_failures_brings_no_html() -> None:
+    file = Attachment("a\n\n<b>`.txt", "text", 1, "")
+    told = contents(chat([turn(attachments=(file,), error=failed("no_<u>")), turn()]))
+    assert told == ["Why?\n\n`📎 a <b>'.txt · 1 kB`", "*Failed: no_&lt;u>*", "Why?"]
+
+
 def test_how_earlier_turns_ended_stays_to_be_read() -> None:
     turns = [turn(text="Be", error=failed("stopped")), turn(error=failed("timeout")), turn(error=failed("timeout"))]
     assert contents(chat(turns)) == ["Why?", "Be", "*Stopped here.*", "Why?", "*Failed: timeout*", "Why?"]

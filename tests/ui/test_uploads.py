@@ -100,3 +100,16 @@ async def test_a_file_is_found_wherever_it_is_named(demo: gr.Blocks, cache: Path
 
 def test_a_path_of_ones_own_is_no_file() -> None:
     assert list(named_files([{"path": "a"}, {"path": "b", "url": None}, ({"path": 1, "meta": {}},)])) == [1, "b"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("given", [1, 99], ids=["too few", "none that there is to choose"])
+async def test_what_is_no_input_is_told_in_the_log_alone(
+    demo: gr.Blocks, caplog: pytest.LogCaptureFixture, given: int
+) -> None:
+    send = next(fn for fn in demo.fns.values() if fn.api_name == "take")
+    inputs = ["\x1b[2J" if getattr(block, "elem_id", None) == "order" else None for block in send.inputs][:given]
+    with pytest.raises(gr.Error) as told:
+        await demo.preprocess_data(send, inputs, None)
+    assert not told.value.print_exception, "Gradio would print it as it came"
+    assert [record.name for record in caplog.records] == ["arena.ui.uploads"]

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, inspect, text
 
 from arena.errors import StoreUnavailable
 
-LATEST: Final = "0003"
+LATEST: Final = "0005"
 """The step that today's schema is at."""
 
 
