@@ -106,19 +106,31 @@ def leak(before: Level, now: Level) -> str:
 async def invariants(
     *fakes: Watched, within_s: float = 5, settle_s: float = 1, pooled: int = 64
 ) -> AsyncIterator[None]:
-    """Around any test: it ends within `within_s`, and within `settle_s` nothing it began is left over.
+    """Around any test: it ends within `within_s` of its own time, and within `settle_s` nothing it began is left over.
 
     Requests at the fakes, tasks of this loop and descriptors must be back at their level; at most `pooled` kept-alive
     connections may be added. Raises AssertionError naming what is left.
     """
-    before = level(*fakes)
+    before, watch, loop = level(*fakes), Stopwatch(), asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal timer
+        if (left_s := within_s - watch.own_s()) > 0:
+            timer = loop.call_later(left_s, look)
+        else:
+            limit.reschedule(loop.time())
+
+    timer = loop.call_later(within_s, look)
     try:
-        async with asyncio.timeout(within_s) as limit:
+        async with asyncio.timeout(None) as limit:
             yield
     except TimeoutError:
         if limit.expired():
             raise AssertionError(f"no end within {within_s} s") from None
         raise
+    finally:
+        timer.cancel()
     await settled(lambda: leak(before, level(*fakes)), settle_s)
     grown = level(*fakes).connections - before.connections
     assert grown <= pooled, f"{grown} connections more than before"

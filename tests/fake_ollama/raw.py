@@ -11,7 +11,7 @@ from typing import Any
 from tests.fake_ollama.server import FakeOllama
 from tests.fake_ollama.wire import RST_ON_CLOSE
 
-WITHIN_S = 5
+WITHIN_S = 30
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tests.fake_ollama.control import Canary, Hit, serve_control
 from tests.fake_ollama.door import Accept, Door
 from tests.fake_ollama.exchange import Exchange, Record, record_of
 from tests.fake_ollama.routes import afterwards, answer
+from tests.fake_ollama.stopwatch import Stopwatch
 from tests.fake_ollama.wire import Capped, ClientGone, Connection, Request
 
 VERSION = "0.32.15"
@@ -177,16 +178,20 @@ class FakeOllama:
         return sum(record.cut for record in self.log)
 
     async def until(self, condition: Callable[[], bool], within_s: float, what: str = "condition") -> None:
-        """Wait until `condition()` holds; it is asked after each event. Raises Late (an AssertionError)."""
-        deadline = time.monotonic() + within_s
+        """Wait until `condition()` holds; it is asked after each event. Raises Late (an AssertionError).
+
+        Time in which this process waited for a core does not count.
+        """
+        watch, left_s = Stopwatch(), within_s
         while not condition():
             change = asyncio.get_running_loop().create_future()
             self._changes.add(change)
             try:
-                await asyncio.wait({change}, timeout=max(0.0, deadline - time.monotonic()))
+                await asyncio.wait({change}, timeout=left_s)
             finally:
                 self._changes.discard(change)
-            if not change.done() and time.monotonic() >= deadline:
+            left_s = max(0.0, within_s - watch.own_s())
+            if not change.done() and not left_s:
                 states = [(r.method, r.path, r.scenario, r.ended) for r in self.log[-20:]]
                 raise Late(f"not within {within_s} s: {what}; last requests: {states}")
 
