@@ -17,7 +17,7 @@ import pytest
 from arena.errors import ArenaError
 from arena.wire import Call, Pool, Resolver
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 NO_UVLOOP = pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="no uvloop on this system")
 LOOPS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),

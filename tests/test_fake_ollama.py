@@ -11,6 +11,7 @@ import pytest
 
 from tests.fake_ollama import SCENARIOS, FakeOllama, checksum, text_of, text_said_by, tokens_of
 from tests.fake_ollama.raw import Answer, ask_chat, chat, connect, depart, exchange, request
+from tests.fake_ollama.stopwatch import Stopwatch
 from tests.fake_ollama.texts import UNICODE
 
 pytestmark = pytest.mark.anyio
@@ -266,13 +267,14 @@ async def test_silence_lasts_until_the_client_leaves(fake: FakeOllama, model: st
     assert await reader.readexactly(len(before)) == before
     await fake.arrived()
     assert (fake.open, fake.log[0].ended) == (1, None)
-    left_at = time.monotonic()
+    watch = Stopwatch()
     depart(writer, leave)
     await fake.closed(1)
     record = fake.log[0]
     assert record.ended == leave
     assert record.ended_at is not None
-    assert 0 <= record.ended_at - left_at < 0.5
+    assert record.ended_at >= watch.began_s
+    assert watch.own_s(record.ended_at) < 0.5
     assert fake.open == 0
 
 

@@ -14,7 +14,7 @@ App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], A
 Headers = Iterable[tuple[bytes, bytes]]
 
 JSON_TYPE = (b"content-type", b"application/json")
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 class Cut(Exception):

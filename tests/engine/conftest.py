@@ -62,8 +62,8 @@ async def serving(config: Config, launch: Launch | None = None) -> AsyncIterator
     server = create_server(create_app(config, launch), "127.0.0.1", 0, port.set_result)
     running = asyncio.create_task(server.serve())
     try:
-        address = f"http://127.0.0.1:{await asyncio.wait_for(port, 30)}"
-        async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+        address = f"http://127.0.0.1:{await asyncio.wait_for(port, 60)}"
+        async with httpx.AsyncClient(base_url=address, timeout=60) as client:
             yield client
     finally:
         server.should_exit = True
@@ -107,7 +107,7 @@ async def able(actor: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Asy
         yield client
 
 
-async def until(condition: Callable[[], bool], limit_s: float = 20) -> None:
+async def until(condition: Callable[[], bool], limit_s: float = 60) -> None:
     """Wait for something in another process, which no event of ours can tell. Raises TimeoutError."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(limit_s):

@@ -118,14 +118,14 @@ class TestNative:
         script.pieces = [delta(content="a"), None, END]
         async with able.stream("POST", "/api/chat", json=ask()) as response:
             assert b'"a"' in await anext(response.aiter_raw())
-        await asyncio.wait_for(script.hung_up.wait(), 5)
+        await asyncio.wait_for(script.hung_up.wait(), 30)
 
     async def test_client_that_leaves_before_the_first_token(self, able: httpx.AsyncClient, script: Scripted) -> None:
         script.pieces = [None, END]
         asking = asyncio.create_task(able.post("/api/chat", json=ask(stream=False)))
-        await asyncio.wait_for(script.asked.wait(), 5)
+        await asyncio.wait_for(script.asked.wait(), 30)
         asking.cancel()
-        await asyncio.wait_for(script.hung_up.wait(), 5)
+        await asyncio.wait_for(script.hung_up.wait(), 30)
 
     async def test_vectors_only_model_does_not_chat(self, able: httpx.AsyncClient) -> None:
         response = await able.post("/api/chat", json=ask(model="vectors"))

@@ -435,4 +435,4 @@ async def test_default_timer_is_the_event_loops() -> None:
     runners = Runners(Config(data=Path("/none"), keep_alive_s=0.001), launches)
     async with runners.lease(needs("a:1")):
         pass
-    await asyncio.wait_for(launches.children["a:1"].ended(), 5)
+    await asyncio.wait_for(launches.children["a:1"].ended(), 30)
