@@ -423,21 +423,47 @@ class Endpoint:
 
     async def probe(self) -> None:
         """Is it up, and what is in its memory? Every LISTED_S, and when it has come back, also which models it has."""
-        began_s = self._clock()
+        began_s, since_s = self._clock(), asyncio.get_running_loop().time()
         old = self._listed_s is None or began_s - self._listed_s >= LISTED_S
+        silent = False
         try:
             async with asyncio.timeout(self.spec.check_timeout_s):
                 if old or not self.health.up or isinstance(self.client, OpenAIClient):
                     await self._refresh(0.0)
                 else:
                     await self._look(self.client, began_s)
-        except ArenaError:
-            pass  # noted already
+        except ArenaError as error:  # noted already
+            silent = isinstance(error, Unreachable | UpstreamTimeout)
         except TimeoutError:
+            silent = True
             text = f"{self.name} did not answer a probe in {self.spec.check_timeout_s:g} s"
             self._note(UpstreamTimeout(text, endpoint=self.name))
         now_s = self._clock()
         self.health.checked(now_s, now_s - began_s, now_s + self._delay_s())
+        if silent and not self.health.up:
+            await self._give_up(since_s)
+
+    async def _give_up(self, since_s: float) -> None:
+        """It is down: what has waited for a first byte since `since_s` may go elsewhere, before its own time is over.
+
+        Ollama tells its version whatever it loads. A server of another kind may do one thing at a time: its silence
+        tells nothing.
+        """
+        if isinstance(self.client, OpenAIClient) or not self.pool.unheard(since_s) or await self._speaks():
+            return
+        for call in self.pool.unheard(since_s):
+            asyncio.get_running_loop().call_soon(call.give_up, since_s)  # the log's request id is not for the probe
+
+    async def _speaks(self) -> bool:
+        """Does it say anything at all, when it is asked for its version?"""
+        try:
+            async with asyncio.timeout(self.spec.check_timeout_s):
+                await self.client.version()
+        except (TimeoutError, Unreachable, UpstreamTimeout):
+            return False
+        except ArenaError:
+            pass
+        return True
 
     async def _look(self, client: OllamaClient, began_s: float) -> None:
         """What is in memory; where that is not told, its version, so that only silence counts as silence."""
@@ -456,7 +482,7 @@ class Endpoint:
     def _delay_s(self) -> float:
         """Seconds until the next probe."""
         interval_s = self.spec.check_interval_s
-        if self._idle():
+        if self._idle() and not self.in_flight:
             return max(interval_s, IDLE_CHECK_S)
         return interval_s if self.health.up else min(interval_s, DOWN_CHECK_S)
 

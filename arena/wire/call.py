@@ -194,6 +194,20 @@ class Call:
             self._end_s = float("inf")
             self.watch("rest", REST_S)
 
+    def heard_since(self, since_s: float) -> bool:
+        """Has any of its answer's body come since `since_s`, on the loop's clock?"""
+        return self._phase == "body" and self._since_s >= since_s
+
+    def unheard_since(self, since_s: float) -> bool:
+        """Has it waited for a first byte since `since_s`, though it may well be sent to another endpoint?"""
+        return self._phase == "head" and self._since_s <= since_s and self.resend and not self.paused
+
+    def give_up(self, since_s: float) -> None:
+        """Its endpoint is known to have been dead since `since_s`: wait for a first byte no longer."""
+        if self.unheard_since(since_s) and not self.done.done():
+            text = f"{self.endpoint} did not begin to answer, and answers no checks either"
+            self.fail(UpstreamTimeout(text, endpoint=self.endpoint))
+
     def hang_up(self) -> None:
         """Let go of connection and timer; a connection still in use is aborted."""
         connection, self._connection = self._connection, None

@@ -146,6 +146,15 @@ class Pool:
         self._dispatch(call)
         return call
 
+    def unheard(self, since_s: float) -> list[Call]:
+        """What waits for a first byte since `since_s`, on the loop's clock; none if any answer has come since then."""
+        calls = [connection.call for connection in self._connections if connection.call is not None]
+        if any(connection.idle_since_s >= since_s for connection in self._connections):
+            return []
+        if any(call.heard_since(since_s) for call in calls):
+            return []
+        return [call for call in calls if call.unheard_since(since_s)]
+
     async def fetch(
         self,
         method: str,

@@ -167,6 +167,44 @@ async def test_an_openai_server_is_probed_by_its_list(fake: FakeOllama, clock: C
     await host.aclose()
 
 
+async def test_silence_of_a_server_that_may_do_one_thing_at_a_time_ends_no_request(
+    fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never() -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    spec = EndpointSpec(name="a", url=fake.url, type="openai", timeouts=BRIEF, check_timeout_s=0.01, down_after=1)
+    host = connect(spec)
+    monkeypatch.setattr(host.client, "version", never)
+    fake.state(routes={"/v1/chat/completions": "fx-hang"})
+    asking = asyncio.create_task(host.pool.fetch("POST", "/v1/chat/completions", b"{}"))
+    await fake.arrived(1)
+    fake.state(delay_ms=60_000)
+    await host.probe()
+    await anyio.wait_all_tasks_blocked()
+    assert (host.state, asking.done()) == ("unhealthy", False)
+    asking.cancel()
+    await asyncio.wait([asking])
+    await host.aclose()
+
+
+async def test_a_host_at_work_is_probed_at_its_pace_though_nobody_asks_for_another(fake: FakeOllama) -> None:
+    clock = Clock()
+    specs = (EndpointSpec(name="a", url=fake.url, timeouts=BRIEF),)
+    async with closing(
+        Fleet(spec=FleetSpec(endpoints=specs), build=lambda spec: connect(spec, clock=clock), clock=clock)
+    ) as fleet:
+        fleet.start()
+        (host,) = fleet.endpoints
+        await until(lambda: host.health.checks == 1)
+        with taken(fleet):
+            clock.advance(IDLE_S + 1)
+            host.hurry()
+            await until(lambda: host.health.checks == 2)
+            assert host.health.next_check_s == clock() + 2.0
+
+
 async def test_the_prober_keeps_its_pace_and_can_be_hurried() -> None:
     probed = asyncio.Semaphore(0)
     delays: list[float] = []

@@ -11,7 +11,7 @@ import pytest
 from arena.fleet import QueueSpec
 from arena.wire import Pool, Timeouts
 from arena.wire.connection import Connection
-from tests.peer import Guest, Peer, answers, ok
+from tests.peer import DEADLINE_S, Guest, Peer, answers, ok
 from tests.proxy.front import CHAT, HELLO, asked, front
 
 pytestmark = pytest.mark.anyio
@@ -286,6 +286,51 @@ async def test_a_host_that_is_known_to_be_down_is_not_waited_for() -> None:
         it.fleet.endpoint("b").draining = True
         answer = await it.chat("tiny", stream=False)
         assert (answer.status, answer.json["code"]) == (504, "timeout")
+
+
+BRIEFLY: dict[str, Any] = {"check_timeout_s": 0.05, "down_after": 1}
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["a stream", "a whole answer"])
+async def test_a_peer_answers_for_a_host_that_froze_meanwhile(streamed: bool) -> None:
+    """Its system still takes connections: only the checks know, long before a model's time to load is over."""
+    async with front("a", "b", strategy="priority", specs={"a": {**BRIEFLY, "priority": 200}}) as it:
+        it["a"].state(routes={"/api/chat": "fx-hang"})
+        answer = it.begin_chat("tiny", stream=streamed)
+        await it["a"].arrived(1)
+        it["a"].state(delay_ms=60_000)
+        await it.fleet.endpoint("a").probe()
+        async with asyncio.timeout(DEADLINE_S):
+            await answer.over.wait()
+        assert (answer.status, answer.headers["x-olla-endpoint"], answer.headers["x-olla-tried"]) == (200, "b", "a")
+        assert it.fleet.endpoint("a").breaker.failures == 1
+
+
+async def test_with_no_peer_the_client_of_a_frozen_host_is_told() -> None:
+    async with front("a", specs={"a": BRIEFLY}) as it:
+        it["a"].state(routes={"/api/chat": "fx-hang"})
+        answer = it.begin_chat("tiny")
+        await it["a"].arrived(1)
+        it["a"].state(delay_ms=60_000)
+        await it.fleet.endpoint("a").probe()
+        async with asyncio.timeout(DEADLINE_S):
+            await answer.over.wait()
+        assert (answer.status, answer.json["code"]) == (504, "timeout")
+        assert answer.json["error"] == "a did not begin to answer, and answers no checks either"
+
+
+async def test_a_host_that_loads_a_model_and_tells_its_version_has_its_whole_time() -> None:
+    spec = {"priority": 200, "check_timeout_s": 0.5, "down_after": 1}
+    async with front("a", "b", strategy="priority", specs={"a": spec}) as it:
+        it["a"].state(routes={"/api/chat": "fx-gate", "/api/ps": "fx-hang", "/api/tags": "fx-hang"})
+        answer = it.begin_chat("tiny", stream=False)
+        await it["a"].arrived(1)
+        await it.fleet.endpoint("a").probe()
+        assert (it.fleet.endpoint("a").state, answer.status) == ("unhealthy", 0)
+        it["a"].release(n=99)
+        async with asyncio.timeout(DEADLINE_S):
+            await answer.over.wait()
+        assert (answer.status, answer.headers["x-olla-endpoint"]) == (200, "a")
 
 
 async def test_a_whole_answer_ends_with_the_limit_of_all_of_it() -> None:

@@ -14,7 +14,7 @@ from arena.errors import Busy, Unreachable, UpstreamBroken, UpstreamTimeout
 from arena.fleet.breaker import is_failure
 from arena.wire import EXHAUSTED, Pool, RawCall, RawHeaders, Timeouts, keepalive
 from arena.wire.connection import REST_BYTES, Connection
-from tests.peer import DEADLINE_S, Guest, Peer, answers, chunked, failure, ok, once, served
+from tests.peer import DEADLINE_S, Guest, Peer, answers, caught, chunked, failure, ok, once, served
 
 pytestmark = pytest.mark.anyio
 
@@ -116,6 +116,49 @@ async def test_whose_peer_is_gone_learns_so() -> None:
         assert isinstance(error, UpstreamBroken)
         assert (error.code, error.message.split(":")[0]) == ("upstream_reset", "peer is gone")
         await pool.aclose()
+
+
+async def test_what_has_waited_for_a_first_byte_is_known_and_can_be_given_up() -> None:
+    async with served(silent) as (peer, pool):
+        told, now_s = Told(), asyncio.get_running_loop().time()
+        before_s, after_s = now_s - 1, now_s + DEADLINE_S
+        call = forward(pool, told)
+        await peer.asked.wait()
+        peer.asked.clear()
+        once_only = pool.call("POST", "/", b"{}", on_data=print, resend=False)
+        await peer.asked.wait()
+        assert (pool.unheard(before_s), pool.unheard(after_s)) == ([], [call])
+        call.pause()
+        assert pool.unheard(after_s) == [], "what may have come has not been read"
+        call.resume()
+        once_only.give_up(after_s)
+        call.give_up(before_s)
+        assert not told.ends
+        call.give_up(after_s)
+        (error,) = told.ends
+        assert isinstance(error, UpstreamTimeout)
+        assert error.message == "peer did not begin to answer, and answers no checks either"
+        once_only.cancel()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["another answer", "a piece of one"])
+async def test_a_peer_that_says_anything_to_anybody_is_not_gone(whole: bool) -> None:
+    async def script(guest: Guest) -> None:
+        request = await guest.request()
+        if request.line.startswith("GET"):
+            await guest.say(ok(b"hi") if whole else chunked(b"hi", end=False))
+        await guest.gone()
+
+    async with served(script) as (peer, pool):
+        call = forward(pool, Told())
+        await peer.asked.wait()
+        since_s = asyncio.get_running_loop().time()
+        other, catch = caught(pool)
+        await (other.done if whole else catch.came.wait())
+        assert pool.unheard(since_s) == []
+        assert pool.unheard(asyncio.get_running_loop().time() + 1) == [call]
+        call.cancel()
+        other.cancel()
 
 
 # slow
