@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import exp
 
@@ -63,22 +62,6 @@ def with_settings(ladders: Sequence[Ladder], labels: Mapping[str, str]) -> list[
         if [label for _, label in told] != [ladder.model.name]:
             found += [Line(row, _setting(label, ladder.model.name), setting=True) for row, label in told]
     return found
-
-
-def told_apart(labels: Mapping[str, str], digests: Mapping[str, str | None]) -> dict[str, str]:
-    """The labels of configurations; those that are alike, which differ in their weights alone, with the digest's begin.
-
-    Votes that came from elsewhere may not say which weights their models had.
-    """
-    alike = Counter(labels.values())
-    return {
-        name: label if alike[label] == 1 else f"{label}, {_weights(digests.get(name))}"
-        for name, label in labels.items()
-    }
-
-
-def _weights(digest: str | None) -> str:
-    return f"weights {digest.removeprefix('sha256:')[:7]}" if digest else "weights unknown"
 
 
 def shown(lines: Sequence[Line], chosen: Chosen, known: Known) -> tuple[list[Line], list[str]]:

@@ -30,7 +30,6 @@ from arena.ui.leaderboard_ranking import (
     ranking,
     shown,
     style_change,
-    told_apart,
     with_settings,
 )
 from arena.ui.plots import words
@@ -131,19 +130,13 @@ class BoardView:
             return models_of(board.rows)
         view = wanted.view()
         labels = self._board.board(replace(view, per="configuration")).labels
-        return with_settings(self._board.ladder(view), self._told_apart(labels))
-
-    def _told_apart(self, labels: Mapping[str, str]) -> dict[str, str]:
-        known = self._arena.store.configurations() if labels else {}
-        return told_apart(labels, {name: known[name].digest for name in labels if name in known})
+        return with_settings(self._board.ladder(view), labels)
 
     def _pairs(self, sight: Sight) -> str:
         wanted = sight.chosen
         view = replace(wanted.view(), per="configuration" if wanted.settings else "model", style=False)
         models = {row.name: row for row in self._board.board(view).rows}
-        matrix = self._board.matrix(view)
-        matrix = replace(matrix, labels=self._told_apart(matrix.labels))
-        return head_to_head(matrix, lambda name: sight.shows(models[name]))
+        return head_to_head(self._board.matrix(view), lambda name: sight.shows(models[name]))
 
     def _style(self, sight: Sight) -> str:
         view: View = sight.chosen.view()
