@@ -383,7 +383,7 @@ def test_more_clients_than_descriptors() -> None:
             wires = [stack.enter_context(Wire(server.port)).ask("/stream") for _ in range(400)]
             served_count = refused = 0
             for wire in wires:
-                first = wire.until(b"\r\n") if not wire.quiet(5) else b""
+                first = wire.until(b"\r\n") if not wire.quiet(PATIENCE_S) else b""
                 served_count += b"200" in first
                 refused += b"503" in first
             assert served_count >= 150
