@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -101,7 +102,8 @@ class Postgres:
                 "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
             ).fetchall()
         for (pid,) in found:
-            os.kill(int(str(pid)), signal_number)
+            with suppress(ProcessLookupError):  # a connection closed before, whose process was just ending
+                os.kill(int(str(pid)), signal_number)
 
     def _answers(self) -> bool:
         try:
