@@ -83,6 +83,16 @@ class Runner:
         self.context = int(msgspec.json.decode(properties.body)["default_generation_settings"]["n_ctx"])
         self._watching = asyncio.create_task(self._watch())
 
+    @property
+    def gone(self) -> bool:
+        """Has the process ended, as far as the system knows? The event loop may not have been told yet."""
+        if self._process.returncode is None and hasattr(os, "waitid"):
+            try:
+                return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            except ChildProcessError:
+                return True
+        return self._process.returncode is not None
+
     async def ended(self) -> None:
         """Wait until the process has ended and its last words are read."""
         await self._process.wait()

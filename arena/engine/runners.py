@@ -32,6 +32,10 @@ class Child(Protocol):
     def pool(self) -> Pool:
         """The connections to it."""
 
+    @property
+    def gone(self) -> bool:
+        """Has the process ended, as far as the system knows? `ended()` hears of it a little later."""
+
     async def ended(self) -> None:
         """Wait until the process has ended."""
 
@@ -168,6 +172,9 @@ class Runners:
 
     async def _obtain(self, needs: Needs) -> Loaded:
         item = self._fitting(needs)
+        if item is not None and item.watch is not None and item.child.gone:
+            await asyncio.wait([item.watch])  # in a moment it is forgotten, and the log tells why it ended
+            item = self._fitting(needs)
         if item is None:
             if self._pending >= self._config.max_queue:
                 raise Busy(QUEUE_FULL)

@@ -28,6 +28,7 @@ class Played:
         self.context = 4096
         self.pool = Pool(f"http://127.0.0.1:{port}", headers=[("Authorization", "Bearer secret")])
         self.dead = asyncio.Event()
+        self.gone = False
 
     async def ended(self) -> None:
         await self.dead.wait()

@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import msgspec
 import pytest
 
 from arena.engine.launch import Launcher, Patience
+from arena.engine.models import Models
+from arena.engine.options import Loading
 from arena.engine.runner import Orders
 from tests.engine.conftest import children, config_for, serving, until
 from tests.fake_ollama.stopwatch import Stopwatch
@@ -74,6 +77,20 @@ async def test_killed_runner_is_one_answers_error_and_loads_again(engine: httpx.
     again = await engine.post("/api/chat", json=ask(stream=False, options=SHORT))
     assert again.json()["eval_count"] == 2
     assert children() != {pid}
+
+
+async def test_end_of_a_runner_is_seen_before_the_event_loop_hears_of_it(tiny_data: Path) -> None:
+    config = config_for(tiny_data)
+    model = Models(config).find("tiny:one")
+    assert model is not None
+    runner = await Launcher(config)(model, Loading(context=256))
+    assert not runner.gone
+    os.kill(runner.pid, signal.SIGKILL)
+    with suppress(ChildProcessError):  # the event loop's own waiting, in a thread, may be the first
+        os.waitid(os.P_PID, runner.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - the loop is not to hear of it
+    assert runner.gone
+    await runner.kill()
+    assert runner.gone
 
 
 async def test_hanging_runner_is_ended_by_the_watchdog(tiny_data: Path) -> None:

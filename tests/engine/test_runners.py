@@ -31,7 +31,7 @@ class FakeChild:
         self.context = 512
         self.pool = Pool("http://127.0.0.1:1")
         self.dead = asyncio.Event()
-        self.killed = False
+        self.gone = self.killed = False
 
     async def ended(self) -> None:
         await self.dead.wait()
@@ -349,6 +349,20 @@ async def test_crash_while_idle_is_forgotten_and_loaded_again() -> None:
     assert house.names() == set()
     assert child.killed  # its connections go with it
     await house.use(needs("a:1"))
+    assert house.launches.started == ["a:1", "a:1"]
+
+
+async def test_who_comes_between_a_crash_and_the_news_of_it_has_the_model_loaded_again() -> None:
+    house = House()
+    await house.use(needs("a:1"))
+    child = house.launches.children["a:1"]
+    child.gone = True
+    held = house.hold(needs("a:1"))
+    await settle()
+    assert not held.got.done(), "a process that has ended answers nobody"
+    child.dead.set()
+    assert (await held.got).child is house.launches.children["a:1"] is not child
+    await held.let_go()
     assert house.launches.started == ["a:1", "a:1"]
 
 
