@@ -309,6 +309,19 @@ class Settings(BaseSettings):
     def _split_paths(cls, value: Any) -> Any:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
 
+    @field_validator("data", "fleet", "engine_models")
+    @classmethod
+    def _at_home(cls, value: Any) -> Any:
+        """A ~ is the home folder also where no shell has seen it, as in .env."""
+        return tuple(map(_expanded, value)) if isinstance(value, tuple) else value and _expanded(value)
+
+    @field_validator("data")
+    @classmethod
+    def _folder(cls, value: Path) -> Path:
+        if os.path.isfile(value):
+            raise ValueError("is a file; name a folder, which need not be there yet")
+        return value
+
     @field_validator("root_path")
     @classmethod
     def _one_slash_before(cls, value: str) -> str:
@@ -376,6 +389,10 @@ class Settings(BaseSettings):
                 f"ARENA_HOST={self.host} can be reached from other machines, but no token is set. "
                 "Set WEB_CHAT_TOKEN to a secret, or ARENA_HOST=127.0.0.1, or ARENA_ALLOW_OPEN=1."
             )
+
+
+def _expanded(path: Path) -> Path:
+    return Path(os.path.expanduser(path))
 
 
 def endpoint_name_and_url(text: str) -> tuple[str, str]:

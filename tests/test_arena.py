@@ -60,7 +60,8 @@ async def test_what_keeps_votes_and_models_away_is_told_at_once(
     async with arena.running():
         assert [text for name, _, text in caplog.record_tuples if not name.startswith("arena.fleet")] == [
             f"ARENA_MODELS names what is not there: {missing}",
-            f"no store can be made in {data}: No such file or directory",
+            f"no store can be made in {data}: No such file or directory; "
+            "let this user write there, or set ARENA_DATA to another folder",
             "no votes until this is mended: The store cannot be used now: its folder cannot be used. "
             "Nothing was saved; it is safe to try again.",
         ]

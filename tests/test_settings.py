@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,24 @@ def test_lists_are_split_by_comma(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARENA_ALLOWED_HOSTS", "arena.example, www.arena.example,")
     assert load().allowed_hosts == ("arena.example", "www.arena.example")
     assert load(allowed_hosts=("a",)).allowed_hosts == ("a",)
+
+
+def test_a_tilde_is_the_home_folder_where_no_shell_has_seen_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ARENA_DATA", "~/arena")
+    monkeypatch.setenv("ARENA_FLEET", "~/fleet.yaml")
+    monkeypatch.setenv("ARENA_MODELS", os.pathsep.join(["~/x.gguf", "/y"]))
+    settings = load()
+    assert (settings.data, settings.fleet) == (tmp_path / "arena", tmp_path / "fleet.yaml")
+    assert settings.engine_models == (tmp_path / "x.gguf", Path("/y"))
+    assert load(fleet=None).fleet is None
+
+
+def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(SettingsError, match=r"^ARENA_DATA: is a file; name a folder"):
+        load(data=file)
 
 
 @pytest.mark.parametrize(

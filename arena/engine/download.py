@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from arena.endings import finished
 from arena.engine.digests import sha256_of
@@ -57,7 +58,8 @@ def _open(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         raise DownloadFailed(f"{error.code}: {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise DownloadFailed(f"the server cannot be reached: {reason}") from None
+        why = getattr(reason, "strerror", None) or reason
+        raise DownloadFailed(f"{urlsplit(url).hostname} cannot be reached: {why}") from None
     return response
 
 

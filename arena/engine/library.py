@@ -70,6 +70,12 @@ LIBRARY: dict[str, Source] = {
     ),
 }
 
+UNKNOWN = (
+    f"{NOT_THERE}; the embedded engine fetches {', '.join(LIBRARY)}, and models in GGUF from Hugging Face as "
+    "hf.co/ORGANISATION/REPOSITORY:QUANTISATION"
+)
+"""Ollama's words, and what can be had instead."""
+
 # a name without a tag means one of its sizes, as in Ollama's library
 _UNTAGGED = {"smollm2": "smollm2:135m", "qwen3": "qwen3:0.6b", "qwen2.5": "qwen2.5:0.5b", "smolvlm": "smolvlm:256m",
              "nomic-embed-text": "nomic-embed-text:v1.5"}  # fmt: skip
@@ -83,7 +89,7 @@ class Wanted(Struct, frozen=True):
 
 
 def wanted(name: str) -> Wanted:
-    """Look `name` up. Raises NotFound with Ollama's words when nothing is known under it."""
+    """Look `name` up. Raises NotFound when nothing is known under it."""
     low = name.lower()
     low = _UNTAGGED.get(low.removesuffix(":latest"), low)
     if (source := LIBRARY.get(low)) is not None:
@@ -95,4 +101,4 @@ def wanted(name: str) -> Wanted:
             canonical(f"hf.co/{organisation}/{repository}:{quantization}"),
             HubFile(f"{organisation}/{repository}", quantization=quantization),
         )
-    raise NotFound(NOT_THERE)
+    raise NotFound(UNKNOWN)

