@@ -72,8 +72,8 @@ def endpoints_table(statuses: Sequence[EndpointStatus]) -> str:
         f"<td>{escape(status.kind)}</td>"
         f'<td><span class="state" data-state="{"running" if status.reachable else "failed"}"><i class="dot"></i>'
         f"{'answers' if status.reachable else escape(status.error or 'does not answer')}</span></td>"
-        f"<td>{escape(status.version or DASH)}</td>"
-        f'<td class="num">{status.models if status.reachable else DASH}</td></tr>'
+        f'<td data-label="version">{escape(status.version or DASH)}</td>'
+        f'<td class="num" data-label="models">{status.models if status.reachable else DASH}</td></tr>'
         for status in statuses
     )
     head = "".join(f"<th scope='col'>{text}</th>" for text in ("Name", "Address", "Kind", "State", "Version"))

@@ -18,7 +18,6 @@
     offer(most);
     keep(phase === 'idle' ? '' : battle);
     rank(now, `${battle} ${turns}`);
-    name();
     const state = `${phase} ${battle} ${turns}`;
     if (state === told) return;
     const first = !told;
@@ -61,12 +60,6 @@
     const active = document.activeElement;
     if (!active || active === document.body || ballot()?.contains(active)) promptBox()?.focus();
     if (tries && ballot()?.dataset.phase === 'idle') holding = setTimeout(() => hold(tries - 1), 100);
-  }
-
-  function name() {
-    document.querySelectorAll('#battle-prompt button:not([aria-label])').forEach((button) => {
-      button.ariaLabel = button.title = 'Send';
-    });
   }
 
   // ---- a battle outlives a reload of its page

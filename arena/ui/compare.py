@@ -34,8 +34,8 @@ UPLOADS = [
     ".cpp", ".rs", ".go", ".java", ".kt", ".rb", ".sh", ".sql", ".log", ".xml",
 ]  # fmt: skip
 ORDER_HINT = (
-    '<span class="when-together">quickest, but answers share the machine: speeds are not comparable</span>'
-    '<span class="when-one">each has the machine to itself, so speeds are comparable</span>'
+    '<span class="when-together">quickest, but shared: speeds are not comparable</span>'
+    '<span class="when-one">each alone on the machine: speeds are comparable</span>'
 )
 
 Updates = dict[Any, Any]
@@ -140,6 +140,7 @@ def draw_compare(most_columns: int) -> CompareParts:
 def _draw_toolbar() -> dict[str, Any]:
     with gr.Row(elem_id="toolbar", equal_height=True):
         add = icon("Add a column", "add", "add")
+        html("", "letters")
         order = gr.Radio(
             [("Together", "together"), ("One after another", "one_after_another")], value="together", show_label=False,
             label="How the columns run", container=False, elem_id="order", interactive=True, scale=0, min_width=250,

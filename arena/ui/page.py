@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from arena.arena import Arena
 
-SCRIPTS, STYLES = ("ui.js", "battle.js"), ("style.css", "sheets.css", "battle.css", "leaderboard.css")
+SCRIPTS, STYLES = ("columns.js", "ui.js", "battle.js"), ("style.css", "sheets.css", "battle.css", "leaderboard.css")
 """Files of the package that every page carries, in this order."""
 
 MAX_EVENTS = 200
@@ -60,7 +60,7 @@ class Page:
             guarded = self.arena.settings.token is not None
             pill = html("", "pill", "beside-sign-out" if guarded else None)
             html(tools(signed_in=guarded), "tools")
-            with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:  # the style sheet has them scroll instead
                 with gr.Tab("Compare", id="compare") as compare_tab:
                     compare = draw_compare(self.conversations.most_columns)
                 with gr.Tab("Battle", id=TAB, elem_id="battle") as battle_tab:

@@ -20,6 +20,7 @@ KEYS = (
     ("/", "go to the prompt"),
     ("↑", "edit the last prompt (in an empty prompt)"),
     ("Alt + N", "add a column"),
+    ("Alt + W", "one column over the whole width, the next one, all again"),
     ("Alt + 1 … 9", "open the settings of a column"),
     ("1 · 2 · 0 · 9", "vote in a battle: A, B, a tie, both bad"),
     ("N · R", "after a battle: the next one, or the same prompt again"),

@@ -32,6 +32,7 @@ COLORS: Final = {
     "input_background_fill": ("#ffffff", "#211f1d"),
     "input_border_color": ("#e3dfd9", "#3a3632"),
     "input_border_color_focus": ("#0f766e", "#2dd4bf"),
+    "input_placeholder_color": ("#6b645d", "#a29a91"),
     "slider_color": ("#0f766e", "#2dd4bf"),
     "checkbox_background_color_selected": ("#0f766e", "#0d9488"),
     "checkbox_border_color_selected": ("#0f766e", "#0d9488"),

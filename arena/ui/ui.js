@@ -186,12 +186,16 @@
     box.dispatchEvent(new Event('input', { bubbles: true }));
   }
 
-  function name(where, what) {
-    document.querySelectorAll(`${where}:not([aria-label])`).forEach((element) => { element.ariaLabel = what; });
-  }
+  const NAMES = {
+    '#prompt textarea': 'Prompt for all columns',
+    '#battle-prompt textarea': 'Prompt for all sides',
+    '.multimodal-textbox .submit-button': 'Send',
+    '.multimodal-textbox .upload-button': 'Attach files',
+  };
 
   function tend() {
     markStates();
+    arenaColumns.tend();
     growing.forEach((draft, letter) => { if (draft.over && $(`col-${letter}`)?.dataset.live !== 'true') drop(draft, letter); });
     markThoughts(document);
     document.querySelectorAll('.thought-group button[aria-label=""]').forEach((button) => { button.ariaLabel = 'Show or hide the thought'; });
@@ -199,11 +203,8 @@
     document.querySelectorAll('.abot [role="log"]').forEach(follow);
     document.querySelectorAll('button.icon').forEach((button) => { if (!button.title) button.title = button.textContent.trim(); });
     if ($('drawer')?.dataset.open) placeDrawer();
-    name('#prompt textarea', 'Prompt for all columns');
-    name('#battle-prompt textarea', 'Prompt for all sides');
-    document.querySelectorAll('#prompt button:not([aria-label])').forEach((button) => {
-      button.ariaLabel = button.classList.contains('submit-button') ? 'Send' : 'Attach files';
-      button.title = button.ariaLabel;
+    Object.entries(NAMES).forEach(([what, is]) => {
+      document.querySelectorAll(`${what}:not([aria-label="${is}"])`).forEach((element) => { element.ariaLabel = is; });
     });
   }
 
@@ -212,7 +213,7 @@
   function placeDrawer() {
     const letter = $('drawer')?.dataset.open;
     const chat = letter && $(`chat-${letter}`);
-    if (!chat) { closeDrawer(); return; }
+    if (!chat?.offsetParent) { closeDrawer(); return; }
     const column = $(`col-${letter}`);
     const box = chat.getBoundingClientRect();
     const root = document.documentElement.style;
@@ -225,6 +226,7 @@
 
   function openDrawer(letter) {
     closeDrawer();
+    arenaColumns.reveal(letter);
     $('drawer').dataset.open = letter;
     $(`settings-${letter}`).setAttribute('aria-expanded', 'true');
     placeDrawer();
@@ -337,6 +339,9 @@
     } else if (event.altKey && event.code === 'KeyN') {
       event.preventDefault();
       $('add')?.click();
+    } else if (event.altKey && event.code === 'KeyW') {
+      event.preventDefault();
+      arenaColumns.next();
     } else if (event.altKey && /^Digit[1-9]$/.test(event.code)) {
       event.preventDefault();
       $(`settings-${'abcdefghi'[Number(event.code.slice(5)) - 1]}`)?.click();
@@ -358,6 +363,7 @@
     if (button && PANELS[button.id]) { openPanel(button); return; }
     if (panel && (button?.dataset.closes !== undefined || (event.target.isConnected && !panel.box.contains(event.target)))) closePanel();
     if (!button) return;
+    if (button.role === 'tab') button.scrollIntoView({ block: 'nearest', inline: 'center' });
     if (button.dataset.ui === 'keys') keysDialog();
     else if (button.dataset.ui === 'theme') toggleTheme();
     else if (button.id === 'system-toggle') toggleSystem();

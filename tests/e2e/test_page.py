@@ -203,15 +203,56 @@ def test_a_narrow_screen_shows_one_column_and_no_overflow(arena: ArenaPage, page
     assert 340 < first["width"] < 400
     assert first["x"] + first["width"] < second["x"] < 400
     expect(arena.prompt).to_be_in_viewport()
+    for name in ("Compare", "Battle", "Leaderboard", "Models", "Fleet", "About"):
+        expect(page.get_by_role("tab", name=name)).to_have_count(1)
+    page.get_by_role("tab", name="About").focus()
+    expect(page.get_by_role("tab", name="About")).to_be_in_viewport(ratio=0.95)
     small = "({width, height}) => width < 24 || height < 24"
     sizes = f"all => all.filter(it => ({small})(it.getBoundingClientRect())).map(it => it.outerHTML)"
     assert page.locator("button:visible").evaluate_all(sizes) == [], "no finger hits what is smaller than 24 pixels"
 
 
+def test_one_column_is_seen_over_the_whole_width_and_all_again(arena: ArenaPage, page: Page) -> None:
+    arena.open("tiny", "mistral:7b")
+    button = page.get_by_role("button", name="B over the whole width")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#arena-live")).to_have_text("B over the whole width")
+    expect(page.locator("#col-a")).to_be_hidden()
+    page.keyboard.press("Alt+w")
+    expect(page.locator("#arena-live")).to_have_text("All columns")
+    page.keyboard.press("Alt+w")
+    expect(page.locator("#col-b")).to_be_hidden()
+    arena.send()
+    arena.done("a", "b")
+    page.keyboard.press("Alt+2")
+    expect(page.locator("#drawer")).to_be_in_viewport()
+    page.keyboard.press("Escape")
+    button.click()
+    page.keyboard.press("Alt+n")
+    for letter in "abc":
+        expect(page.locator(f"#col-{letter}")).to_be_visible()
+    arena.click("close-a")
+    arena.click("close-c")
+    expect(page.locator("#letters button")).to_have_count(0)
+
+
+def test_a_narrow_screen_goes_from_column_to_column(arena: ArenaPage, page: Page) -> None:
+    page.set_viewport_size({"width": 400, "height": 800})
+    arena.open("tiny", "mistral:7b", "llama3.2:3b")
+    third = page.get_by_role("button", name="Go to C")
+    third.click()
+    expect(third).to_have_attribute("aria-current", "true")
+    expect(page.locator("#col-c")).to_be_in_viewport(ratio=0.9)
+    page.keyboard.press("Alt+w")
+    expect(page.get_by_role("button", name="Go to A")).to_have_attribute("aria-current", "true")
+    expect(third).not_to_have_attribute("aria-current", "true")
+
+
 def test_a_low_window_is_scrolled_under_the_tabs(arena: ArenaPage, page: Page) -> None:
     page.set_viewport_size({"width": 640, "height": 380})
     arena.open("tiny", "mistral:7b")
-    send, add = page.get_by_role("button", name="Submit").first, page.locator("#add")
+    send, add = page.get_by_role("button", name="Send"), page.locator("#add")
     page.mouse.move(320, 200)
     page.mouse.wheel(0, -2000)
     expect(add).to_be_in_viewport(ratio=1)
