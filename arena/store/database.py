@@ -17,6 +17,7 @@ from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event,
 
 from arena.errors import Conflict, SettingsError, StoreUnavailable
 from arena.store import hold
+from arena.store.secret import BadSecret
 
 log = logging.getLogger(__name__)
 
@@ -257,6 +258,9 @@ class Database:
         except msgspec.DecodeError as error:
             log.error("%s holds a value that is no JSON: %s", self._called, error)
             raise self._unavailable(_NO_VALUE) from error
+        except BadSecret as error:
+            log.error("%s cannot be opened: %s", self._called, error)
+            raise self._unavailable(str(error)) from error
         except (sqlite3.DatabaseError, OSError) as error:
             raise self._told(error) from error
 

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, ForeignKey, Table, Text, exc, exists, select, type_coerce
+from sqlalchemy import Connection, ForeignKey, Integer, Table, Text, exc, exists, select, type_coerce
 
 from arena.errors import BadRequest
+from arena.store import secret
 from arena.store.documents import Document, Snapshot
 from arena.store.tables import Json, battles, configurations, documents, facts, sides, snapshots, votes
 from arena.types import Configuration, Vote
@@ -21,8 +22,6 @@ ROWS: Final = 1000
 """Rows copied at a time."""
 LAST: Final = 2**31 - 1
 """The highest number that a column of either database takes."""
-SALT_BYTES: Final = 16
-"""A shorter secret could be guessed."""
 REPLACEMENT: Final = "\ufffd"
 """What stands for NUL, which PostgreSQL takes in no text."""
 
@@ -57,7 +56,7 @@ _TYPES: Final[dict[Table, type[Struct]]] = {
     snapshots: Snapshot,
     votes: Vote,
 }
-
+_NUMBERS: Final = {table: [each.name for each in table.columns if isinstance(each.type, Integer)] for table in _TYPES}
 
 Told = Callable[[str], None]
 """Hears of each row that is left out: its table, its key, and what is wrong with it."""
@@ -88,8 +87,10 @@ class Rows:
             with _any_bytes(self._connection):
                 self._gone |= {key for each in table.foreign_keys for key in self._dangling(each)}
                 found = self._connection.execution_options(yield_per=ROWS).execute(select(*columns))
-                for part in found.mappings().partitions(ROWS):
-                    yield [kept for row in part if (kept := self._kept(table, dict(row), names)) is not None]
+                keys = [f"{each.name}" for each in columns]  # plain texts, where SQLAlchemy has a class of its own
+                for part in found.partitions(ROWS):
+                    rows = (dict(zip(keys, row, strict=True)) for row in part)
+                    yield [kept for row in rows if (kept := self._kept(table, row, names)) is not None]
         except exc.DBAPIError as error:
             raise ValueError(f"{table.name}: {error.orig}") from error
 
@@ -105,9 +106,11 @@ class Rows:
         try:
             self._check_references(table, row)
             return _checked(table, row, json)
+        except secret.BadSecret:  # without it a store's pseudonyms are others
+            raise
         except ValueError as error:
             told = f"{table.name}, {key} {row[key]!a:.80}: {error}"
-            if self._left_out is None or table is facts:  # without its secret a store's pseudonyms are others
+            if self._left_out is None:
                 raise ValueError(told) from None
             self._left_out(told)
             self._gone.add((table, row[key]))
@@ -135,32 +138,35 @@ def _any_bytes(connection: Connection) -> Iterator[None]:
 
 def _checked(table: Table, row: dict[str, Any], json: list[str]) -> dict[str, Any]:
     """The row, its texts without NUL. Raises ValueError."""
-    _check_texts(row)
+    texts = "".join(value for value in row.values() if isinstance(value, str))
+    if not texts.isascii():
+        _check_texts(row)
     for name in json:
         row[name] = None if row[name] is None else msgspec.json.decode(row[name])
-    kind = _TYPES[table]
-    msgspec.convert({name: row[name] for name in kind.__struct_fields__}, kind)
-    _check_values(row)
-    if row.get("name") == "salt" and len(bytes.fromhex(row["value"])) < SALT_BYTES:
-        raise ValueError("the secret of the pseudonyms is too short")
-    return {name: value.replace("\0", REPLACEMENT) if isinstance(value, str) else value for name, value in row.items()}
+    msgspec.convert(row, _TYPES[table])
+    _check_values(row, _NUMBERS[table])
+    if row.get("name") == "salt":
+        secret.read(row["value"])
+    if "\0" in texts:
+        row |= {name: value.replace("\0", REPLACEMENT) for name, value in row.items() if isinstance(value, str)}
+    return row
 
 
 def _check_texts(row: dict[str, Any]) -> None:
     """Raises ValueError for a text with bytes that are none."""
     for name, value in row.items():
-        if isinstance(value, str) and not value.isascii():
+        if isinstance(value, str):
             try:
                 value.encode()
             except UnicodeEncodeError:
                 raise ValueError(f"{name} is no text in UTF-8") from None
 
 
-def _check_values(row: dict[str, Any]) -> None:
+def _check_values(row: dict[str, Any], numbers: list[str]) -> None:
     """Raises ValueError for what has its type, and cannot be."""
     if "at" in row:
         datetime.fromisoformat(row["at"])
-    for name, value in row.items():
+    for name in numbers:
         least = int(name == "number")
-        if isinstance(value, int) and not least <= value <= LAST:
+        if not least <= row[name] <= LAST:
             raise ValueError(f"{name} must be {least} to {LAST}")

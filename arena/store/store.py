@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table, func, or_, select, tuple_
 
 from arena.errors import Conflict
 from arena.settings import Settings
-from arena.store import caps
+from arena.store import caps, secret
 from arena.store.battles import Side, StoredBattle
 from arena.store.cells import RATED, CellFilter, pages, styled_pages
 from arena.store.database import Database
@@ -290,7 +290,7 @@ class Store:
 
 def _salt_in(connection: Connection) -> bytes:
     _keep_once(connection, facts, {"name": "salt"}, {"name": "salt", "value": secrets.token_hex(32)})
-    return bytes.fromhex(connection.execute(select(facts.c.value).where(facts.c.name == "salt")).scalar_one())
+    return secret.read(connection.execute(select(facts.c.value).where(facts.c.name == "salt")).scalar_one())
 
 
 def _keep_once(connection: Connection, table: Table, key: dict[str, str], row: dict[str, Any]) -> None:
