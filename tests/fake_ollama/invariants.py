@@ -57,12 +57,11 @@ class Level:
     connections: int
 
 
-def level(*fakes: Watched) -> Level:
-    """Count what is in use. The fake's own tasks do not count."""
+def level(*fakes: Watched, beside: Sequence[Watched] = ()) -> Level:
+    """Count what is in use. The fake's own tasks do not count, nor connections to fakes of others in this process."""
     tasks = [task for task in asyncio.all_tasks() if not task.get_name().startswith("fake ")]
-    return Level(
-        sum(f.open for f in fakes), len(tasks), _descriptors({f.port for f in fakes}), sum(f.connections for f in fakes)
-    )
+    fds = _descriptors({f.port for f in (*fakes, *beside)})
+    return Level(sum(f.open for f in fakes), len(tasks), fds, sum(f.connections for f in fakes))
 
 
 def _descriptors(ports: set[int]) -> int:

@@ -1,4 +1,4 @@
-"""One log, and two servers: an impatient one for faults, a patient one for clients who leave."""
+"""One log, and two servers: an impatient one for silence, a patient one for all else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.fake_ollama import DEFAULT_MODELS, RunningFake, running_fake
 from tests.faults.doors import good_model
 from tests.faults.serving import LogLines, ServedArena, logged, served
-from tests.faults.table import ANSWERS, BUDGET, GONE
+from tests.faults.table import ANSWERS, BUDGET, GONE, Fault
 
 SHORT_S = 0.7
 """The limits of the impatient server: to connect, to the first byte, between two reads."""
@@ -24,12 +24,12 @@ def log_lines() -> Iterator[LogLines]:
         yield lines
 
 
-@contextmanager
-def fakes() -> Iterator[tuple[RunningFake, RunningFake]]:
-    """An endpoint that lists every faulty model, and one that fails as a whole.
+Pair = tuple[RunningFake, RunningFake]
 
-    Each server has its own: the probes of a patient one would wait long at a silent route of the other's test.
-    """
+
+@contextmanager
+def pair() -> Iterator[Pair]:
+    """An endpoint that lists every faulty model, and one that fails as a whole."""
     faulty = [fault.model for fault in ANSWERS.values() if fault.model != GONE]
     good = [good_model(seed) for seed in range(1, 9)]
     with running_fake([*DEFAULT_MODELS, *faulty, *good]) as fake, running_fake([GONE]) as other:
@@ -37,25 +37,44 @@ def fakes() -> Iterator[tuple[RunningFake, RunningFake]]:
 
 
 @pytest.fixture(scope="package")
-def impatient(log_lines: LogLines) -> Iterator[ServedArena]:
+def pairs() -> Iterator[tuple[Pair, Pair]]:
+    """One for each server: the probes of a patient one would wait long at a silent route of the other's test."""
+    with pair() as one, pair() as two:
+        yield one, two
+
+
+@pytest.fixture(scope="package")
+def impatient(log_lines: LogLines, pairs: tuple[Pair, Pair]) -> Iterator[ServedArena]:
     """An arena that gives up after SHORT_S."""
+    own, beside = pairs
     limits: dict[str, Any] = dict.fromkeys(("connect_timeout_s", "first_byte_timeout_s", "idle_timeout_s"), SHORT_S)
-    with fakes() as both, served(*both, lines=log_lines, max_answer_tokens=BUDGET, **limits) as arena:
+    with served(*own, lines=log_lines, beside=beside, max_answer_tokens=BUDGET, **limits) as arena:
+        yield arena
+
+
+@pytest.fixture(scope="package")
+def patient(log_lines: LogLines, pairs: tuple[Pair, Pair]) -> Iterator[ServedArena]:
+    """An arena that waits for what is connected, and lets answers grow without end."""
+    beside, own = pairs
+    endless: dict[str, Any] = {"max_answer_tokens": 10**9, "max_answer_bytes": 10**12}
+    with served(*own, lines=log_lines, beside=beside, connect_timeout_s=SHORT_S, **endless) as arena:
         yield arena
 
 
 @pytest.fixture
-def arena(impatient: ServedArena) -> Iterator[ServedArena]:
-    """The impatient arena, its endpoints well again afterwards."""
-    impatient.ask("GET", "/api/models")
-    yield impatient
-    for fake in impatient.fakes:
+def fault(request: pytest.FixtureRequest) -> Fault | None:
+    """What the test is about, unless it says so itself."""
+    return None
+
+
+@pytest.fixture
+def arena(request: pytest.FixtureRequest, log_lines: LogLines, fault: Fault | None) -> Iterator[ServedArena]:
+    """The impatient arena for what ends by a limit of it, since a busy machine makes sound answers late too, and else
+    the patient one. Its endpoints are well again afterwards.
+    """
+    limited = fault is None or fault.accept == "blackhole" or fault.code in ("timeout", "budget_exceeded")
+    arena: ServedArena = request.getfixturevalue("impatient" if limited else "patient")
+    arena.ask("GET", "/api/models")
+    yield arena
+    for fake in arena.fakes:
         fake.reset()
-
-
-@pytest.fixture(scope="package")
-def patient(log_lines: LogLines) -> Iterator[ServedArena]:
-    """An arena that waits for what is connected, and lets answers grow without end."""
-    endless: dict[str, Any] = {"max_answer_tokens": 10**9, "max_answer_bytes": 10**12}
-    with fakes() as both, served(*both, lines=log_lines, connect_timeout_s=SHORT_S, **endless) as arena:
-        yield arena

@@ -75,12 +75,14 @@ class ServedArena:
         arena: Arena,
         loop: asyncio.AbstractEventLoop,
         fakes: tuple[RunningFake, ...],
+        beside: tuple[RunningFake, ...],
         lines: LogLines,
     ) -> None:
         self.server = server
         self.url = server.url
         self.arena = arena
         self.fakes = fakes
+        self._beside = beside
         self._loop = loop
         self._lines = lines
 
@@ -116,7 +118,7 @@ class ServedArena:
 
         def count() -> Level:
             # the fakes' counters are plain reads, and their loops live in threads of their own
-            now = level(*(fake.fake for fake in self.fakes))
+            now = level(*(fake.fake for fake in self.fakes), beside=[fake.fake for fake in self._beside])
             leases = sum(endpoint.in_flight for endpoint in self.arena.fleet.endpoints)
             return Level(now.requests + leases + self.arena.compare.running, now.tasks, now.fds, now.connections)
 
@@ -174,9 +176,14 @@ def logged() -> Iterator[LogLines]:
 
 @contextmanager
 def served(
-    *fakes: RunningFake, lines: LogLines, limits: Limits | None = None, page: bool = False, **changes: Any
+    *fakes: RunningFake,
+    lines: LogLines,
+    limits: Limits | None = None,
+    page: bool = False,
+    beside: tuple[RunningFake, ...] = (),
+    **changes: Any,
 ) -> Iterator[ServedArena]:
-    """Serve an arena on `fakes` (named fake, other) until the block ends."""
+    """Serve an arena on `fakes` (named fake, other) until the block ends; other arenas here use those `beside`."""
     names = ("fake", "other")
     endpoints = tuple(f"{name}={fake.url}" for name, fake in zip(names, fakes, strict=False))
     values: dict[str, Any] = {"port": 0, "endpoints": endpoints, "engine": "off", **changes}
@@ -203,4 +210,4 @@ def served(
     sockets = bind(settings)
     server = Server(app, settings, sockets, limits=limits or Limits(), on_ready=on_ready)
     with in_thread(server, ready):
-        yield ServedArena(server, arenas[0], loops[0], fakes, lines)
+        yield ServedArena(server, arenas[0], loops[0], fakes, beside, lines)

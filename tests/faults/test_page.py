@@ -14,6 +14,7 @@ from tests.fake_ollama import running_fake, text_of
 from tests.fake_ollama.badclient import BadClient, Parting
 from tests.fake_ollama.invariants import seven_nevers
 from tests.fake_ollama.stopwatch import Stopwatch
+from tests.faults.conftest import Pair
 from tests.faults.serving import LogLines, ServedArena, served
 from tests.faults.test_leaving import HANGS_S, chats
 
@@ -24,9 +25,10 @@ OVER = b'"close_stream"'
 
 
 @pytest.fixture(scope="module")
-def paged(log_lines: LogLines) -> Iterator[ServedArena]:
+def paged(log_lines: LogLines, pairs: tuple[Pair, Pair]) -> Iterator[ServedArena]:
     """An arena with its page."""
-    with running_fake() as fake, served(fake, lines=log_lines, page=True) as arena:
+    others = (*pairs[0], *pairs[1])
+    with running_fake() as fake, served(fake, lines=log_lines, beside=others, page=True) as arena:
         yield arena
 
 

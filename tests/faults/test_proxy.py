@@ -130,9 +130,14 @@ def last_error(path: str, body: bytes) -> Any:
     return json.loads(body.split(b"\n\n")[-2].removeprefix(b"data: "))["error"]
 
 
+@pytest.fixture
+def fault(name: str) -> Fault:
+    """What the test is about."""
+    return ANSWERS[name]
+
+
 @pytest.mark.parametrize(("path", "name"), CASES)
-def test_a_fault_behind_the_proxy(arena: ServedArena, path: str, name: str) -> None:
-    fault = ANSWERS[name]
+def test_a_fault_behind_the_proxy(arena: ServedArena, path: str, name: str, fault: Fault) -> None:
     expected = PROXIED.get(name, Expected("whole"))
     if fault.primed:
         ask(arena, path, fault)
