@@ -36,9 +36,9 @@ def _no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def api(fake: FakeOllama, tmp_path: Path) -> AsyncIterator[Client]:
-    """A started API that keeps its votes in `tmp_path`."""
-    settings = settings_for(f"hidden-host={fake.url}", data=tmp_path, first_byte_timeout_s=0.2)
+async def api(fake: FakeOllama, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    """A started API that keeps its votes in `tmp_path`, with the test's own settings if it has some."""
+    settings = settings_for(f"hidden-host={fake.url}", data=tmp_path, **getattr(request, "param", {}))
     async with started(create_api(settings)) as client:
         yield client
 
@@ -116,6 +116,7 @@ async def test_several_turns_each_side_with_its_own_history(api: Client, fake: F
     assert (await voted(api, battle_id)).json()["turns"] == 2
 
 
+@pytest.mark.parametrize("api", [{"first_byte_timeout_s": 0.2}], indirect=True, ids=["impatient"])
 async def test_no_byte_before_the_vote_tells_who_fights(api: Client, fake: FakeOllama) -> None:
     """Good and faulty models, every route and refusal: no name of a model, its family, or an endpoint."""
     names = [*DEFAULT_MODELS, *FAULTY]

@@ -15,7 +15,7 @@ from arena.settings import load
 from arena.wire import Timeouts
 from tests.fake_ollama import FakeOllama, Record
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 LIMITS = Timeouts(connect_s=2, first_byte_s=5, idle_s=5)
 CHAT = "/olla/ollama/api/chat"
 CALLER = Caller("127.0.0.1", "127.0.0.1", "r-1")

@@ -42,7 +42,7 @@ def arena(log_lines: LogLines) -> Iterator[ServedArena]:
     models = ["tiny", "fx-ok:n-5", "fx-eof:n-5", "fx-hang", "fx-stall:n-2"]
     with ExitStack() as stack:
         fakes = [stack.enter_context(running_fake(models=held)) for held in (models, ["other"])]
-        yield stack.enter_context(served(*fakes, lines=log_lines, idle_timeout_s=0.3))
+        yield stack.enter_context(served(*fakes, lines=log_lines))
 
 
 def test_a_stream_over_a_real_connection_with_its_trailers(arena: ServedArena) -> None:
@@ -112,7 +112,7 @@ def test_a_file_is_handed_on_as_it_comes(arena: ServedArena) -> None:
 @pytest.fixture
 async def client(fake: FakeOllama) -> AsyncIterator[Client]:
     """The application as another server would run it."""
-    settings = Settings(engine="off", endpoints=(f"fake={fake.url}",), idle_timeout_s=0.2)  # type: ignore[call-arg]
+    settings = Settings(engine="off", endpoints=(f"fake={fake.url}",))  # type: ignore[call-arg]
     async with started(create_app(settings, page=False)) as running:
         yield running
 

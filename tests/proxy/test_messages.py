@@ -20,7 +20,8 @@ pytestmark = pytest.mark.anyio
 MESSAGES = "/olla/anthropic/v1/messages"
 CHAT = "/v1/chat/completions"
 LISTING = ok(b'{"object":"list","data":[{"id":"m","object":"model"}]}', "Content-Type: application/json")
-SHORT = Timeouts(connect_s=2, first_byte_s=0.3, idle_s=0.3)
+SHORT = Timeouts(connect_s=2, first_byte_s=5, idle_s=0.3)
+IMPATIENT = {"bad": {"timeouts": Timeouts(connect_s=2, first_byte_s=0.3)}}
 
 
 @asynccontextmanager
@@ -243,7 +244,7 @@ async def test_a_peer_answers_instead(model: str, stream: bool) -> None:
     async with (
         FakeOllama(models=["tiny"]) as bad,
         FakeOllama(models=["tiny"]) as good,
-        front(urls={"bad": bad.url, "good": good.url}, strategy="round-robin", limits=SHORT) as it,
+        front(urls={"bad": bad.url, "good": good.url}, strategy="round-robin", specs=IMPATIENT) as it,
     ):
         bad.state(routes={CHAT: model})
         answer = await ask(it, "tiny", stream=stream)

@@ -23,7 +23,7 @@ from tests.proxy.ground import Ground
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 Asking: TypeAlias = list[asyncio.Task[bytes]]
 T = TypeVar("T")
 

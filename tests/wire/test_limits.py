@@ -253,7 +253,7 @@ async def test_a_silent_name_server_delays_only_its_own_endpoint() -> None:
     async with name_server() as (server, address), served(answers(ok())) as (_, healthy):
         server.silent = True
         resolver = Resolver([address])
-        lost = Pool("http://lost.test", resolver=resolver, timeouts=Timeouts(connect_s=0.2))
+        lost = Pool("http://lost.test", resolver=resolver, timeouts=Timeouts(connect_s=1))
         waiting = [caught(lost)[0] for _ in range(40)]
         assert (await healthy.fetch("GET", "/")).body == b"ok"
         assert not any(call.done.done() for call in waiting)
