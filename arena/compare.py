@@ -194,7 +194,7 @@ def _ask(
 ) -> _Asking:
     """Send `request`; whenever the lane ends, the call is cut and the lease is given back."""
     instance = request.instance
-    if lease.model != instance.model and (lease.endpoint.kind == "openai" or lease.key != canonical(instance.model)):
+    if lease.model != instance.model and (not lease.endpoint.native or lease.key != canonical(instance.model)):
         instance = msgspec.structs.replace(instance, model=lease.model)
         request = msgspec.structs.replace(request, instance=instance)
     outlet.release = lease.close

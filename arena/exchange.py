@@ -120,12 +120,11 @@ Begin = Callable[[Inbound, bytes, Sink], Session | None]
 class Connection(Sink, Protocol):
     """The sink of a server: the guard dresses the headers that leave on it, and hears when the exchange is over.
 
-    `dress` returns what leaves of an answer's headers, as pairs and as lines; `request_id` is for the
-    log.
+    `dress` returns what leaves of an answer's headers, written out; `request_id` is for the log.
     """
 
     request_id: str
-    dress: Callable[[Headers], tuple[Headers, bytes]] | None
+    dress: Callable[[Headers], bytes] | None
     over: Callable[[], object] | None
 
 

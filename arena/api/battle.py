@@ -18,7 +18,7 @@ from arena.api.carrier import inbound_of
 from arena.api.leaderboard import flag, known, saved_as
 from arena.api.operation import Operation, Query, json_response
 from arena.api.requests import contestants
-from arena.api.stream import NDJSON_HEADERS, while_client_stays
+from arena.api.stream import NDJSON_HEADERS, StreamRoute, while_client_stays
 from arena.arena import Arena
 from arena.battle import Ballot, Contest, Mode, Shown, Turn, Voter
 from arena.errors import BadRequest
@@ -115,16 +115,6 @@ class Battling:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-class TurnRoute:
-    """The stream's place among the routes; a router calls what is no function as it is."""
-
-    def __init__(self, battling: Battling) -> None:
-        self._battling = battling
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._battling.stream(scope, receive, send)
-
-
 def _line(shown: Shown, vote_open: bool) -> TurnLine:
     if shown.failed:
         error, code = (TAKEN_BACK, "turn_failed") if vote_open else (OVER, "battle_failed")
@@ -213,7 +203,7 @@ def _answers(battling: Battling) -> tuple[Operation, ...]:
         Operation(
             "POST",
             "/battles/{id}/stream",
-            TurnRoute(battling),
+            StreamRoute(battling.stream),
             "Battles",
             "All answers to a message, in step",
             "One JSON object a line (NDJSON); `instance_id` is the letter of a side. All sides appear at the pace of "

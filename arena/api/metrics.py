@@ -112,6 +112,8 @@ class FleetCollector:
             ("arena_endpoint_up", "1 if the endpoint answers.", lambda one: one.health.state == "healthy"),
             ("arena_endpoint_draining", "1 while it gets no new work.", lambda one: one.draining),
             ("arena_endpoint_in_flight", "Requests running there.", lambda one: one.in_flight),
+            ("arena_endpoint_connections", "Connections open to it.", lambda one: one.pool.open_connections),
+            ("arena_endpoint_connections_idle", "Those that wait for use.", lambda one: one.pool.idle_connections),
             ("arena_endpoint_breaker", "0 closed, 1 half-open, 2 open.", lambda one: BREAKER[one.breaker.state]),
             ("arena_endpoint_models", "Models installed there.", lambda one: len(one.holds)),
             ("arena_endpoint_weight", "Its share of the work.", lambda one: one.weight),

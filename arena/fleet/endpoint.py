@@ -12,6 +12,7 @@ import msgspec
 
 from arena.errors import ArenaError, Busy, ModelNotFound, Unreachable, UpstreamTimeout
 from arena.fleet.breaker import Breaker, is_failure
+from arena.fleet.frozen import give_up
 from arena.fleet.health import DOWN_CHECK_S, IDLE_CHECK_S, Health, HealthState, Prober
 from arena.fleet.lease import Lease
 from arena.fleet.spec import EndpointSpec
@@ -31,8 +32,6 @@ LISTED_S = 30.0
 """The same for the prober: what has changed unseen is noticed after this long, or when somebody misses it."""
 MAX_VERSION = 64
 """Characters of a server's version that are kept."""
-MAX_REST_S = 300.0
-"""Longest time for which an endpoint's own Retry-After is believed."""
 
 Client: TypeAlias = OllamaClient | OpenAIClient
 
@@ -94,6 +93,11 @@ class Endpoint:
         self._asking: set[asyncio.Task[None]] = set()
         self._prober: Prober | None = None
         self._idle: Callable[[], bool] = lambda: False
+
+    @property
+    def native(self) -> bool:
+        """Does it speak Ollama's own API?"""
+        return self.kind != "openai"
 
     @property
     def url(self) -> str:
@@ -226,7 +230,7 @@ class Endpoint:
         wait_s = lease.retry_after_s or (error.retry_after_s if isinstance(error, Busy) else None)
         if wait_s is not None:
             limits_one = lease.key != "" and (status == 429 or getattr(error, "code", "") == "rate_limited")
-            self._rest(lease.key if limits_one else "", now_s, now_s + min(wait_s, MAX_REST_S))
+            self._rest(lease.key if limits_one else "", now_s, now_s + wait_s)
         if is_failure(error, status):
             self.breaker.bad(lease.ticket)
         elif status is not None and status < 500:
@@ -441,29 +445,7 @@ class Endpoint:
         now_s = self._clock()
         self.health.checked(now_s, now_s - began_s, now_s + self._delay_s())
         if silent and not self.health.up:
-            await self._give_up(since_s)
-
-    async def _give_up(self, since_s: float) -> None:
-        """It is down: what has waited for a first byte since `since_s` may go elsewhere, before its own time is over.
-
-        Ollama tells its version whatever it loads. A server of another kind may do one thing at a time: its silence
-        tells nothing.
-        """
-        if isinstance(self.client, OpenAIClient) or not self.pool.unheard(since_s) or await self._speaks():
-            return
-        for call in self.pool.unheard(since_s):
-            asyncio.get_running_loop().call_soon(call.give_up, since_s)  # the log's request id is not for the probe
-
-    async def _speaks(self) -> bool:
-        """Does it say anything at all, when it is asked for its version?"""
-        try:
-            async with asyncio.timeout(self.spec.check_timeout_s):
-                await self.client.version()
-        except (TimeoutError, Unreachable, UpstreamTimeout):
-            return False
-        except ArenaError:
-            pass
-        return True
+            await give_up(self, since_s)
 
     async def _look(self, client: OllamaClient, began_s: float) -> None:
         """What is in memory; where that is not told, its version, so that only silence counts as silence."""

@@ -34,7 +34,6 @@ class Health:
         "_good",
         "_up_after",
         "checked_s",
-        "checks",
         "latency_s",
         "next_check_s",
         "since_s",
@@ -46,7 +45,6 @@ class Health:
         self.state: Literal["healthy", "unhealthy", "offline", "unknown"] = "unknown"
         self.up = True
         self.since_s = clock()
-        self.checks = 0
         self.checked_s: float | None = None
         self.next_check_s: float | None = None
         self.latency_s: float | None = None
@@ -79,7 +77,6 @@ class Health:
 
     def checked(self, now_s: float, latency_s: float, next_s: float) -> None:
         """A probe has ended at `now_s`, however it went."""
-        self.checks += 1
         self.checked_s, self.latency_s, self.next_check_s = now_s, latency_s, next_s
 
     def refused(self) -> None:

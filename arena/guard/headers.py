@@ -84,7 +84,7 @@ class SafetyHeaders:
         dressed.append((b"x-request-id", request.id.encode()))
         return dressed
 
-    def dress_lines(self, request: Request, headers: Headers) -> tuple[Headers, bytes]:
+    def dress_lines(self, request: Request, headers: Headers) -> bytes:
         """The same, written out: many answers have the same headers."""
         in_api = request.path.startswith(API_PREFIXES)
         key = in_api, request.allowed_origin, tuple(headers)
@@ -94,7 +94,7 @@ class SafetyHeaders:
                 self._lines.clear()
             kept = self._kept(headers, in_api=in_api) + self._steady(request, no_store=in_api)
             lines = self._lines[key] = header_lines(kept)
-        return [], b"%bx-request-id: %b\r\n" % (lines, request.id.encode())
+        return b"%bx-request-id: %b\r\n" % (lines, request.id.encode())
 
     def _steady(self, request: Request, *, no_store: bool) -> Headers:
         """What we add to every answer to requests from one place."""

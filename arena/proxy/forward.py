@@ -214,7 +214,7 @@ class Forward(Struct, eq=False):
         inbound, target, adapt = self._inbound, self._route.target, self._route.adapt
         receiver: Receiver = self
         try:
-            if model and model != asked.model and (endpoint.kind == "openai" or model != f"{asked.model}:latest"):
+            if model and model != asked.model and (not endpoint.native or model != f"{asked.model}:latest"):
                 body = respelled(body, model)
             adapted = None if adapt is None else adapt(self, self._tail, lease, inbound, body)
         except BadRequest as error:

@@ -23,7 +23,6 @@ from arena.proxy.dialect import EVENTS
 from arena.proxy.failures import UNKNOWN_HERE
 from arena.proxy.headers import header
 from arena.proxy.held import Held
-from arena.proxy.hosts import NATIVE
 from arena.wire import RawHeaders
 
 PATH: Final = "/v1/messages"
@@ -68,7 +67,7 @@ class Trial(Held):
         if status not in UNKNOWN_HERE:
             return False
         # Ollama knows its routes in plain text: its JSON is about the model
-        return endpoint.kind not in NATIVE or b"json" not in (header(self.headers, b"content-type") or b"")
+        return not endpoint.native or b"json" not in (header(self.headers, b"content-type") or b"")
 
     def decided(self, body: bytes) -> bool:
         """Ask again in OpenAI's words, unless it is only the model that is not there."""

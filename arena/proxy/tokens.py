@@ -49,7 +49,7 @@ async def count_tokens(proxy: Surroundings, inbound: Inbound, body: bytes) -> Re
             continue
         tokens = await _counted(endpoint, {**wanted, "model": name})
         if tokens is not None:
-            backend = b"openai" if endpoint.kind == "openai" else b"ollama"
+            backend = b"ollama" if endpoint.native else b"openai"
             ours += [(b"x-olla-endpoint", header_value(endpoint.name)), (b"x-olla-backend-type", backend)]
             return json_reply({"input_tokens": tokens}, headers=ours)
     return json_reply({"input_tokens": estimate(wanted), "estimated": True}, headers=ours)
@@ -57,7 +57,7 @@ async def count_tokens(proxy: Surroundings, inbound: Inbound, body: bytes) -> Re
 
 async def _counted(endpoint: Endpoint, wanted: dict[str, Any]) -> int | None:
     """The tokens of a request by the endpoint's own count, None where it has no way to tell. Raises BadRequest."""
-    for path in (PATH, *(CHAT_PATHS if endpoint.kind == "openai" else ())):
+    for path in (PATH, *(() if endpoint.native else CHAT_PATHS)):
         if endpoint.takes.get(path) is False:
             continue
         sent = wanted

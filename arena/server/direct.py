@@ -34,7 +34,7 @@ class Exchange(Struct, eq=False):
     disconnected: bool = False
     response_started: bool = False
     response_complete: bool = False
-    dress: Callable[[Headers], tuple[Headers, bytes]] | None = None
+    dress: Callable[[Headers], bytes] | None = None
     over: Callable[[], object] | None = None
     status: int = 0
     request_id: str = ""
@@ -85,11 +85,9 @@ class Exchange(Struct, eq=False):
         if self.response_complete:
             return
         self.status = status
-        added = b""
-        if self.dress is not None:
-            headers, added = self.dress(headers)
+        own = header_lines(headers) if self.dress is None else self.dress(headers)
         first = LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        head = b"".join([first, self._connection.state.common_lines, header_lines(headers), added])
+        head = b"".join([first, self._connection.state.common_lines, own])
         self._chunked = status not in BODYLESS and b"\r\ncontent-length: " not in head
         if self._chunked:
             lines += b"transfer-encoding: chunked\r\n"

@@ -245,7 +245,7 @@ def weight_of(text: str) -> float:
 
 def pullers(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
     """The hosts that can fetch models."""
-    return [endpoint for endpoint in endpoints if endpoint.kind != "openai"]
+    return [endpoint for endpoint in endpoints if endpoint.native]
 
 
 def every(endpoints: Sequence[Endpoint]) -> list[Endpoint]:

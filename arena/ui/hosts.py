@@ -236,7 +236,7 @@ def _memory(endpoint: Endpoint, at: Moment, may_manage: bool) -> str:
     held = () if endpoint.health.state == "offline" else endpoint.in_memory
     if not held:
         nothing = "Nothing in memory." if endpoint.health.up else "What is in its memory is not known."
-        return f'<p class="held dim">{nothing}</p>' if endpoint.kind != "openai" else ""
+        return f'<p class="held dim">{nothing}</p>' if endpoint.native else ""
     rows = "".join(_held(item, endpoint, at, may_manage) for item in held)
     return f'<ul class="held" aria-label="In the memory of {escape(endpoint.name)}">{rows}</ul>'
 
@@ -246,7 +246,7 @@ def _held(item: LoadedModel, endpoint: Endpoint, at: Moment, may_manage: bool) -
     facts = [parts.size(item.size_bytes), share] if item.size_bytes else []
     facts += [stays] if (stays := _stays(item.expires_at, at)) else []
     free = ""
-    if may_manage and endpoint.kind != "openai":
+    if may_manage and endpoint.native:
         label = f"Unload {item.name} from {endpoint.name}"
         free = action("unload", "Unload", model=item.name, endpoint=endpoint.name, label=label)
     return f'<li><span><b>{escape(item.name)}</b> <span class="dim">{" · ".join(facts)}</span></span>{free}</li>'

@@ -342,6 +342,8 @@ async def test_metrics_are_what_the_books_say() -> None:
     assert found["arena_queue_wait_seconds_count", "endpoint=a"] == 3
     assert found["arena_endpoint_up", "endpoint=b"] == 1
     assert found["arena_endpoint_breaker", "endpoint=b"] == 0
+    connections = [found[f"arena_endpoint_connections{state}", "endpoint=b"] for state in ("", "_idle")]
+    assert connections == [1, 1]
     assert found["arena_resident_model_bytes", "endpoint=b", "memory=vram", "model=mistral:7b"] > 0
     assert found["arena_queue_waiting",] == 0
     assert ("arena_build_info", "strategy=priority", "version=0.1.0") in found

@@ -84,7 +84,7 @@ class Wire:
     """A connection that keeps what is written to it."""
 
     def __init__(self) -> None:
-        self.dress: Callable[[Headers], tuple[Headers, bytes]] | None = None
+        self.dress: Callable[[Headers], bytes] | None = None
         self.over: Callable[[], object] | None = None
         self.request_id = ""
         self.status = 0
@@ -394,7 +394,7 @@ async def test_a_head_that_was_judged_before_permits_nothing(tmp_path: Path) -> 
     assert len({inbound.caller.request_id for inbound in house.direct}) == 2
     last = carried(own)
     assert last.dress is not None
-    assert b"access-control-allow-origin: https://app.example\r\n" in last.dress([])[1]
+    assert b"access-control-allow-origin: https://app.example\r\n" in last.dress([])
     remove(house.path, "alice")
     house.clock.now += 2
     assert carried(own).status == 401
@@ -433,7 +433,7 @@ async def test_a_page_of_a_configured_origin_is_served_past_asgi_too(tmp_path: P
         assert (wire.status or 200) == status
         if status == 200:
             assert wire.dress is not None
-            assert b"access-control-allow-origin: %b\r\n" % origin.encode() in wire.dress([])[1]
+            assert b"access-control-allow-origin: %b\r\n" % origin.encode() in wire.dress([])
 
 
 async def test_the_peer_is_told_where_it_is_not_who_calls(tmp_path: Path) -> None:

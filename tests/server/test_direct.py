@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from arena.exchange import Begin, Connection, Headers, Inbound, Session, Sink
+from arena.exchange import Begin, Connection, Headers, Inbound, Session, Sink, header_lines
 from arena.log import request_id
 from arena.server import Server, bind
 from arena.settings import load
@@ -58,7 +58,7 @@ class DirectApp(TinyApp):
         self.scopes.append(scope)
         connection.request_id = scope["path"]
         connection.over = lambda: self.told.put("over")
-        connection.dress = lambda headers: (headers, b"x-dressed: yes\r\n")
+        connection.dress = lambda headers: header_lines(headers) + b"x-dressed: yes\r\n"
         self.connections.put(connection)
         ways: dict[str, Callable[[Connection, bytes], None]] = {
             "/direct/echo": self.echo,
