@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from arena.errors import BadRequest, MethodNotAllowed, PayloadTooLarge
 from arena.exchange import Headers, Refusals
 from arena.guard.asgi import Receive, Refused, Send, answer
-from arena.guard.credentials import COOKIE, SESSION_S, Credentials
+from arena.guard.credentials import COOKIE, INVALID, SESSION_S, Credentials
 from arena.guard.headers import SafetyHeaders
 from arena.guard.request import Request
 
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 FORM_BYTES: Final = 8 * 1024
 FORM_FIELDS: Final = 8
+WRONG: Final = "That is not the access token."
 NO_ROBOTS: Final = b"User-agent: *\nDisallow: /\n"
 TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 HTML: Final = (b"content-type", b"text/html; charset=utf-8")
@@ -98,7 +99,8 @@ class OwnPages:
                 log.warning("refused sign-in from %s: %s", request.address, refused.error.code)
                 error = refused.error
                 self._refusals.counts[error.code] += 1
-                await self._render(request, send, error.status, target, error.message, refused.headers)
+                told = WRONG if error.message == INVALID else error.message
+                await self._render(request, send, error.status, target, told, refused.headers)
                 return
             headers = self._cookie(request, session)
         await self._redirect(request, send, target, headers)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from arena.arena import Arena
 
 
+_HEAD = '<header class="sheet-head"><h2>About this arena</h2></header>'
+
+
 class AboutPanel:
     """The about tab."""
 
@@ -30,7 +33,7 @@ class AboutPanel:
     def render(self) -> gr.HTML:
         """Draw the tab; it is filled when it is opened."""
         with gr.Column(elem_classes="sheet", min_width=0):
-            return html("", "about")
+            return html(f'{_HEAD}<p class="empty" role="status">Asking the servers…</p>', "about")
 
     def text(self, statuses: Sequence[EndpointStatus]) -> str:
         """The whole sheet."""
@@ -42,7 +45,7 @@ class AboutPanel:
                 _section("Access", access(settings)),
                 _section("Limits", _pairs(limits(settings))),
                 _section("Versions", _pairs(versions())),
-                _section("Keys", _pairs(KEYS)),
+                _section("Keys", _pairs(KEYS), "keys"),
                 _section(
                     "For programs",
                     '<p>The HTTP API is described under <a href="docs">/docs</a>; its machine-readable form is '
@@ -50,7 +53,7 @@ class AboutPanel:
                 ),
             )
         )
-        return f'<header class="sheet-head"><h2>About this arena</h2></header><div class="cards">{cards}</div>'
+        return f'{_HEAD}<div class="cards">{cards}</div>'
 
     def _engine(self) -> str:
         words = {

@@ -72,7 +72,7 @@ class CatalogPanel:
                 )  # fmt: skip
                 pull = gr.Button("Pull", elem_id="pull", variant="primary", size="sm", scale=0, min_width=84)
             jobs = html("", "jobs", relays=True)
-            table = html("", "models", relays=True)
+            table = html('<p class="empty" role="status">Asking the servers…</p>', "models", relays=True)
             memory = html("", "memory", relays=True)
         return CatalogParts(name, pull, jobs, table, memory, timer)
 

@@ -34,7 +34,7 @@ UPLOADS = [
     ".cpp", ".rs", ".go", ".java", ".kt", ".rb", ".sh", ".sql", ".log", ".xml",
 ]  # fmt: skip
 ORDER_HINT = (
-    '<span class="when-together">quickest, but shared: speeds are not comparable</span>'
+    '<span class="when-together">quickest, but speeds are not comparable</span>'
     '<span class="when-one">each alone on the machine: speeds are comparable</span>'
 )
 

@@ -16,7 +16,7 @@ from arena.errors import ArenaError
 from arena.ui.callers import caller_of, voter_of
 from arena.ui.leaderboard_filters import filters
 from arena.ui.leaderboard_query import PARTS, Chosen, chosen
-from arena.ui.leaderboard_view import BoardView, Sight, installed, told, unavailable
+from arena.ui.leaderboard_view import BoardView, Sight, installed, opening, told, unavailable
 from arena.ui.wiring import QUICK
 
 if TYPE_CHECKING:
@@ -108,11 +108,12 @@ class LeaderboardPanel:
 
     def render(self) -> BoardEvents:
         """Draw the tab and wire it; call inside a Blocks and a Tab."""
+        head, body = opening()
         with gr.Column(elem_classes="sheet", elem_id="board", min_width=0):
             parts = BoardParts(
-                head=_piece("board-head"),
+                head=_piece("board-head", head),
                 filters=_piece("board-filters"),
-                body=_piece("board-body"),
+                body=_piece("board-body", body),
                 asked=gr.Textbox("", visible=False, elem_id="board-asked"),
                 marks=gr.Textbox("", visible=False, elem_id="board-marks"),
                 timer=gr.Timer(POLL_S, active=False),
@@ -122,8 +123,8 @@ class LeaderboardPanel:
         return events
 
 
-def _piece(elem_id: str) -> gr.HTML:
-    return gr.HTML("", elem_id=elem_id, apply_default_css=False, js_on_load=BOARD)
+def _piece(elem_id: str, value: str = "") -> gr.HTML:
+    return gr.HTML(f"<div>{value}</div>", elem_id=elem_id, apply_default_css=False, js_on_load=BOARD)
 
 
 class BoardEvents:

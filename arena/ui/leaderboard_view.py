@@ -170,6 +170,11 @@ def _summary(board: Board, sight: Sight) -> str:
     return f"{told}."
 
 
+def opening() -> tuple[str, str]:
+    """Head and body while the votes are counted for the first time."""
+    return _head(Sight(Chosen(), Choices(), None, 0), None), '<p class="empty" role="status">Counting the votes…</p>'
+
+
 def no_votes() -> str:
     """What to do first."""
     return (

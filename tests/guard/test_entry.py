@@ -176,7 +176,7 @@ async def test_sign_in_trades_the_token_for_a_session(locked: House) -> None:
 async def test_wrong_token_shows_the_page_again(locked: House) -> None:
     answer = await locked.sign_in(token="<wrong>", target="/x")
     assert answer.status == 401
-    assert b"Invalid authorization token" in answer.body
+    assert b"That is not the access token." in answer.body
     assert b'value="/x"' in answer.body
     assert b"wrong" not in answer.body
     assert answer.header("set-cookie") is None

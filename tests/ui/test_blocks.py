@@ -54,6 +54,13 @@ def built() -> gr.Blocks:
     return in_a_loop(Page(Arena(load(engine="off"))).build)
 
 
+@pytest.mark.parametrize("where", ["board-body", "models", "about"])
+def test_what_takes_time_to_fill_says_so(built: gr.Blocks, where: str) -> None:
+    (piece,) = [block for block in built.blocks.values() if getattr(block, "elem_id", None) == where]
+    assert "…</p>" in piece.value
+    assert 'role="status"' in piece.value
+
+
 class Desk:
     """The compare tab drawn without a server, with all its handlers."""
 
