@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = "smollm2:135m"
 QUESTION = "Count: one, two, three"
 WORD = "two"
-END_S = 20
+END_S = 60
 READY = "running on "
 
 

@@ -88,7 +88,7 @@ def browser() -> Iterator[Browser]:
     path = chromium()
     if path is None:
         pytest.skip("no Chromium on this machine; ARENA_TEST_CHROMIUM may name one")
-    expect.set_options(timeout=15_000)
+    expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
@@ -124,7 +124,7 @@ def page(context: BrowserContext, base: str, upstream: RunningFake) -> Iterator[
         page.evaluate("localStorage.clear()")
         page.close()
     context.remove_listener("request", asked)
-    upstream.idle(within_s=5)
+    upstream.idle(within_s=PATIENCE_S)
     assert elsewhere == []
     assert broken == []
     assert upstream.canary_hits == []

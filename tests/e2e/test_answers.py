@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
-import time
 
 from playwright.sync_api import Page, expect
 
 from tests.e2e.arena_page import ArenaPage
+from tests.e2e.conftest import PATIENCE_S
 from tests.fake_ollama import RunningFake, text_of
+from tests.fake_ollama.stopwatch import Stopwatch, family
 
 FREED_S = 0.5
 """A stopped column and a page that leaves must free their models within this time."""
+
+
+def parted_at(upstream: RunningFake, count: int) -> float:
+    """When the last of the `count` requests that were cut had parted."""
+    moments = [record.parted_at for record in upstream.log if record.cut and record.parted_at is not None]
+    assert len(moments) == count
+    return max(moments)
 
 
 def test_two_columns_stream_each_at_its_own_pace(arena: ArenaPage, upstream: RunningFake) -> None:
@@ -41,10 +49,10 @@ def test_stopping_one_column_lets_the_other_go_on(arena: ArenaPage, upstream: Ru
     upstream.release("a")
     upstream.release("b")
     arena.in_state("a", "writing")
-    before = time.monotonic()
+    watch = Stopwatch(*family())
     arena.click("stop-a")
-    upstream.closed(1)
-    assert time.monotonic() - before < FREED_S
+    upstream.closed(1, within_s=PATIENCE_S)
+    assert watch.own_s(parted_at(upstream, 1)) < FREED_S
     arena.in_state("a", "stopped")
     upstream.release("b", 2)
     arena.done("b")
@@ -87,10 +95,10 @@ def test_leaving_frees_the_models_also_when_they_are_silent(arena: ArenaPage, up
     arena.in_state("a", "writing")
     arena.in_state("c", "writing")
     upstream.arrived(3, path="/api/chat")
-    before = time.monotonic()
+    watch = Stopwatch(*family())
     arena.page.close()
-    upstream.closed(3, within_s=5)
-    assert time.monotonic() - before < FREED_S
+    upstream.closed(3, within_s=PATIENCE_S)
+    assert watch.own_s(parted_at(upstream, 3)) < FREED_S
 
 
 def test_reloading_frees_the_models_too(arena: ArenaPage, upstream: RunningFake) -> None:
@@ -98,7 +106,7 @@ def test_reloading_frees_the_models_too(arena: ArenaPage, upstream: RunningFake)
     arena.send()
     arena.in_state("a", "writing")
     arena.page.reload()
-    upstream.closed(1, within_s=5)
+    upstream.closed(1, within_s=PATIENCE_S)
 
 
 def test_a_hidden_tab_misses_nothing_of_a_growing_answer(arena: ArenaPage, upstream: RunningFake) -> None:

@@ -72,7 +72,7 @@ def test_both_sides_grow_in_step_and_a_reload_loses_no_vote(
     ask(page, "Another one")
     upstream.arrived(4, path="/api/chat")
     page.reload()
-    upstream.closed(2, within_s=10)
+    upstream.closed(2, within_s=60)
     in_phase(ballot, "failed")
     expect(ballot).to_contain_text("The page was left")
 

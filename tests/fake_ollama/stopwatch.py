@@ -8,6 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 
 
+def family() -> set[int]:
+    """The processes that this one has started, and those that they have: a browser is a dozen."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = {os.getpid()}
+    while more := {process for process, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {os.getpid()}
+
+
 class Stopwatch:
     """Measures from now, without the time in which this process, or the others named, waited for a core.
 
