@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -256,6 +257,8 @@ def engine(
 ) -> None:
     """Serve the embedded engine alone: an Ollama server in small, for any Ollama client."""
     _check_free(host, port)
+    where = f"{host}, port {port}" if port else f"{host}, a free port"
+    print(f"The embedded engine starts on {where}: an Ollama server in small. Ctrl-C stops it.", file=sys.stderr)
     _engine("serve", data, "--host", host, "--port", str(port))
 
 
@@ -294,6 +297,7 @@ def _engine(command: str, data: Path | None, *options: str) -> NoReturn:
 
 def _built(settings: Settings) -> Guard:
     """The whole application. Gradio takes seconds to import, so this comes after the port is known to be free."""
+    logging.getLogger(__name__).info("Ollama Arena %s is starting", __version__)
     from arena.app import create_app
 
     return create_app(settings)

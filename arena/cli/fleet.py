@@ -64,7 +64,10 @@ def check(
 
         console = Console()
         console.print(_table(looked))
-        for note in _notes(looked, aliases):
+        notes = _notes(looked, aliases)
+        if not spec.endpoints and settings.engine != "off" and not looked[0].ok:
+            notes.append("No server is named and no Ollama answers: `serve` starts the embedded engine.")
+        for note in notes:
             console.print(printable(note), markup=False, highlight=False, soft_wrap=True)
     if not all(host.ok for host in looked):
         raise typer.Exit(EXIT_FAILED)

@@ -43,7 +43,9 @@ def test_serve_builds_the_whole_application(run: Run, monkeypatch: pytest.Monkey
     built: list[object] = []
     monkeypatch.setattr("arena.app.create_app", lambda settings: built.append(settings))
     monkeypatch.setattr("arena.server.serve", lambda build, settings: build(settings))
-    assert run("serve").status == 0
+    outcome = run("serve")
+    assert outcome.status == 0
+    assert f"Ollama Arena {__version__} is starting" in outcome.err
     assert isinstance(built[0], Settings)
 
 
@@ -179,7 +181,9 @@ def test_engine_and_setup_hand_their_words_to_the_engine(run: Run, monkeypatch: 
 
     monkeypatch.setattr("arena.engine.__main__.main", run_engine)
     monkeypatch.setenv("ARENA_DATA", "kept")
-    assert run("engine", "--port", "0").status == 3
+    outcome = run("engine", "--port", "0")
+    assert (outcome.status, outcome.out) == (3, "")
+    assert outcome.err.startswith("The embedded engine starts on 127.0.0.1, a free port: ")
     assert run("setup", "--data", "other").status == 3
     assert asked == [
         ["serve", "--data", "kept", "--host", "127.0.0.1", "--port", "0"],

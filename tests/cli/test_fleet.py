@@ -63,6 +63,17 @@ def test_a_wrong_file_is_one_line_and_status_2(run: Run, file: Path) -> None:
     assert run("fleet", "check", str(file.parent / "nowhere.yaml")).status == 2
 
 
+@pytest.mark.parametrize(("engine", "told"), [("auto", True), ("on", True), ("off", False)])
+def test_where_no_server_is_named_and_none_answers_the_engine_is_told_of(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, told: bool
+) -> None:
+    monkeypatch.setenv("ARENA_DATA", str(tmp_path))
+    monkeypatch.setenv("ARENA_ENGINE", engine)
+    monkeypatch.setattr("arena.settings.OLLAMA_DEFAULT", GONE)
+    outcome = run("fleet", "check")
+    assert (outcome.status, "`serve` starts the embedded engine" in outcome.out) == (1, told)
+
+
 def test_without_a_file_the_fleet_of_the_settings_is_checked(
     run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
