@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from arena.ratings.strengths import Fit, Z
+from arena.ratings.strengths import Fit, Z, chances
 from arena.ratings.tally import TIE, Codes, Floats, Tally
 
 _STEPS: Final = 50  # hardly ever more than five
@@ -70,7 +70,7 @@ def dispersion(fit: Fit, tally: Tally, weight: Floats) -> float:
     """
     a, b, verdict, sides, _ = tally.whats
     held = tally.weighed(weight)[0]
-    chance = 1 / (1 + np.exp(fit.strengths[b] - fit.strengths[a]))
+    chance = chances(fit.strengths[a] - fit.strengths[b])
     expected = held * chance * (1 - chance)
     found = (expected - held * (verdict >= TIE) / 4) * tally.spread * 2 / sides
     return float((max(found.sum(), 0.0) + 1) / (expected.sum() + 1))

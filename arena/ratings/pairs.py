@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from arena.ratings.strengths import Fit, newton, newton_each
+from arena.ratings.strengths import Fit, chances, newton, newton_each
 from arena.ratings.tally import BOTH_BAD, TIE, VERDICTS, A, B, Codes, Floats, Tally, sums
 
 DECIDED: Final = 20.0  # an e-value of 1 / 0.05: if the two were equal it would ever be reached with chance 0.05
@@ -115,7 +115,7 @@ def _lead(fit: Fit, above: int, below: int) -> float:
     start = fit.strengths[[above, *others]]
     merged = newton(wins[None], start[None])[0][0]
     beaten, lost = fit.wins[above, others], fit.wins[others, above]
-    expected = (beaten + lost) / (1 + np.exp(merged[1:] - merged[0]))
+    expected = (beaten + lost) * chances(merged[0] - merged[1:])
     duel = (fit.wins[above, below] - fit.wins[below, above]) / 2
     return float((beaten - expected).sum() + duel)
 
@@ -135,7 +135,7 @@ def _leads(fit: Fit, above: Codes, below: Codes) -> Floats:
     both = played + (fit.wins + fit.wins.T)[below] * others
     won = (fit.wins[above] * others).sum(1)
     merged = newton_each(at, both, won + (fit.wins[below] * others).sum(1), at[each, above])
-    expected = (played / (1 + np.exp(at - merged[:, None]))).sum(1)
+    expected = (played * chances(merged[:, None] - at)).sum(1)
     duel = (fit.wins[above, below] - fit.wins[below, above]) / 2
     return np.asarray(np.maximum(won - expected + duel, 0))
 
@@ -152,7 +152,7 @@ def _duel(fit: Fit, i: int, j: int, met: _Outcomes, heavy: _Outcomes) -> Duel:
         ties=int(ties),
         both_bad=int(both_bad),
         win_rate=(wins + (ties + both_bad) / 2) / votes,
-        expected=float(1 / (1 + np.exp(fit.strengths[j] - fit.strengths[i]))),
+        expected=float(chances(fit.strengths[i] - fit.strengths[j])),
         e_value=evidence,
         decided=evidence >= DECIDED,
         votes_needed=votes_needed(heavy[0], heavy[1], heavy[2] + heavy[3]),

@@ -24,6 +24,7 @@ Z: Final = 1.959964  # 95 % of a normal distribution lie within so many standard
 SAMPLES: Final = 200
 SEED: Final = 20
 MOST_RESAMPLED: Final = 100  # contestants; beyond, the bootstrap is replaced by its first-order approximation
+_FAR: Final = 700.0  # logits behind: no chance is told from none, and its odds are still a number
 _LEAF: Final = 50  # contestants; the information on fewer is inverted as a whole
 _BLOCK: Final = 50_000  # numbers at once; more fall out of the processor's cache
 
@@ -111,6 +112,11 @@ def fit(
     return Fit(cells.names, strengths[0], covariance, uncertainty, wins)
 
 
+def chances(lead: Floats) -> Floats:
+    """The chance to win at each lead, in logits."""
+    return np.asarray(1 / (1 + np.exp(-np.maximum(lead, -_FAR))))
+
+
 def newton(wins: Floats, start: Floats, tolerance: float = 1e-7) -> tuple[Floats, Floats]:
     """The likeliest strengths of many arenas of one size at once, and their information matrices.
 
@@ -121,7 +127,7 @@ def newton(wins: Floats, start: Floats, tolerance: float = 1e-7) -> tuple[Floats
     played, won = wins + wins.transpose(0, 2, 1), wins.sum(2)
     at, diagonal = start, np.arange(size)
     while True:
-        chance = 1 / (1 + np.exp(at[:, None, :] - at[:, :, None]))
+        chance = chances(at[:, :, None] - at[:, None, :])
         expected = played * chance
         information = -expected * (1 - chance)
         information[:, diagonal, diagonal] -= information.sum(2)
@@ -139,7 +145,7 @@ def newton_each(others: Floats, played: Floats, won: Floats, start: Floats) -> F
     """
     at = start
     while True:
-        chance = 1 / (1 + np.exp(others - at[:, None]))
+        chance = chances(at[:, None] - others)
         expected = played * chance
         step = (won - expected.sum(1)) / (expected * (1 - chance)).sum(1)
         at = at + np.clip(step, -1.5, 1.5)
@@ -197,7 +203,7 @@ def _resampled(cells: Cells, virtual: Floats, strengths: Floats, samples: int) -
 def _sandwich(cells: Cells, strengths: Floats, uncertainty: Floats) -> Floats:
     """What `_resampled` tends to with many votes, without resampling."""
     size = len(cells.names)
-    chance = 1 / (1 + np.exp(strengths[cells.j] - strengths[cells.i]))
+    chance = chances(strengths[cells.i] - strengths[cells.j])
     residuals = np.array([1.0, 0.0, 0.5]) - chance[:, None]
     per_vote = np.divide(cells.weights**2, cells.effective, out=np.zeros_like(cells.weights), where=cells.effective > 0)
     scores = (residuals**2 * per_vote).sum(1)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from arena.ratings.strengths import Fit, Z, prior
+from arena.ratings.strengths import Fit, Z, cells, chances, fit, prior
 from arena.ratings.tally import SCORES, Floats, Tally, sums
 from arena.types import Style
 
@@ -64,7 +64,8 @@ def style_fit(
     """
     rows, size = _Rows(tally, weight * tally.count, features), len(tally.names)
     virtual = prior(tally.names, families)
-    at = np.zeros(size + features.shape[1])
+    plain = fit(cells(tally, weight), families, samples=0).strengths  # from zero, far ones are many steps away
+    at = np.concatenate([plain, np.zeros(features.shape[1])])
     for _ in range(_ROUNDS):
         gradient, information, meat = _derivatives(rows, virtual, ridge, at)
         step = np.linalg.solve(information, gradient)
@@ -98,12 +99,12 @@ def _derivatives(rows: _Rows, virtual: Floats, ridge: float, at: Floats) -> tupl
     """
     a, b, verdict, *_ = rows.tally.whats[:, rows.tally.what]
     size = len(rows.tally.names)
-    chance = 1 / (1 + np.exp(at[b] - at[a] - rows.features @ at[size:]))
+    chance = chances(at[a] - at[b] + rows.features @ at[size:])
     residual = rows.weight * (SCORES[verdict] - chance)
     gradient = np.concatenate([sums(a, residual, size) - sums(b, residual, size), rows.features.T @ residual])
     information = _outer(rows, rows.weight * chance * (1 - chance))
     meat = _outer(rows, residual**2 * rows.tally.spread[rows.tally.what] / rows.tally.count)
-    expected = 1 / (1 + np.exp(at[None, :size] - at[:size, None]))
+    expected = chances(at[:size, None] - at[None, :size])
     played = virtual + virtual.T
     gradient[:size] += (virtual - played * expected).sum(1)
     slope = played * expected * (1 - expected)

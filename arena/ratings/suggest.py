@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from arena.ratings.strengths import Fit
+from arena.ratings.strengths import Fit, chances
 from arena.ratings.tally import Floats
 
 POWER: Final = 16.0  # how much more the widest intervals count; less misses the best plan, more runs after noise
@@ -22,7 +22,7 @@ def gains(fit: Fit) -> Floats:
     little where the outcome is foreseen or where both are known well.
     """
     known = fit.uncertainty
-    chance = 1 / (1 + np.exp(fit.strengths - fit.strengths[:, None]))
+    chance = chances(fit.strengths[:, None] - fit.strengths)
     information = chance * (1 - chance)
     variance = np.diag(known)
     between = variance[:, None] + variance - 2 * known

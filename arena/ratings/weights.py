@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from arena.ratings.strengths import cells, fit
+from arena.ratings.strengths import cells, chances, fit
 from arena.ratings.tally import SCORES, Codes, Floats, Tally, sums
 
 _ROUNDS: Final = 2
@@ -167,7 +167,7 @@ class _Tastes:
         """By how many standard errors each taste, of a `voter` for one contestant, deviates."""
         a, b, verdict, *_ = self._tally.whats
         share = self._tally.share
-        chance = 1 / (1 + np.exp(strengths[b] - strengths[a]))
+        chance = chances(strengths[a] - strengths[b])
         surprise = share * (SCORES[verdict] - chance)
         variance = share**2 * self._tally.spread * chance * (1 - chance)
         summed = sums(self._taste, surprise[self._what] * self._for)

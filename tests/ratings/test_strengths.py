@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arena.ratings import Cell, Ledger, board, cells, fit, strengths, timeline
+from arena.ratings import Caps, Cell, Ledger, board, cells, fit, flips, gains, strengths, style_fit, timeline, weights
 from arena.ratings.strengths import Cells
 from arena.ratings.tally import SCORES, Floats, sums
 from arena.types import Verdict
@@ -160,6 +160,25 @@ def test_nothing_and_one_alone_are_no_trouble() -> None:
     assert fit(counted()).names == ()
     alone = Ledger().tally(["A"])
     assert fit(cells(alone, np.ones(0))).ratings.tolist() == [1000.0]
+
+
+def test_a_chain_of_certain_wins_is_computed_however_far_it_reaches() -> None:
+    ledger = Ledger()
+    ledger.add(Cell(f"m{place:02}", f"m{place + 1:02}", "a", 1_000_000, voter="ann") for place in range(89))
+    seen = ledger.tally()
+    weight = weights(seen, Caps())
+    found = fit(cells(seen, weight))
+    lead = found.strengths[:, None] - found.strengths
+    assert (np.diff(found.strengths) < 0).all()
+    assert lead.max() > 1000, "the odds are no number any more"
+    expected = (found.wins + found.wins.T) * np.exp(-np.logaddexp(0, -lead))
+    assert found.wins.sum(1) == pytest.approx(expected.sum(1), rel=1e-9)
+    rows = board(found, seen, weight)
+    assert all(row.lower < row.rating < row.upper for row in rows)
+    assert [flip.above for flip in flips(found)] == [row.name for row in rows[:-1]]
+    assert gains(found).max() < np.inf
+    styled = style_fit(seen, weight, np.zeros((len(weight), 4)))
+    assert styled.fit.strengths == pytest.approx(found.strengths, abs=1e-6)
 
 
 def test_settings_of_one_model_are_taken_to_be_alike() -> None:
