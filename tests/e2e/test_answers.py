@@ -202,7 +202,7 @@ def test_one_column_continues_alone_and_the_others_come_back(arena: ArenaPage, u
 
 def test_one_after_another_says_who_waits(arena: ArenaPage, upstream: RunningFake) -> None:
     arena.open("fx-gate:id-a_n-1", "fx-gate:id-b_n-1", query="&order=one_after_another")
-    expect(arena.page.get_by_text("each has the machine to itself")).to_be_visible()
+    expect(arena.page.get_by_text("each alone on the machine")).to_be_visible()
     arena.send()
     expect(arena.status("b")).to_contain_text("queued, after A")
     upstream.release("a")
