@@ -6,7 +6,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.route_utils import FnIndexInferError
 
+from arena.errors import ArenaError, NotFound
 from arena.ui.about import AboutPanel
 from arena.ui.battle import TAB, BattlePanel
 from arena.ui.catalog import CatalogPanel
@@ -25,11 +27,11 @@ from arena.ui.readiness import BRAND, banner, pill_text, settled, tools
 from arena.ui.sending import Sending
 from arena.ui.sessions import Sessions
 from arena.ui.theme import theme
-from arena.ui.uploads import UploadsOnly
+from arena.ui.uploads import OUTDATED, Listeners, UploadsOnly
 from arena.ui.wiring import QUICK
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Request
 
     from arena.arena import Arena
 
@@ -83,6 +85,7 @@ class Page:
             fleet.live_in(fleet_tab, (compare_tab, battle_tab, leaderboard_tab, models_tab, about_tab))
             leaderboard.live_in(leaderboard_tab, (compare_tab, battle_tab, models_tab, fleet_tab, about_tab))
             about_tab.select(life.describe(about), None, sheet, **QUICK)
+        demo.default_config.fns = Listeners(demo.fns)
         demo.max_threads = MAX_EVENTS
         demo.queue(default_concurrency_limit=None, max_size=MAX_EVENTS, api_open=False)
         calm_the_queue(demo)
@@ -161,12 +164,18 @@ class Life:
 def mount(app: FastAPI, arena: Arena) -> FastAPI:
     """Build the page and mount it at `/`, after every other route."""
     script, style = _together(SCRIPTS), _together(STYLES)
+    handlers = dict(app.exception_handlers)  # Gradio's errors take the API's form
+
+    async def outdated(request: Request, _: Exception) -> Any:
+        return await handlers[ArenaError](request, NotFound(OUTDATED))
+
+    handlers[FnIndexInferError] = outdated
     return gr.mount_gradio_app(
         app, Page(arena).build(), path="/", run_history=False, footer_links=["settings"], theme=theme(),
         css=style, head=f"<script>{script}</script>", show_error=True,
         max_file_size=arena.settings.max_upload_bytes, allowed_paths=[], enable_monitoring=False, mcp_server=False,
         ssr_mode=False, pwa=False, root_path=arena.settings.root_path or None,
-        app_kwargs={"exception_handlers": dict(app.exception_handlers)},  # Gradio's errors take the API's form
+        app_kwargs={"exception_handlers": handlers},
     )  # fmt: skip
 
 

@@ -1,16 +1,28 @@
-"""What a page may send with an event: files that it has uploaded and no others, and nothing that is not asked for."""
+"""What a page may ask for and send: listeners that there are, files that it has uploaded and no others."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from arena.errors import NotFound
+
 log = logging.getLogger(__name__)
+
+
+OUTDATED = "This page is not of the server that runs now. Reload it."
+
+
+class Listeners(dict[int, Any]):
+    """A page's listeners by number; one that is not there is told as an error of ours, which is no bug."""
+
+    def __missing__(self, number: int) -> NoReturn:
+        raise NotFound(OUTDATED)
 
 
 class UploadsOnly(gr.Blocks):  # type: ignore[misc, unused-ignore]

@@ -56,6 +56,7 @@ def built() -> gr.Blocks:
 
 @pytest.mark.parametrize("where", ["board-body", "models", "about"])
 def test_what_takes_time_to_fill_says_so(built: gr.Blocks, where: str) -> None:
+    piece: Any
     (piece,) = [block for block in built.blocks.values() if getattr(block, "elem_id", None) == where]
     assert "…</p>" in piece.value
     assert 'role="status"' in piece.value

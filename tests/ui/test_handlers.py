@@ -24,6 +24,7 @@ from arena.ui.memory import Memory
 from arena.ui.page import Life, Page
 from arena.ui.sending import Sending
 from arena.ui.sessions import Sessions
+from arena.ui.uploads import OUTDATED
 from tests.fake_ollama import FakeOllama
 
 PATIENCE_S = 10.0
@@ -195,6 +196,11 @@ async def test_the_page_is_mounted_behind_the_other_routes(arena: Arena) -> None
         answer = client.get(path)
         assert (answer.status_code, answer.json()) == (404, {"error": "Resource not found", "code": "not_found"})
     assert client.delete("/theme.css").json() == {"error": "Method not allowed", "code": "method_not_allowed"}
+    for asked in ({"fn_index": 99_999}, {"fn_index": 99_999, "session_hash": "s"}, {"session_hash": "s"}):
+        answer = client.post("/gradio_api/run/predict", json={"data": [], **asked})
+        assert (answer.status_code, answer.json()) == (404, {"error": OUTDATED, "code": "not_found"})
+    answer = client.post("/gradio_api/queue/join", json={"data": [], "fn_index": 99_999, "session_hash": "s"})
+    assert (answer.status_code, answer.json()["error"]) == (404, OUTDATED)
     page: Any = mounted.routes[-1]
     page.app.router.routes.insert(0, Route("/broken", broken))
     answer = client.get("/broken")
