@@ -43,6 +43,8 @@ _HALF: Final = re.compile(
     rb"(?<!\\)(?:\\\\)*(?:\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F])"
 )
 """An escape for one half of a pair of surrogates without the other, as a cut within a character leaves it."""
+_NO_NUMBER: Final = re.compile(rb'"((?:[^"\\]|\\.){1,80})"\s*:\s*-?(NaN|Infinity)')
+"""What some programs write for a number that is none, behind its key."""
 _COMPARISONS: Final[dict[Format, Callable[[dict[str, Any], str], Iterator[Comparison]]]] = {
     "local-llm-arena": local_llm_arena.comparisons,
     "llm-comparator": llm_comparator.comparisons,
@@ -158,12 +160,12 @@ def _document(file: BinaryIO) -> dict[str, Any] | list[Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any] | list[Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        told = _half_told(text, 1) or f"line 1 is no vote, and the file as a whole is not JSON: {error}"
+        told = _fault_told(text, 1) or f"line 1 is no vote, and the file as a whole is not JSON: {error}"
         raise BadRequest(told) from None
 
 
-def _half_told(text: bytes, number: int) -> str | None:
-    """Where `text`, which begins with the line `number`, breaks off within a character, if it does."""
+def _fault_told(text: bytes, number: int) -> str | None:
+    """Where `text`, which begins with the line `number`, has half a character or a number that is none, if it does."""
     try:
         text.decode()
     except UnicodeDecodeError as error:
@@ -171,10 +173,13 @@ def _half_told(text: bytes, number: int) -> str | None:
         line = number + text.count(b"\n", 0, error.start)
         return f"line {line} is not UTF-8: byte {text[error.start]:#04x} at its position {place}"
     half = _HALF.search(text) if b"\\u" in text else None  # which takes long where there is none
-    if half is None:
-        return None
-    line = number + text.count(b"\n", 0, half.start())
-    return f"line {line} has half a character: an escape from U+D800 to U+DFFF without its other half"
+    if half is not None:
+        line = number + text.count(b"\n", 0, half.start())
+        return f"line {line} has half a character: an escape from U+D800 to U+DFFF without its other half"
+    if (none := _NO_NUMBER.search(text) if b"NaN" in text or b"Infinity" in text else None) is not None:
+        line = number + text.count(b"\n", 0, none.start())
+        return f"line {line}: {none[1].decode()} is {none[2].decode()}, which is no JSON: write null"
+    return None
 
 
 def _of_lines(file: BinaryIO, rated: bool) -> Iterator[Found]:
@@ -189,7 +194,7 @@ def _of_lines(file: BinaryIO, rated: bool) -> Iterator[Found]:
         try:
             yield lmarena.vote_of(msgspec.json.decode(line, type=dict[str, Any]), rated), ()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise BadRequest(_half_told(line, number) or f"line {number} is not a JSON object") from None
+            raise BadRequest(_fault_told(line, number) or f"line {number} is not a JSON object") from None
         except BadRequest as error:
             raise BadRequest(f"line {number}: {error.message}") from None
 

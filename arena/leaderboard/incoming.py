@@ -19,7 +19,9 @@ from arena.types import Configuration, Verdict, Vote
 MOST_NAME: Final = 200  # characters
 MOST_PATH: Final = 4096
 MOST_SIDES: Final = len(ascii_lowercase)
-MOST_NUMBER: Final = 1e15
+MOST_NUMBER: Final = 10**15
+END_S: Final = 4_102_444_800
+"""The year 2100 begins, in seconds since 1970: nobody has voted later."""
 
 
 class Judged(Struct, frozen=True):
@@ -117,10 +119,10 @@ def text(value: Any, key: str) -> str:
     return value
 
 
-def number(value: Any, key: str) -> float:
+def number(value: Any, key: str, low: int = -MOST_NUMBER, high: int = MOST_NUMBER) -> float:
     """A number. Raises BadRequest."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > MOST_NUMBER:
-        raise BadRequest(f"{key} must be a number")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        raise BadRequest(f"{key} must be a number from {low:,} to {high:,}")
     return float(value)
 
 
@@ -154,6 +156,9 @@ def moment(given: Any, key: str) -> str:
         else:
             found = datetime.fromisoformat(given)
             found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        sound = 0 <= found.timestamp() < END_S
     except (ValueError, TypeError, OverflowError, OSError):
-        raise BadRequest(f"{key} must be seconds since 1970, or a moment in ISO 8601") from None
+        sound = False
+    if not sound:
+        raise BadRequest(f"{key} must be seconds since 1970, or a moment in ISO 8601, before the year 2100")
     return found.isoformat(timespec="milliseconds")

@@ -18,6 +18,7 @@ SOURCE: Final = "lmarena"
 MOST_TURNS: Final = 10_000
 MOST_REPEATS: Final = 1_000_000
 MOST_COUNTED: Final = 1_000_000_000
+MOST_DWELL_S: Final = 1_000_000_000
 OWN: Final = "arena"
 """The source of votes that an arena of ours has exported; they keep their ids, so that at home they are known."""
 
@@ -71,7 +72,7 @@ def _own(row: dict[str, Any]) -> dict[str, Any]:
         "tags": incoming.tags(incoming.word(row.get("tags"), "tags", 400).split(",")),
         "prompt": incoming.word(row.get("prompt"), "prompt", 40),
         "repeats": incoming.whole(row.get("repeats", 0), "repeats", 0, MOST_REPEATS),
-        "dwell_s": None if dwell_s is None else incoming.number(dwell_s, "dwell_s"),
+        "dwell_s": None if dwell_s is None else incoming.number(dwell_s, "dwell_s", 0, MOST_DWELL_S),
     }
 
 
@@ -97,11 +98,11 @@ def _style(counted: dict[str, Any], side: str) -> Style | None:
 
 
 def _figure(counted: Any, key: str) -> int | None:
-    """A count; one that could not be kept or exported again is refused."""
-    if isinstance(counted, dict):
-        counted = sum(each for each in counted.values() if isinstance(each, int))
-    if not isinstance(counted, int | float):
+    """A count, None where nobody counted; one that could not be kept or exported again is refused."""
+    if counted is None:
         return None
-    if not 0 <= counted <= MOST_COUNTED:
+    parts = [each for each in counted.values() if each is not None] if isinstance(counted, dict) else [counted]
+    sound = all(isinstance(each, int | float) and not isinstance(each, bool) and each >= 0 for each in parts)
+    if not sound or sum(parts) > MOST_COUNTED:
         raise BadRequest(f"{key} must be a count from 0 to {MOST_COUNTED:,}")
-    return int(counted)
+    return int(sum(parts))

@@ -14,7 +14,6 @@ from arena.types import Configuration
 SOURCE: Final = "local-llm-arena"
 MASKED: Final = "the models are masked: reveal them in Local LLM Arena, then export again"
 _OPTIONS: Final = ("temperature", "top_p", "top_k", "repeat_penalty", "num_predict", "seed")
-_LAST_MS: Final = 253_402_300_799_999  # of the year 9999
 _THUMBS: Final = {"up": 1, "down": -1}
 
 
@@ -90,8 +89,8 @@ def _thumbs(votes: Mapping[str, Any]) -> tuple[dict[str, float], float]:
             raise BadRequest(f"{key}.vote must be up or down")
         scores[incoming.text(vote.get("blindLabel"), f"{key}.blindLabel")] += _THUMBS[vote["vote"]]
         at_ms = incoming.number(vote.get("timestamp", 0), f"{key}.timestamp")
-        if not 0 <= at_ms <= _LAST_MS:
-            raise BadRequest(f"{key}.timestamp must be milliseconds since 1970")
+        if not 0 <= at_ms < incoming.END_S * 1000:
+            raise BadRequest(f"{key}.timestamp must be milliseconds since 1970, before the year 2100")
         last_ms = max(last_ms, at_ms)
     return scores, last_ms
 
