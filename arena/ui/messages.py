@@ -10,6 +10,7 @@ from typing import Any
 
 from arena.ui.attachments import Attachment
 from arena.ui.markdown import safe_markdown
+from arena.ui.parts import cut_at
 from arena.ui.sessions import Turn
 
 SHOWN_TURNS = 10
@@ -55,6 +56,8 @@ def _answer(turn: Turn, *, last: bool) -> list[Message]:
         messages.append(_assistant("*Stopped here.*" if code == "stopped" else f"*Failed: {safe_markdown(code)}*"))
     elif reply.metrics is not None and not reply.text:
         messages.append(_assistant("*The model ended without a word.*"))
+    elif reply.metrics is not None and reply.metrics.cut_by_limit and not last:
+        messages.append(_assistant(f"*Cut here, {cut_at(turn)}.*"))
     return messages
 
 

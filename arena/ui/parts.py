@@ -117,7 +117,7 @@ def _figure(text: str, title: str = "") -> str:
 
 def _ended(turn: Turn, state: State, scale_s: float) -> str:
     metrics = turn.figures or Metrics()
-    line = _word(state, state) + "".join(_figures(metrics)) + "".join(_flags(metrics))
+    line = _word(state, state) + "".join(_figures(metrics)) + "".join(_flags(turn, metrics))
     return f'<div class="line">{line}</div>{time_bar(metrics, scale_s)}'
 
 
@@ -153,7 +153,7 @@ def unreliable_because(metrics: Metrics) -> str:
     return "Too few tokens to measure a rate that means anything."
 
 
-def _flags(metrics: Metrics) -> list[str]:
+def _flags(turn: Turn, metrics: Metrics) -> list[str]:
     flags = (
         (metrics.contended, "shared", "Another answer ran on the same server meanwhile; times are not comparable."),
         (
@@ -161,9 +161,17 @@ def _flags(metrics: Metrics) -> list[str]:
             "cached prompt",
             "The server remembered (part of) the prompt, so its time is too short.",
         ),
-        (metrics.cut_by_limit, "cut by limit", "The answer ended at num_predict or at the end of the context."),
+        (metrics.cut_by_limit, "cut by limit", f"The answer was cut {cut_at(turn)}."),
     )
     return [f'<span class="flag" title="{escape(why)}">{escape(name)}</span>' for holds, name, why in flags if holds]
+
+
+def cut_at(turn: Turn) -> str:
+    """Where an answer was cut by its limit, as far as that is known."""
+    most, metrics = turn.instance.options.num_predict, turn.figures
+    if most is not None and metrics is not None and metrics.tokens == most:
+        return f"at num_predict: {most:,} token{'' if most == 1 else 's'}"
+    return "at the model's own limit or the end of its context"
 
 
 def _spans(metrics: Metrics) -> tuple[float | None, ...]:

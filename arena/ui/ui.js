@@ -359,6 +359,8 @@
 
   function onClick(event) {
     if (event.target.id === 'arena-keys') event.target.close(); // beside it
+    const flag = event.target.closest('.flag[title]');
+    if (flag) say(flag.title); // a finger sees no title
     const button = event.target.closest('button');
     if (button && PANELS[button.id]) { openPanel(button); return; }
     if (panel && (button?.dataset.closes !== undefined || (event.target.isConnected && !panel.box.contains(event.target)))) closePanel();
@@ -420,7 +422,7 @@
     toast.textContent = text;
     toast.classList.add('shown');
     clearTimeout(say.timer);
-    say.timer = setTimeout(() => toast.classList.remove('shown'), 2200);
+    say.timer = setTimeout(() => toast.classList.remove('shown'), 1500 + 40 * text.length);
   }
 
   async function copyLink(query) {

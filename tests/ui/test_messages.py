@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from arena.types import Metrics
+from msgspec.structs import replace
+
+from arena.types import Metrics, Options
 from arena.ui.attachments import Attachment
 from arena.ui.messages import SHOWN_TURNS, chat
 from tests.ui.pieces import FULL, failed, turn
@@ -47,6 +49,15 @@ def test_what_a_kept_conversation_tells_of_files_and_failures_brings_no_html() -
 def test_how_earlier_turns_ended_stays_to_be_read() -> None:
     turns = [turn(text="Be", error=failed("stopped")), turn(error=failed("timeout")), turn(error=failed("timeout"))]
     assert contents(chat(turns)) == ["Why?", "Be", "*Stopped here.*", "Why?", "*Failed: timeout*", "Why?"]
+
+
+def test_an_earlier_answer_that_was_cut_says_where() -> None:
+    cut = Metrics(tokens=30, cut_by_limit=True)
+    limited = turn(text="Be", metrics=cut, model="m")
+    limited.instance = replace(limited.instance, options=Options(num_predict=30))
+    told = contents(chat([turn(text="Be", metrics=cut), limited, turn(text="Be", metrics=cut)]))
+    own = "*Cut here, at the model's own limit or the end of its context.*"
+    assert told == ["Why?", "Be", own, "Why?", "Be", "*Cut here, at num_predict: 30 tokens.*", "Why?", "Be"]
 
 
 def test_an_answer_without_a_word_says_so() -> None:
