@@ -189,11 +189,15 @@ class Arena:
         configured = self.fleet.spec.endpoints
         local = self._endpoint(self._spec("ollama", self._local_ollama))
         try:
-            if not configured and (await local.status()).reachable:
+            if not configured and await _answers(local):
                 self.fleet.add(local)
-            if self.settings.engine == "on" or (self.settings.engine == "auto" and not self.fleet.endpoints):
+            instead = self.settings.engine == "auto" and not self.fleet.endpoints
+            if instead:
+                log.info("no Ollama answers at %s: the embedded engine is started instead", local.url)
+            if instead or self.settings.engine == "on":
                 await self._start_engine()
             if not self.fleet.endpoints:
+                log.warning("no Ollama answers at %s: start it, or name your servers in ARENA_ENDPOINTS", local.url)
                 self.fleet.add(local)
         finally:
             if local not in self.fleet.endpoints:
@@ -220,6 +224,15 @@ class Arena:
     def _endpoint(self, spec: EndpointSpec) -> Endpoint:
         settings = self.settings
         return connect(spec, max_deltas=settings.max_answer_tokens, max_bytes=settings.max_answer_bytes)
+
+
+async def _answers(endpoint: Endpoint) -> bool:
+    """Is it there? Its silence is no line in the log: whoever asks has another way."""
+    try:
+        await endpoint.client.version()
+    except ArenaError:
+        return False
+    return True
 
 
 async def _cancel(task: asyncio.Task[None] | None) -> None:

@@ -47,7 +47,9 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = True
-        logger.setLevel(level)
+        # our own lines tell where the arena is and when it stops
+        steps = name in ("uvicorn.error", "uvicorn.asgi") and level > logging.DEBUG
+        logger.setLevel(max(level, logging.WARNING) if steps else level)
 
 
 def warn_failed(logger: logging.Logger, what: str, error: ArenaError, began_s: float, **where: str) -> None:

