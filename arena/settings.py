@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from arena.errors import SettingsError
@@ -32,6 +32,10 @@ NO_SETTINGS: Final = ("ARENA_TEST_", "ARENA_BENCH_")
 """How the variables of the tests and the measurements begin."""
 _ENV_FILE_ENCODING: Final = "utf-8-sig"
 """Editors of Windows mark the byte order; the mark is no part of the first name."""
+
+
+Place = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]
+"""A ~ is the home folder also where no shell has seen it, as in .env."""
 
 
 def _names(*aliases: str) -> AliasChoices:
@@ -79,7 +83,7 @@ class Settings(BaseSettings):
         description="Ollama servers, separated by commas: url or name=url. "
         "Default: the local Ollama, or the embedded engine if none answers.",
     )
-    fleet: Path | None = Field(
+    fleet: Place | None = Field(
         None,
         validation_alias=_names("ARENA_FLEET"),
         description="YAML file that describes the servers in full (docs/fleet.md). "
@@ -90,7 +94,7 @@ class Settings(BaseSettings):
         validation_alias=_names("ARENA_ENGINE"),
         description="The embedded llama.cpp engine: auto (only if no Ollama answers), on, or off.",
     )
-    data: Path = Field(
+    data: Place = Field(
         Path("data"),
         validation_alias=_names("ARENA_DATA"),
         description="Folder for downloaded models and everything the arena keeps.",
@@ -133,7 +137,7 @@ class Settings(BaseSettings):
         description="Days after which what a browser without a key saved last is deleted; 0 for never. "
         "Such a browser loses its name, and with it all it keeps, after a year.",
     )
-    engine_models: Annotated[tuple[Path, ...], NoDecode] = Field(
+    engine_models: Annotated[tuple[Place, ...], NoDecode] = Field(
         (),
         validation_alias=_names("ARENA_MODELS"),
         description="Further GGUF files, or folders of them, for the embedded engine, separated as in PATH.",
@@ -250,10 +254,7 @@ class Settings(BaseSettings):
         description="Seconds of silence after which a running answer is given up.",
     )
     total_timeout_s: float = Field(
-        1800,
-        gt=0,
-        validation_alias=_names("ARENA_TOTAL_TIMEOUT"),
-        description="Seconds one answer may take in all.",
+        1800, gt=0, validation_alias=_names("ARENA_TOTAL_TIMEOUT"), description="Seconds one answer may take in all."
     )
     max_answer_tokens: int = Field(
         32768,
@@ -284,9 +285,7 @@ class Settings(BaseSettings):
         "info", validation_alias=_names("ARENA_LOG_LEVEL", "LOG_LEVEL"), description="How much to log."
     )
     log_format: Literal["console", "json"] = Field(
-        "console",
-        validation_alias=_names("ARENA_LOG_FORMAT"),
-        description="Log lines for people or for programs.",
+        "console", validation_alias=_names("ARENA_LOG_FORMAT"), description="Log lines for people or for programs."
     )
     space_id: str | None = Field(
         None,
@@ -308,12 +307,6 @@ class Settings(BaseSettings):
     @classmethod
     def _split_paths(cls, value: Any) -> Any:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
-
-    @field_validator("data", "fleet", "engine_models")
-    @classmethod
-    def _at_home(cls, value: Any) -> Any:
-        """A ~ is the home folder also where no shell has seen it, as in .env."""
-        return tuple(map(_expanded, value)) if isinstance(value, tuple) else value and _expanded(value)
 
     @field_validator("data")
     @classmethod
@@ -389,10 +382,6 @@ class Settings(BaseSettings):
                 f"ARENA_HOST={self.host} can be reached from other machines, but no token is set. "
                 "Set WEB_CHAT_TOKEN to a secret, or ARENA_HOST=127.0.0.1, or ARENA_ALLOW_OPEN=1."
             )
-
-
-def _expanded(path: Path) -> Path:
-    return Path(os.path.expanduser(path))
 
 
 def endpoint_name_and_url(text: str) -> tuple[str, str]:
