@@ -32,6 +32,6 @@ def __getattr__(name: str) -> Guard:
 
 
 if __name__ == "__main__":
-    from arena.cli import main
+    from arena.__main__ import start
 
-    main(program="python arena_app.py")
+    start("python arena_app.py")

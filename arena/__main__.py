@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from arena.cli import main
+import sys
+from typing import NoReturn
+
+
+def start(program: str) -> NoReturn:
+    """Run the command line; a Python that lacks its packages is told where they are."""
+    try:
+        from arena.cli import main
+    except ModuleNotFoundError as missing:
+        sys.exit(
+            f"error: this Python has no {missing.name}: use the one that `make run` sets up (.venv/bin/python), "
+            "or install requirements.txt"
+        )
+    main(program=program)
+
 
 if __name__ == "__main__":
-    main(program="python -m arena")
+    start("python -m arena")

@@ -32,8 +32,6 @@ NO_SETTINGS: Final = ("ARENA_TEST_", "ARENA_BENCH_")
 """How the variables of the tests and the measurements begin."""
 _ENV_FILE_ENCODING: Final = "utf-8-sig"
 """Editors of Windows mark the byte order; the mark is no part of the first name."""
-
-
 Place = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]
 """A ~ is the home folder also where no shell has seen it, as in .env."""
 

@@ -206,6 +206,16 @@ def test_help_of_every_command_is_there_and_names_the_program(program: str) -> N
         assert command.callback.__name__ in answer.stdout
 
 
+@pytest.mark.parametrize("program", ["arena_app.py", "-m arena"])
+def test_a_python_without_the_packages_is_told_where_they_are(program: str) -> None:
+    command = [sys.executable, "-S", *program.split(), "models"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("error: this Python has no ")
+    assert "`make run`" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
 def rewrite() -> None:
     """Write .env.example and the README's table anew."""
     ENV_EXAMPLE.write_text(env_example(), encoding="utf-8")
