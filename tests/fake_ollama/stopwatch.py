@@ -28,22 +28,22 @@ class Stopwatch:
 
     def __init__(self, *processes: int) -> None:
         self._processes = (os.getpid(), *processes)
-        self._kept_s = self._waited_s()
+        self._before = self._waited_ns()
         self.began_s = time.monotonic()
 
     def own_s(self, until_s: float | None = None) -> float:
         """The seconds up to now, or up to `until_s` of the monotonic clock. Never less than 0."""
         took_s = (time.monotonic() if until_s is None else until_s) - self.began_s
-        return max(0.0, took_s - max(0.0, self._waited_s() - self._kept_s))
+        # thread by thread: one that has ended meanwhile takes nothing from the others
+        waited_ns = sum(waited - self._before.get(thread, 0) for thread, waited in self._waited_ns().items())
+        return max(0.0, took_s - waited_ns / 1e9)
 
-    def _waited_s(self) -> float:
-        return sum(map(_waited_ns, self._processes)) / 1e9
-
-
-def _waited_ns(process: int) -> int:
-    total = 0
-    with suppress(OSError):  # it has ended, or this is no Linux
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            with suppress(OSError):
-                total += int((thread / "schedstat").read_bytes().split()[1])
-    return total
+    def _waited_ns(self) -> dict[str, int]:
+        """What each thread has waited so far."""
+        waited = {}
+        for process in self._processes:
+            with suppress(OSError):  # it has ended, or this is no Linux
+                for thread in Path(f"/proc/{process}/task").iterdir():
+                    with suppress(OSError):
+                        waited[thread.name] = int((thread / "schedstat").read_bytes().split()[1])
+        return waited
