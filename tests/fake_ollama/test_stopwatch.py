@@ -26,7 +26,7 @@ def test_waiting_for_a_core_does_not_count_whoever_ends_meanwhile() -> None:
     cores, waiting, over = os.sched_getaffinity(0), threading.Event(), threading.Event()
 
     def waits_and_ends() -> None:
-        spin_s(0.5)
+        spin_s(2.0)
         waiting.set()
         over.wait(30)
 
