@@ -185,6 +185,21 @@ async def test_stop_one_keeps_its_text_and_lets_the_other_finish(compare: Compar
     assert text["b"]
 
 
+async def test_what_an_answer_has_said_counts_to_the_key_though_it_is_stopped(
+    compare: Compare, fake: FakeOllama, fleet: Fleet
+) -> None:
+    run = compare.start([ask("fx-gate")], key="ann")
+    fake.release(n=3)
+    said = ""
+    with anyio.fail_after(5):
+        async for batch in run.events():
+            said += "".join(event.text for event in batch if isinstance(event, Delta))
+            if said == text_of(3):
+                run.stop()
+    (entry,) = fleet.book.recent
+    assert (entry.key, entry.outcome, entry.completion_tokens, entry.estimated) == ("ann", "left", 3, True)
+
+
 async def test_leaving_frees_the_endpoint_before_the_first_token(compare: Compare, fake: FakeOllama) -> None:
     task = asyncio.create_task(compare.start([ask("fx-hang"), ask("fx-hang", "b")]).transcript())
     await fake.arrived(2, path="/api/chat")

@@ -28,6 +28,17 @@ _COUNT: Final = re.compile(
     rb'"(prompt_eval_count|eval_count|load_duration|prompt_eval_duration|eval_duration|prompt_n|predicted_n'
     rb'|prompt_tokens|completion_tokens|input_tokens|output_tokens|cache_read_input_tokens)"\s*:\s*(\d{1,15})(?![\d.eE])'
 )
+_DONE_EVENT: Final = (b"\ndata: [DONE]", b"\ndata:[DONE]")
+_LAST: Final[dict[Dialect, tuple[bytes, ...]]] = {
+    "native": _DONE_EVENT,
+    "openai": _DONE_EVENT,
+    "anthropic": (b"\nevent: message_stop", b'"message_stop"'),
+    "responses": (
+        b"\nevent: response.completed", b'"response.completed"', b"\nevent: response.incomplete",
+        b'"response.incomplete"', b"\nevent: response.failed", b'"response.failed"',
+    ),
+}  # fmt: skip
+"""What ends a stream well; each is either the beginning of a line or has quotation marks that are not escaped."""
 _DONE: Final = re.compile(rb'"done"\s*:\s*true')
 
 
@@ -104,6 +115,14 @@ class Tail:
                 return End(_usage_of(last))
         return End(self._counted())
 
+    def so_far(self, media_type: bytes) -> Usage:
+        """About what a stream has cost that will not come to its end: a token a piece, as long as the last ones are."""
+        end, pieces = self.end, self.events
+        if not pieces and end:
+            gaps = end.count(b"\n\n") + end.count(b"\n\r\n") if media_type.startswith(EVENTS) else end.count(b"\n")
+            pieces = gaps * self.received_bytes // len(end)
+        return Usage(completion_tokens=pieces, received_bytes=self.received_bytes, estimated=True)
+
     def _lines(self) -> End:
         """NDJSON: the last line that says done; a few servers have something to say even after that."""
         unread = False
@@ -124,16 +143,17 @@ class Tail:
         return End(Usage(), whole=unread and b"\n" not in self.end.rstrip(b"\n"))
 
     def _events(self, dialect: Dialect) -> End:
-        """Server-sent events: the counters wherever they stand, and each dialect's own last word."""
+        """Server-sent events: the counters wherever they stand, and each dialect's own last word.
+
+        That a line begins, or a bare quotation mark, is no part of what a model says: there it would be escaped.
+        """
         end = self.end
-        error = b"event: error" in end or b'data: {"error"' in end
-        if dialect == "anthropic":
-            whole = b"message_stop" in end
-        elif dialect == "responses":
-            whole = any(word in end for word in (b"response.completed", b"response.incomplete", b"response.failed"))
+        if len(end) == self.received_bytes:
+            end = b"\n" + end
+        error = b"\nevent: error" in end or b'data: {"error"' in end
+        whole = any(word in end for word in _LAST[dialect])
+        if dialect == "responses":
             whole = whole or self.received_bytes > HELD_BYTES  # the last event repeats the whole answer
-        else:
-            whole = b"[DONE]" in end
         return End(self._counted(), whole or error, error)
 
     def _counted(self) -> Usage:

@@ -397,8 +397,11 @@ class Forward(Struct, eq=False):
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
-        if self._lease is not None:
-            self._lease.close()
+        lease = self._lease
+        if lease is not None:
+            if lease.usage is None and self._started and self._is_stream and self._status < 400:
+                lease.usage = replace(self._tail.so_far(self._media_type), sent_bytes=self._sent_bytes)
+            lease.close()
         self._owner.ended(self)
 
     def _drop_call(self) -> None:

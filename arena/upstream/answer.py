@@ -105,6 +105,11 @@ class StreamedAnswer(Struct, eq=False):
         """After an answer's end that said nothing of the kind: is it complete all the same? Puts its Finished."""
         return False
 
+    @property
+    def pieces(self) -> int:
+        """How many pieces of text have come so far."""
+        return self._deltas
+
     def on_data(self, data: bytes) -> None:
         """Bytes of the body. Raises the ArenaError that ends the answer; what came before it is put first."""
         assert self.call is not None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from arena.exchange import Caller
 from tests.fake_ollama import FakeOllama
 from tests.peer import Guest, Peer, ok
 from tests.proxy.front import HELLO, asked, front
@@ -19,6 +20,7 @@ USAGE = b'{"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 TEXT = [b'data: {"choices":[{"delta":{"content":"%b"},"finish_reason":null}],"usage":null}' % t for t in (b"a", b"[]")]
 STOP = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}'
 DONE = b"data: [DONE]"
+USAGE_EVENT = b"data: " + USAGE
 
 
 def host(*answers: bytes) -> Any:
@@ -54,6 +56,42 @@ async def test_every_stream_is_counted_and_tells_what_was_asked(path: str, optio
         assert (b'"usage"' in answer.body) is bool(options and options["include_usage"] if options else False)
         (entry,) = it.fleet.book.recent
         assert (entry.prompt_tokens, entry.completion_tokens, entry.estimated) == (2, 5, False)
+
+
+@pytest.mark.parametrize(
+    "path", ["/olla/ollama/api/chat", "/olla/openai/v1/chat/completions", "/olla/anthropic/v1/messages"]
+)
+@pytest.mark.parametrize("leaves", [True, False], ids=["left", "stopped"])
+async def test_what_has_come_counts_though_the_client_leaves_before_the_end(path: str, leaves: bool) -> None:
+    """Else a key would be free for whoever hangs up just before the last line."""
+    spent: list[tuple[str, str, str, int]] = []
+    caller = Caller("127.0.0.1", "127.0.0.1", "r-1", key="ann")
+    async with front("a", models=["fx-gate:n-99"]) as it:
+        it.fleet.book.spent = lambda *told: spent.append(told)
+        body = {"model": "fx-gate:n-99", "stream": True, "messages": HELLO, "max_tokens": 99}
+        answer = it.begin("POST", path, body, caller=caller)
+        it["a"].release(n=40)
+        while answer.body.count(b"\n\n" if path != "/olla/ollama/api/chat" else b"\n") < 40:
+            answer.news.clear()
+            await answer.news.wait()
+        assert answer.session is not None
+        answer.session.left() if leaves else it.proxy.drain()
+        (entry,) = it.fleet.book.recent
+        assert (entry.outcome, entry.estimated) == ("left", True)
+        assert 36 <= entry.completion_tokens <= 44
+        assert spent == [("ann", "fx-gate:n-99", "a", entry.completion_tokens)]
+
+
+async def test_words_of_a_model_are_no_end_of_its_stream() -> None:
+    words = json.dumps({"choices": [{"delta": {"content": "Say event: error and data: [DONE], or message_stop."}}]})
+    said = streamed(f"data: {words}".encode(), USAGE_EVENT, DONE)
+    cut = streamed(f"data: {words}".encode(), STOP)
+    async with Peer(host(said, cut)) as peer, front(urls={"p": peer.url}) as it:
+        assert (await ask(it)).ended
+        assert (await ask(it)).cut
+        ends = [(entry.outcome, entry.completion_tokens) for entry in it.fleet.book.recent]
+        assert [outcome for outcome, _ in ends] == ["failed", "succeeded"]
+        assert ends[1] == ("succeeded", 2)
 
 
 async def test_a_server_of_type_openai_is_asked_too() -> None:
