@@ -49,7 +49,8 @@ async def first_start(config: Config, models: Models, pulls: Pulls, quiet: Quiet
         if await make_sister(config, models, patient=True):
             await asyncio.to_thread(_touch, made)
     except (ArenaError, OSError) as error:
-        log.warning("the first models could not be prepared: %s", error)
+        instead = f"any GGUF file in {config.models}, or one that ARENA_MODELS names, will do"
+        log.warning("the first models could not be prepared: %s; %s", error, instead)
 
 
 async def make_sister(config: Config, models: Models, *, patient: bool = False) -> bool:

@@ -14,6 +14,7 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
+from typing import Final
 
 from arena.engine.child import complaints
 from arena.engine.digests import sha256_of
@@ -22,7 +23,11 @@ from arena.engine.library import Wheel
 
 LOOK_EVERY_S = 0.2
 LONGEST_COMPLAINT = 300
-_NO_WAY = "WARNING: Retrying (Retry(total=0"
+_MEANINGS: Final = {
+    "No space left on device": "no space is left on the disk",
+    "WARNING: Retrying (Retry(total=0": "the package index cannot be reached",
+}
+"""What pip's own last line hides: of an index that is not reached it says that it has no such package."""
 _HEAD = re.compile(r"^ERROR: |^\w+Error: (\[Errno \d+\] )?")
 
 
@@ -71,8 +76,9 @@ def _largest(folder: Path) -> int:
 
 
 def _last_error(said: str) -> str:
-    if _NO_WAY in said:
-        return "the package index cannot be reached"  # pip's last line then says that no such package exists
+    for sign, meaning in _MEANINGS.items():
+        if sign in said:
+            return meaning
     lines = [line for line in said.splitlines() if line.startswith("ERROR")]
     if not lines:
         return "it gave no reason"

@@ -48,7 +48,7 @@ async def test_the_first_start_fetches_nothing_where_nothing_can_be_fetched(
 ) -> None:
     monkeypatch.delitem(LIBRARY, PACKAGED_NAME)
     await prepare.first_start(*parts(tmp_path), at_once)
-    assert UNKNOWN in caplog.text
+    assert f"{UNKNOWN}; any GGUF file in {tmp_path / 'models'}, or one that ARENA_MODELS names, will do" in caplog.text
     out = io.StringIO()
     assert not await prepare.setup(config_for(tmp_path), out)
     assert out.getvalue() == f"pulling manifest\n{UNKNOWN}\n"

