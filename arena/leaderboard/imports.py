@@ -39,6 +39,8 @@ _BINARY: Final = {
     b"\xfe\xff": "UTF-16, not JSON in UTF-8: convert it",
 }
 """By how a file begins, what it is."""
+_CSV: Final = re.compile(rb"(\xef\xbb\xbf)?[^{\[\r\n]*\bmodel_a\b")
+"""A first line that names a column, and begins no JSON."""
 _HALF: Final = re.compile(
     rb"(?<!\\)(?:\\\\)*(?:\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F])"
 )
@@ -132,6 +134,8 @@ def _check_text(file: BinaryIO) -> None:
             raise BadRequest(f"the file is {what}")
     if b"\0" in start:
         raise BadRequest("the file is binary, not JSON")
+    if _CSV.match(start):
+        raise BadRequest("the file is CSV, not JSON: export JSON lines, or convert it to them")
 
 
 def _begin(file: BinaryIO) -> None:

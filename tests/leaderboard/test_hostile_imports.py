@@ -34,6 +34,10 @@ def bomb() -> bytes:
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 HOSTILE: dict[str, tuple[bytes, str]] = {
+    "CSV": (
+        b'"question_id","model_a","model_b","winner"\r\n"q","a","b","tie"\r\n',
+        "the file is CSV, not JSON: export JSON",
+    ),
     "an archive": (bomb(), "a ZIP archive: unpack it first"),
     "deep at once": (b'{"winner":' + DEEP + b"}\n", "maximum recursion depth"),
     "deep later": (line() + b'{"winner":' + DEEP + b"}\n", "line 2 is not a JSON object"),
