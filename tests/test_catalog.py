@@ -175,6 +175,13 @@ async def test_delete_asks_every_holder() -> None:
             await catalog.delete("tiny", "0")
 
 
+async def test_the_only_endpoint_says_itself_what_it_holds(catalog: Catalog, fake: FakeOllama) -> None:
+    fake.state(routes={"/api/tags": "fx-status:c-500"})
+    await catalog.delete("tiny")
+    assert "tiny:latest" not in fake.models
+    assert [record.path for record in fake.log] == ["/api/delete"]
+
+
 async def test_delete_goes_on_after_an_endpoint_that_fails() -> None:
     async with FakeOllama() as one, FakeOllama() as two, catalog_of(one, two) as catalog:
         one.state(routes={"/api/delete": "fx-eof0"})

@@ -288,6 +288,15 @@ async def test_a_host_that_fails_before_the_first_token_is_replaced_by_another()
         assert [endpoint.in_flight for endpoint in fleet.endpoints] == [0, 0]
 
 
+@pytest.mark.parametrize("status", [400, 401])
+async def test_what_is_wrong_with_the_request_or_its_credentials_is_not_tried_elsewhere(status: int) -> None:
+    async with two_hosts() as (fleet, one, two):
+        one.state(routes={"/api/chat": f"fx-status:c-{status}"})
+        reply = (await Compare(fleet).start([ask("m:1b", "x")]).transcript()).replies["x"]
+        assert reply.error is not None
+        assert not [record for record in two.log if record.path == "/api/chat"]
+
+
 async def test_when_no_other_host_can_take_over_the_failure_is_told() -> None:
     async with two_hosts() as (fleet, one, two):
         for host in (one, two):

@@ -308,7 +308,16 @@ def test_endpoint_address_follows_ollamas_rules(text: str, name: str, url: str) 
 
 
 @pytest.mark.parametrize(
-    "text", ["ftp://gpu", "http://", "name=", "http://user:secret@gpu", "http://gpu:port", "http://gpu:99999"]
+    "text",
+    [
+        "ftp://gpu",
+        "http://",
+        "name=",
+        "http://user:secret@gpu",
+        "http://user@gpu",
+        "http://gpu:port",
+        "http://gpu:99999",
+    ],
 )
 def test_endpoint_wrong_address_is_refused_without_its_secret(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:

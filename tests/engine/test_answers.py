@@ -67,6 +67,20 @@ class TestNative:
         await lines(able, messages=[{"role": "user", "content": "x", "images": ["AAAA"]}])
         assert script.requests[0]["messages"][1]["content"][1]["type"] == "image_url"
 
+    async def test_of_a_conversation_too_long_the_oldest_goes_and_the_question_stays(
+        self, able: httpx.AsyncClient, script: Scripted
+    ) -> None:
+        """As much as is too much, at once; where even the question is too long, that is said."""
+        full = {"type": "exceed_context_size_error", "n_prompt_tokens": 200, "n_ctx": 150, "code": 400, "message": "no"}
+        script.status, script.pieces = 400, [json.dumps({"error": full}).encode()]
+        talk = [
+            {"role": role, "content": word * 100} for role, word in zip(["user", "assistant"] * 2, "abcd", strict=True)
+        ]
+        response = await able.post("/api/chat", json=ask(messages=talk))
+        assert (response.status_code, "exceeds the context length" in response.json()["error"]) == (400, True)
+        sent = [[message["content"][0] for message in request["messages"]] for request in script.requests]
+        assert sent == [["B", "a", "b", "c", "d"], ["B", "c", "d"], ["B", "d"]]
+
     async def test_error_before_the_first_token_has_its_status(self, able: httpx.AsyncClient, script: Scripted) -> None:
         script.status, script.pieces = 400, [b'{"error": {"code": 400, "message": "bad schema"}}']
         response = await able.post("/api/chat", json=ask())

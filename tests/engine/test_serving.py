@@ -280,6 +280,11 @@ class TestEmbeddings:
         refused = await engine.post("/api/embed", json={**body, "truncate": False})
         assert refused.status_code == 400
 
+    async def test_tokens_count_not_bytes(self, engine: httpx.AsyncClient) -> None:
+        body = {"model": ONE, "input": "the " * 200, "truncate": False}
+        got = await engine.post("/api/embed", json=body)
+        assert (got.status_code, got.json()["prompt_eval_count"] < 512 < len(body["input"])) == (200, True)
+
     async def test_unknown_model(self, engine: httpx.AsyncClient) -> None:
         for body in ({"model": "no", "input": "x"}, {"input": "x"}):
             response = await engine.post("/api/embed", json=body)
