@@ -60,8 +60,7 @@ def restore(store: Store, source: Path, *, replace: bool = False, left_out: Told
         with told_of(source, "read"):
             _check_ordinary(source, "read")  # the copy of a device might never end
             _fetch(source, copy)  # it is brought up to date here, and the backup stays as it is
-        if not _is_backup(copy):
-            raise BadRequest(f"{source.name} is not a backup of the arena's store")
+        _check_backup(copy, source.name)
         if not replace and _holds_something(store):
             raise Conflict("The store holds votes or documents already; --replace gives them up for the backup's")
         store.open()  # whose own faults are not the backup's
@@ -190,15 +189,20 @@ def _holds_something(store: Store) -> bool:
     return any(counts)
 
 
-def _is_backup(file: Path) -> bool:
-    connection = sqlite3.connect(file)
-    try:
-        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    except sqlite3.DatabaseError:
-        return False
-    finally:
-        connection.close()
-    return {"alembic_version", "votes", "facts"} <= names
+def _check_backup(file: Path, name: str) -> None:
+    """Raises BadRequest, which calls the file by its name, for what is no backup, or is damaged as a whole."""
+    with closing(sqlite3.connect(file)) as connection:
+        try:
+            tables = {each for (each,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            ((sound,),) = connection.execute("PRAGMA quick_check(1)")
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorname != "SQLITE_NOTADB":
+                raise BadRequest(f"{name} is damaged: {error}; restore another backup") from error
+            tables, sound = set(), ""
+    if not {"alembic_version", "votes", "facts"} <= tables:
+        raise BadRequest(f"{name} is not a backup of the arena's store")
+    if sound != "ok":
+        raise BadRequest(f"{name} is damaged: {sound.splitlines()[-1]}; restore another backup")
 
 
 def _closed_up(file: Path) -> None:
