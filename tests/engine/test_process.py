@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from arena.engine import process
 from arena.engine.process import EngineFailed, EngineProcess, orders
 from arena.settings import Settings, load
 from tests.engine.conftest import until
@@ -58,6 +61,29 @@ async def test_start_crash_restart_stop(tmp_path: Path) -> None:
     with pytest.raises(httpx.ConnectError):
         await alive(url)
     await engine.stop()
+
+
+async def test_where_its_port_was_taken_meanwhile_it_comes_back_on_another(tmp_path: Path) -> None:
+    waits = 0
+
+    async def sleep(_: float) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 1:
+            taken.bind(("127.0.0.1", urlsplit(url).port))
+            taken.listen()
+
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        engine = EngineProcess(settings_for(tmp_path), environment(), fetch=False, sleep=sleep)
+        url = await engine.start()
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        await until(lambda: engine.restarts == 1)
+        assert waits == 2
+        assert engine.url not in (None, url)
+        assert await alive(str(engine.url))
+        await engine.stop()
 
 
 async def test_orders_of_the_settings_reach_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +151,11 @@ async def test_start_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
     await engine.stop()
 
 
-async def test_waits_grow_while_it_keeps_failing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("calm_s", "expected"), [(60.0, [0.5, 1.0, 2.0]), (-1.0, [0.5, 0.5, 0.5])])
+async def test_waits_grow_while_it_keeps_failing_but_not_after_it_was_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calm_s: float, expected: list[float]
+) -> None:
+    monkeypatch.setattr(process, "CALM_S", calm_s)
     waits: list[float] = []
     enough = asyncio.Event()
 
@@ -143,7 +173,7 @@ async def test_waits_grow_while_it_keeps_failing(tmp_path: Path) -> None:
     os.kill(engine.pid, signal.SIGKILL)
     await asyncio.wait_for(enough.wait(), 60)
     await engine.stop()
-    assert waits == [0.5, 1.0, 2.0]
+    assert waits == expected
 
 
 def run(*arguments: str, data: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -160,8 +190,6 @@ def test_ends_when_its_input_is_closed(tmp_path: Path) -> None:
 
 
 def test_taken_port_is_an_exit_status(tmp_path: Path) -> None:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -172,6 +172,13 @@ class TestThroughTheApi:
         assert (await engine.get("/api/tags")).json() == {"models": []}
         assert models_in(tmp_path) == []
 
+    async def test_a_file_of_another_size_is_fetched_anew(self, engine: httpx.AsyncClient, tmp_path: Path) -> None:
+        target = path_of(tmp_path / "models", NAME.lower())
+        target.parent.mkdir(parents=True)
+        target.write_bytes(MODEL[:-1])
+        assert (await pulled(engine))[-1] == {"status": "success"}
+        assert target.read_bytes() == MODEL
+
     async def test_second_pull_fetches_nothing(self, engine: httpx.AsyncClient, hub: tuple[Hub, str]) -> None:
         await pulled(engine)
         assert (await pulled(engine))[-1] == {"status": "success"}

@@ -281,9 +281,10 @@ class TestEmbeddings:
         assert refused.status_code == 400
 
     async def test_tokens_count_not_bytes(self, engine: httpx.AsyncClient) -> None:
-        body = {"model": ONE, "input": "the " * 200, "truncate": False}
-        got = await engine.post("/api/embed", json=body)
-        assert (got.status_code, got.json()["prompt_eval_count"] < 512 < len(body["input"])) == (200, True)
+        text = "the " * 200
+        got = await engine.post("/api/embed", json={"model": ONE, "input": text, "truncate": False})
+        assert got.status_code == 200
+        assert got.json()["prompt_eval_count"] < 512 < len(text)
 
     async def test_unknown_model(self, engine: httpx.AsyncClient) -> None:
         for body in ({"model": "no", "input": "x"}, {"input": "x"}):
