@@ -151,9 +151,11 @@ class Tail:
         if len(end) == self.received_bytes:
             end = b"\n" + end
         error = b"\nevent: error" in end or b'data: {"error"' in end
-        whole = any(word in end for word in _LAST[dialect])
-        if dialect == "responses":
-            whole = whole or self.received_bytes > HELD_BYTES  # the last event repeats the whole answer
+        whole = dialect == "responses" and self.received_bytes > HELD_BYTES  # the last event repeats the whole answer
+        for word in () if whole else _LAST[dialect]:
+            if word in end:
+                whole = True
+                break
         return End(self._counted(), whole or error, error)
 
     def _counted(self) -> Usage:
