@@ -142,6 +142,8 @@ class Compare:
         if isinstance(answer, ArenaError):
             raise answer
         outlet.open()
+        if answer.call is not None:
+            answer.call.elsewhere = partial(self._fleet.elsewhere, lease)
         endpoint.freshen()
         try:
             await answer.result()

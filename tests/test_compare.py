@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import anyio
+import msgspec
 import pytest
 
 from arena import __version__
@@ -286,6 +287,26 @@ async def test_a_host_that_fails_before_the_first_token_is_replaced_by_another()
         assert fleet.book.recent[0].completion_tokens == 5
         assert fleet.book.recent[0].ttft_s is not None
         assert [endpoint.in_flight for endpoint in fleet.endpoints] == [0, 0]
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["two hosts", "the only one that has it"])
+async def test_a_host_that_froze_is_left_where_another_can_take_over(alone: bool) -> None:
+    async with two_hosts() as (fleet, one, two):
+        host = fleet.endpoint("one")
+        host.adopt(msgspec.structs.replace(host.spec, check_timeout_s=0.05, down_after=1))
+        if alone:
+            two.state(models=["other"])
+            await fleet.models(0.0)
+        one.state(routes={"/api/chat": "fx-gate:n-5"})
+        answer = asyncio.create_task(Compare(fleet).start([ask("m:1b", "x")]).transcript())
+        await one.arrived(path="/api/chat")
+        one.state(delay_ms=60_000)
+        await host.probe()
+        one.release(n=99)
+        reply = (await answer).replies["x"]
+        assert reply.error is None
+        assert reply.manifest is not None
+        assert reply.manifest.endpoint == ("one" if alone else "two")
 
 
 @pytest.mark.parametrize("status", [400, 401])

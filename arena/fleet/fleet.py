@@ -118,6 +118,19 @@ class Fleet:
         """Might another endpoint do better, where this one failed with `error` before its answer began?"""
         return is_failure(error, None) or getattr(error, "upstream_status", None) in self.spec.retry_on
 
+    def elsewhere(self, lease: Lease) -> bool:
+        """Could another endpoint take now what `lease` is for?"""
+        wanted, now_s = lease.wanted, self._clock()
+        if wanted.endpoint is not None:
+            return False
+        chain = _NO_MODEL if wanted.model is None else self.catalogue.chain(wanted.model)
+        return any(
+            (not key or key in endpoint.holds) and endpoint.has_room and endpoint.ready(now_s, key)
+            for endpoint in self._able(wanted)
+            if endpoint is not lease.endpoint and endpoint.name not in lease.tried
+            for key, _ in chain
+        )
+
     async def lease(self, wanted: Wanted, tried: frozenset[str] = NONE_TRIED) -> Lease:
         """A lease, after asking the endpoints or waiting for a place where that is needed.
 

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 async def give_up(endpoint: Endpoint, since_s: float) -> None:
-    """A probe has found it silent and down: what waits for a first byte since `since_s` (the loop's) may go elsewhere.
+    """A probe has found it silent and down: what waits for a first byte since `since_s` (the loop's) goes elsewhere.
+
+    What nobody else could take now waits on: the host may but swap while it loads.
 
     Ollama tells its version whatever it loads. A server of another kind may do one thing at a time: its silence tells
     nothing.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Final, Protocol
 
@@ -234,6 +235,7 @@ class Forward(Struct, eq=False):
         may_wait = None if streams else endpoint.may_be_slow
         call = pool.forward(inbound.method, target, fields, body, receiver, may_wait=may_wait)
         if not call.done.done():
+            call.elsewhere = partial(self._owner.fleet.elsewhere, lease)
             self._call = call
             if self._paused:
                 call.pause()

@@ -85,6 +85,7 @@ class Call:
     and `headers` are set before the first bytes are handed over. `done` ends with None when the answer is complete,
     with Unreachable, UpstreamTimeout or UpstreamBroken, or cancelled by `cancel()`; after that `on_data` is not called.
     `paused`: nothing is read now. `may_wait` asks of an answer that comes as a whole: is its endpoint at work?
+    `elsewhere` asks: could another endpoint take the request now?
     """
 
     __slots__ = (
@@ -98,6 +99,7 @@ class Call:
         "_phase",
         "_since_s",
         "done",
+        "elsewhere",
         "endpoint",
         "headers",
         "may_wait",
@@ -128,6 +130,7 @@ class Call:
         self.resend = resend
         self.timeouts = timeouts
         self.may_wait: Callable[[], bool] | None = None
+        self.elsewhere: Callable[[], bool] | None = None
         self.whole = True  # the request was sent to its end: only then may its connection serve another
         self.status = 0
         self.headers: Headers = ()
@@ -199,8 +202,9 @@ class Call:
         return self._phase == "body" and self._since_s >= since_s
 
     def unheard_since(self, since_s: float) -> bool:
-        """Has it waited for a first byte since `since_s`, though it may well be sent to another endpoint?"""
-        return self._phase == "head" and self._since_s <= since_s and self.resend and not self.paused
+        """Has it waited for a first byte since `since_s`, which another endpoint could give now?"""
+        waits = self._phase == "head" and self._since_s <= since_s and not self.paused
+        return waits and self.elsewhere is not None and self.elsewhere()
 
     def give_up(self, since_s: float) -> None:
         """Its endpoint is known to have been dead since `since_s`: wait for a first byte no longer."""

@@ -123,22 +123,29 @@ async def test_what_has_waited_for_a_first_byte_is_known_and_can_be_given_up() -
         told, now_s = Told(), asyncio.get_running_loop().time()
         before_s, after_s = now_s - 1, now_s + DEADLINE_S
         call = forward(pool, told)
+        call.elsewhere = lambda: True
         await peer.asked.wait()
-        peer.asked.clear()
-        once_only = pool.call("POST", "/", b"{}", on_data=print, resend=False)
-        await peer.asked.wait()
+        stay = []
+        for elsewhere in (None, lambda: False):
+            peer.asked.clear()
+            stay.append(pool.call("POST", "/", b"{}", on_data=print))
+            stay[-1].elsewhere = elsewhere
+            await peer.asked.wait()
         assert (pool.unheard(before_s), pool.unheard(after_s)) == ([], [call])
         call.pause()
         assert pool.unheard(after_s) == [], "what may have come has not been read"
         call.resume()
-        once_only.give_up(after_s)
+        for one in stay:
+            one.give_up(after_s)
         call.give_up(before_s)
         assert not told.ends
+        assert not any(one.done.done() for one in stay)
         call.give_up(after_s)
         (error,) = told.ends
         assert isinstance(error, UpstreamTimeout)
         assert error.message == "peer did not begin to answer, and answers no checks either"
-        once_only.cancel()
+        for one in stay:
+            one.cancel()
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["another answer", "a piece of one"])
@@ -151,6 +158,7 @@ async def test_a_peer_that_says_anything_to_anybody_is_not_gone(whole: bool) -> 
 
     async with served(script) as (peer, pool):
         call = forward(pool, Told())
+        call.elsewhere = lambda: True
         await peer.asked.wait()
         since_s = asyncio.get_running_loop().time()
         other, catch = caught(pool)
