@@ -147,7 +147,7 @@ class Pool:
         return call
 
     def unheard(self, since_s: float) -> list[Call]:
-        """What waits for a first byte since `since_s`, and could go elsewhere; none if an answer has come since then."""
+        """What waits for a first byte since `since_s` and could go elsewhere; none if an answer came since then."""
         calls = [connection.call for connection in self._connections if connection.call is not None]
         if any(connection.idle_since_s >= since_s for connection in self._connections):
             return []
