@@ -87,11 +87,13 @@ class Tail:
 
     def feed(self, data: bytes) -> None:
         """A piece of the body has passed."""
+        if self.received_bytes < HEAD_BYTES:
+            self.head += data[: HEAD_BYTES - self.received_bytes]
         self.received_bytes += len(data)
         end = self._end
         if end is None:
             if not self._only:
-                self._only, self.head = data, data[:HEAD_BYTES]
+                self._only = data
                 return
             self._end = end = bytearray(self._only)
             self._only = b""
@@ -121,7 +123,8 @@ class Tail:
         if not pieces and end:
             gaps = end.count(b"\n\n") + end.count(b"\n\r\n") if media_type.startswith(EVENTS) else end.count(b"\n")
             pieces = gaps * self.received_bytes // len(end)
-        return Usage(completion_tokens=pieces, received_bytes=self.received_bytes, estimated=True)
+        prompt = _usage_in(self.head).prompt_tokens if media_type.startswith(EVENTS) else 0
+        return Usage(prompt, pieces, received_bytes=self.received_bytes, estimated=True)
 
     def _lines(self) -> End:
         """NDJSON: the last line that says done; a few servers have something to say even after that."""

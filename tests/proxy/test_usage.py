@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from arena.exchange import Caller
+from arena.proxy.counters import Tail
+from arena.proxy.dialect import EVENTS
 from tests.fake_ollama import FakeOllama
 from tests.peer import Guest, Peer, ok
 from tests.proxy.front import HELLO, asked, front
@@ -80,6 +82,21 @@ async def test_what_has_come_counts_though_the_client_leaves_before_the_end(path
         assert (entry.outcome, entry.estimated) == ("left", True)
         assert 36 <= entry.completion_tokens <= 44
         assert spent == [("ann", "fx-gate:n-99", "a", entry.completion_tokens)]
+
+
+@pytest.mark.parametrize("size", [1, 100, 5000])
+def test_a_prompt_that_is_told_first_counts_in_whatever_pieces_it_comes_and_though_the_client_leaves(size: int) -> None:
+    tail = Tail()
+    start = b'event: message_start\ndata: {"message":{"usage":{"input_tokens":900,"output_tokens":1}}}\n\n'
+    said = start + b'event: content_block_delta\ndata: {"delta":{"text":"word"}}\n\n' * 100
+    for at in range(0, len(said), size):
+        tail.feed(said[at : at + size])
+    left = tail.so_far(EVENTS)
+    assert (left.prompt_tokens, left.estimated) == (900, True)
+    assert 95 <= left.completion_tokens <= 105
+    tail.feed(b'event: message_delta\ndata: {"usage":{"output_tokens":100}}\n\nevent: message_stop\n\n')
+    usage = tail.read("anthropic", EVENTS).usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (900, 100)
 
 
 async def test_words_of_a_model_are_no_end_of_its_stream() -> None:
