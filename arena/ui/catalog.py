@@ -14,7 +14,6 @@ from arena.types import LoadedModel, ModelInfo, PullJob
 from arena.ui import parts
 from arena.ui.conversation import Conversations
 from arena.ui.elements import html
-from arena.ui.remedies import in_plain_words
 from arena.ui.sessions import Session, Sessions
 from arena.ui.wiring import QUICK, TALK
 
@@ -222,7 +221,7 @@ def _job_row(job: PullJob, on_host: bool) -> str:
         status = f'<span class="dim">{escape(job.status)}</span>'
         button = action("cancel", "Cancel", job=job.id, label=f"Cancel the download of {job.model}")
         return f'<div class="job">{name}{status}{parts.progress(job)}{button}</div>'
-    words = {"done": "installed", "cancelled": "cancelled", "failed": in_plain_words(job.error or "failed")}
+    words = {"done": "installed", "cancelled": "cancelled", "failed": job.error or "failed"}
     button = "" if job.state == "done" else action("pull", "Try again", model=job.model, endpoint=job.endpoint)
     return f'<div class="job {job.state}">{name}<span class="word">{escape(words[job.state])}</span>{button}</div>'
 

@@ -153,9 +153,9 @@ class Life:
     async def _readiness(self) -> Updates:
         arena, conversations = self.page.arena, self.page.conversations
         statuses, models = await conversations.statuses(), await conversations.models()
-        downloading = [job for job in arena.catalog.jobs() if job.state == "downloading"]
+        jobs = arena.catalog.jobs()
         return {
-            self.compare.banner: banner(statuses, bool(models), arena.engine_state, arena.engine_error, downloading),
+            self.compare.banner: banner(statuses, bool(models), arena.engine_state, arena.engine_error, jobs),
             self.compare.timer: gr.Timer(active=not settled(bool(models), arena.engine_state)),
             self.pill: pill_text(statuses, arena.engine_state, len(models)),
         }

@@ -8,7 +8,7 @@ from html import escape
 from typing import Literal
 
 from arena.types import Metrics, ModelInfo, PullJob
-from arena.ui.remedies import in_plain_words, remedy
+from arena.ui.remedies import remedy
 from arena.ui.sessions import Turn
 
 DASH = "\N{EN DASH}"
@@ -232,7 +232,7 @@ def pulling(job: PullJob) -> str:
         ask = _button("retry", "Ask it now", "primary")
         return f'<div class="notice good"><p><b>{escape(job.model)} is installed.</b></p>{ask}</div>'
     if job.state in ("failed", "cancelled"):
-        why = escape(in_plain_words(job.error or "The download was cancelled."))
+        why = escape(job.error or "The download was cancelled.")
         head = f"<p><b>The download of {escape(job.model)} ended</b></p>"
         return f'<div class="notice" role="alert">{head}<p>{why}</p>{_button("pull", "Try again")}</div>'
     return f'<div class="notice calm"><p><b>Pulling {escape(job.model)}</b></p>{progress(job)}</div>'

@@ -75,17 +75,21 @@ def banner(
     any_models: bool,
     engine: str,
     engine_error: str | None,
-    downloading: Sequence[PullJob],
+    jobs: Sequence[PullJob],
 ) -> str:
-    """What stands between the user and a first answer, in plain words with the remedy; empty when nothing does."""
+    """What stands between the user and a first answer, in plain words with the remedy; empty when nothing does.
+
+    `jobs` are the downloads, newest first.
+    """
     if any_models:
         return ""
-    if downloading:
-        job = downloading[0]
+    if job := next((job for job in jobs if job.state == "downloading"), None):
         return _calm(f"<b>Getting a first model: {escape(job.model)}</b>", parts.progress(job))
     if engine == "starting":
         return _calm("<b>The embedded engine is starting.</b> This page goes on by itself.")
-    if any(status.reachable for status in statuses):
+    if up := [status for status in statuses if status.reachable]:
+        if jobs and jobs[0].state == "failed":
+            return _not_fetched(jobs[0], any(status.kind == "engine" for status in up))
         return _calm(
             "<b>No models are installed yet.</b> Pull one in the Models tab; <code>smollm2:135m</code> is 100 MB and "
             "answers on any machine."
@@ -95,6 +99,15 @@ def banner(
 
 def _calm(text: str, more: str = "") -> str:
     return f'<div class="notice calm"><p>{text}</p>{more}</div>'
+
+
+def _not_fetched(job: PullJob, by_engine: bool) -> str:
+    own = " Or put any GGUF file into the folder <code>models</code> of <code>ARENA_DATA</code>." if by_engine else ""
+    return (
+        f'<div class="notice" role="alert"><p><b>{escape(job.model)} could not be fetched, and no other model is '
+        f"installed.</b></p><p>{escape(job.error or 'It is not known why.')}</p>"
+        f"<p>When that is mended, pull it again in the Models tab.{own} This page notices by itself.</p></div>"
+    )
 
 
 def _nobody_answers(statuses: Sequence[EndpointStatus], engine_error: str | None) -> str:

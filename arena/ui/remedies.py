@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from msgspec import Struct
@@ -58,16 +57,6 @@ REMEDIES: dict[str, Remedy] = {
     "unauthorized": Remedy("The model server refuses our credentials", "Check its address and its own settings."),
     "forbidden": Remedy("Not allowed here", "This arena does not permit it."),
 }
-
-
-_NO_CONNECTION = re.compile(r"(?:the server cannot be reached: )?<urlopen error (?:\[[^]]*\] )?(?P<why>[^<>]*)>")
-
-
-def in_plain_words(error: str) -> str:
-    """Why a download failed, without the words of the library that noticed."""
-    return _NO_CONNECTION.sub(
-        lambda found: f"the place that models come from cannot be reached ({found['why'].strip().lower()})", error
-    )
 
 
 def remedy(code: str) -> Remedy:

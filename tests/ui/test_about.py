@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from arena.engine.library import LIBRARY
 from arena.errors import Unreachable
@@ -72,6 +73,16 @@ def test_the_banner_says_what_is_missing_and_what_to_do() -> None:
     assert "Getting a first model: smollm2:135m" in banner((ENGINE,), False, "running", None, (job,))
     assert "engine is starting" in banner((), False, "starting", None, ())
     assert "No models are installed yet" in banner((UP,), False, "off", None, ())
+    failed = PullJob("2", "smollm2:135m", "engine", "failed", error="<the index> cannot be reached")
+    for status, own in ((ENGINE, True), (UP, False)):
+        why = banner((status,), False, "running", None, (failed,))
+        for says in ("smollm2:135m could not be fetched", "&lt;the index&gt; cannot be reached", "in the Models tab"):
+            assert says in why
+        assert ("GGUF" in why) == own
+    assert "Getting a first model" in banner((ENGINE,), False, "running", None, (failed, job))
+    assert "No models are installed yet" in banner(
+        (ENGINE,), False, "running", None, (replace(failed, state="cancelled"), failed)
+    )
     nobody = banner((DOWN,), False, "failed", "The embedded engine did not start: no disk", ())
     assert nobody.count("did not start") == 1
     for says in ("No model server answers", "http://b:1", "refused", "no disk", "ollama serve", "ARENA_ENGINE=on"):

@@ -173,13 +173,6 @@ def test_a_download_is_told_to_its_end() -> None:
     assert "cancelled" in parts.pulling(job("cancelled"))
 
 
-def test_a_download_that_found_no_way_says_so_in_plain_words() -> None:
-    error = "the server cannot be reached: <urlopen error [Errno -3] Temporary failure in name resolution>"
-    told = parts.pulling(job("failed", error=error))
-    assert "the place that models come from cannot be reached (temporary failure in name resolution)" in told
-    assert "urlopen" not in told
-
-
 def test_nothing_from_outside_is_html() -> None:
     info = ModelInfo(EVIL, (EVIL,), parameter_size=EVIL, quantization=EVIL)
     pieces = [
