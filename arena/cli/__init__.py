@@ -242,7 +242,7 @@ def pull(
     with typed():
         checked(model)
     with _door(url) as door, _bar() as show:
-        job = door.pull(model, endpoint, show)
+        job = door.pull(model, endpoint, lambda job: None if job.error else show(job))  # that is told below
     if job.state != "done":
         raise ArenaError(job.error or f"The download of {model} was {job.state}.")
 
@@ -251,11 +251,14 @@ def pull(
     epilog="Examples:\n\n`python -m arena engine`\n\n`OLLAMA_KEEP_ALIVE=1h python -m arena engine --port 8080`"
 )
 def engine(
-    host: Annotated[str, typer.Option(help="Address to listen on; only loopback is answered.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; loopback alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 11434,
     data: Annotated[Path | None, typer.Option(help="Folder for downloaded models (ARENA_DATA).")] = None,
 ) -> None:
     """Serve the embedded engine alone: an Ollama server in small, for any Ollama client."""
+    from arena.engine.config import check_host
+
+    check_host(host)
     _check_free(host, port)
     where = f"{host}, port {port}" if port else f"{host}, a free port"
     print(f"The embedded engine starts on {where}: an Ollama server in small. Ctrl-C stops it.", file=sys.stderr)

@@ -130,6 +130,7 @@ def test_pull_failed_is_status_1_with_ollamas_own_words(run: Run, door: list[str
     outcome = run("pull", "fx-pull-err:k-0", *door)
     assert outcome.status == 1
     assert "file does not exist" in outcome.err.splitlines()[-1]
+    assert outcome.err.count("file does not exist") == 1
 
 
 def test_pull_illegal_name_is_refused_before_anything_starts(run: Run) -> None:
