@@ -16,6 +16,7 @@ from arena.errors import ArenaError, BadRequest
 
 THINK_LEVELS = ("low", "medium", "high", "max")
 MOST_MESSAGES = 10_000
+LARGEST_TOKEN = 2**31 - 1  # llama.cpp takes what is larger for another token
 
 
 class ToolFunction(Struct, frozen=True, omit_defaults=True):
@@ -92,12 +93,14 @@ class EmbedBody(Struct, frozen=True):
 class Call(Struct, frozen=True, kw_only=True):
     """One answer that is wanted. Without messages and prompt it only loads (or unloads) the model.
 
+    `context`: token ids of the conversation so far (none at its beginning); None: the end tells none, either.
     `count_each`: every piece says what the answer has cost so far.
     """
 
     model: str
     messages: list[Message] = field(default_factory=list)
     prompt: str | None = None
+    context: list[int] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     format: Any = None
     keep_alive_s: float | None = None
@@ -136,22 +139,25 @@ def generate_call(body: GenerateBody) -> Call:
     """Check a generate body; without `raw` it becomes a chat of one question. Raises BadRequest, or as Ollama does."""
     if not body.model:
         raise ArenaError("model '' not found", code="model_not_found")
-    if body.context:
-        raise BadRequest("context is not supported: send the conversation to /api/chat")
     if body.template:
         raise BadRequest("template is not supported: the model's own template is used")
     if body.suffix:
         raise BadRequest(f'"{body.model}" does not support insert')
     check_images(body.images or [])
+    context = body.context or []
+    if not all(0 <= token <= LARGEST_TOKEN for token in context):
+        raise BadRequest(f"context: token ids are from 0 to {LARGEST_TOKEN}; send the last answer's array as it came")
+    if context and body.images:
+        raise BadRequest("context: pictures cannot follow one: send the conversation to /api/chat")
     if body.raw:
-        if body.system:
+        if body.system or body.context:
             raise BadRequest("raw mode does not support template, system, or context")
         return Call(prompt=body.prompt or None, **_common(body))
     if not body.prompt and not body.images:
         return Call(**_common(body))
     messages = [Message("system", body.system)] if body.system else []
     messages.append(Message("user", body.prompt or "", images=body.images))
-    return Call(messages=messages, **_common(body))
+    return Call(messages=messages, context=context, **_common(body))
 
 
 def _common(body: _Common) -> dict[str, Any]:

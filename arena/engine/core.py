@@ -18,12 +18,14 @@ from arena.engine.calls import Call, Message
 from arena.engine.config import Config
 from arena.engine.models import LocalModel, Models
 from arena.engine.runners import Loaded, Needs, Runners, crashed
+from arena.engine.tokens import INSTEAD, asked, continued, telling, tokenized
 from arena.engine.translate import Ending, Event, Trouble
 from arena.errors import ArenaError, BadRequest, ModelNotFound, ShuttingDown, UpstreamBroken, UpstreamError
 from arena.names import checked
-from arena.wire import Pool, Stream
+from arena.wire import Stream
 
 OVERFLOW = "exceed_context_size_error"
+NO_SUCH_TOKEN = "Prompt contains invalid tokens"
 LAST_WORDS_S = 2.0
 RUNNER_LOST = (UpstreamError, ShuttingDown)  # its connections break when it ends, or are closed with it
 
@@ -78,11 +80,15 @@ class Engine:
         """The events in batches, all that is ready at once; ends after Ending. Raises ArenaError."""
         child = item.child
         try:
+            if call.context:
+                call = await continued(call, child.pool)
             while True:
                 path, body = translate.request_body(call, child.context)
                 async with child.pool.stream("POST", path, body) as response:
                     if response.status == 200:
-                        async with aclosing(_decoded(response)) as batches:
+                        decoded = _decoded(response)
+                        told = decoded if call.context is None else telling(call, child.pool, decoded)
+                        async with aclosing(decoded), aclosing(told) as batches:
                             async for batch in batches:
                                 yield batch
                         return
@@ -121,7 +127,7 @@ class Engine:
         async with self.runners.lease(self._needs(call, model)) as item:
             _, body = translate.request_body(call, item.child.context)
             try:
-                status, answer = await _asked(item.child.pool, translate.COUNT_PATH, body)
+                status, answer = await asked(item.child.pool, translate.COUNT_PATH, body)
             except RUNNER_LOST:
                 raise crashed(await _cause(item)) from None
         if status != 200:
@@ -147,6 +153,8 @@ def _check_abilities(call: Call, model: LocalModel) -> None:
         raise BadRequest(f'"{call.model}" does not support chat')
     if call.think and "thinking" not in able:
         raise BadRequest(f'"{call.model}" does not support thinking')
+    if call.context and "thinking" in able:
+        raise BadRequest(f'"{call.model}" thinks, which a context cannot tell from its answers: {INSTEAD}')
     if call.tools and "tools" not in able:
         raise BadRequest(f"{call.model} does not support tools")
     if call.has_images and "vision" not in able:
@@ -156,17 +164,27 @@ def _check_abilities(call: Call, model: LocalModel) -> None:
 def _with_defaults(call: Call, model: LocalModel) -> Call:
     """Fill in what the model's author set: parameters and the system text."""
     messages = call.messages
-    if messages and model.found.system and not any(message.role.lower() == "system" for message in messages):
+    if (
+        messages
+        and model.found.system
+        and not call.context
+        and not any(message.role.lower() == "system" for message in messages)
+    ):
         messages = [Message("system", model.found.system), *messages]
-    if "thinking" not in model.capabilities:
-        call = replace(call, think=None)  # false is allowed, and means nothing here
-    return replace(call, messages=messages, options={**allowed.checked(model.found.parameters), **call.options})
+    # a context that is told would be refused when it comes back; `think: false` is allowed, and means nothing here
+    unmeant = {"context": None} if "thinking" in model.capabilities else {"think": None}
+    options = {**allowed.checked(model.found.parameters), **call.options}
+    return replace(call, messages=messages, options=options, **unmeant)
 
 
 def _shortened(call: Call, trouble: Trouble) -> Call:
-    """The call without its oldest messages, when it was too long and may be cut. Otherwise raises what is wrong."""
+    """The call without its oldest part, when it was too long and may be cut. Otherwise raises what is wrong."""
+    if call.context and trouble.message == NO_SUCH_TOKEN:
+        raise BadRequest(f'context: "{call.model}" does not have all its tokens; send the array of its own last answer')
     if trouble.kind != OVERFLOW:
         raise _error(trouble)
+    if call.context and call.truncate and (less := _newest(call, trouble)) != call.context:
+        return replace(call, context=less)
     keep = [i for i, message in enumerate(call.messages) if message.role.lower() == "system"]
     old = [i for i in range(len(call.messages) - 1) if i not in keep]
     if not call.truncate or not old:
@@ -185,6 +203,13 @@ def _shortened(call: Call, trouble: Trouble) -> Call:
         if gone >= surplus * characters:
             break
     return replace(call, messages=[message for i, message in enumerate(call.messages) if i not in dropped])
+
+
+def _newest(call: Call, trouble: Trouble) -> list[int]:
+    """As Ollama does: the first `num_keep` tokens and the newest stay, so that half of `num_ctx` is left to answer."""
+    tokens = call.context or []
+    keep = max(0, call.options.get("num_keep", allowed.DEFAULTS["num_keep"]))
+    return tokens[:keep] + tokens[keep + trouble.prompt_tokens - trouble.context // 2 :]
 
 
 def _error(trouble: Trouble) -> ArenaError:
@@ -226,24 +251,16 @@ async def _embed(item: Loaded, inputs: list[str], truncate: bool) -> tuple[list[
         # a token is at least one byte, so that only a long text needs counting
         if len(text.encode("utf-8", "replace")) < limit - 2:
             continue
-        question = msgspec.json.encode({"content": text, "add_special": True})
-        _, answer = await _asked(child.pool, "/tokenize", question)
-        tokens = msgspec.json.decode(answer)["tokens"]
+        tokens = await tokenized(child.pool, text, begin=True)
         if len(tokens) > limit and not truncate:
             raise BadRequest(f"the input length exceeds the context length: {len(tokens)} tokens, the limit is {limit}")
         wanted[number] = tokens[:limit]
     body = msgspec.json.encode({"input": wanted})
-    status, answer = await _asked(child.pool, "/v1/embeddings", body)
+    status, answer = await asked(child.pool, "/v1/embeddings", body)
     if status != 200:
         raise _error(translate.trouble_of(status, answer))
     reply = msgspec.json.decode(answer)
     return [entry["embedding"] for entry in reply["data"]], int(reply.get("usage", {}).get("prompt_tokens", 0))
-
-
-async def _asked(pool: Pool, path: str, body: bytes) -> tuple[int, bytes]:
-    """Status and body of a whole answer, however long: thousands of vectors are a hundred megabytes."""
-    async with pool.stream("POST", path, body) as response:
-        return response.status, await response.whole()
 
 
 def _unit(vector: list[float]) -> list[float]:

@@ -48,6 +48,7 @@ def _metrics(ending: Ending, load_ns: int, arrived_ns: int) -> dict[str, Any]:
         "prompt_eval_duration": round(timings.prompt_ms * 1e6),
         "eval_count": timings.predicted_n,
         "eval_duration": round(timings.predicted_ms * 1e6),
+        **({} if ending.context is None else {"context": ending.context}),
     }
 
 

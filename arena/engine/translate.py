@@ -15,6 +15,7 @@ from arena.errors import ArenaError
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETION_PATH = "/completion"
+TEMPLATE_PATH = "/apply-template"
 COUNT_PATH = "/v1/chat/completions/input_tokens"
 _IMAGE_KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
 
@@ -40,10 +41,11 @@ class Piece(Struct, frozen=True, gc=False):
 
 
 class Ending(Struct, frozen=True):
-    """The answer is complete. `reason` is stop, length or tool_calls."""
+    """The answer is complete. `reason` is stop, length or tool_calls; `context` the tokens to go on from."""
 
     reason: str
     timings: Timings
+    context: list[int] | None = None
 
 
 class Trouble(Struct, frozen=True):
@@ -79,15 +81,21 @@ def request_body(call: Call, context: int) -> tuple[str, bytes]:
     """The path and body that make llama.cpp give this answer as a stream."""
     body: dict[str, Any] = allowed.sampling(call.options, context)
     body |= {"stream": True, "cache_prompt": True}
-    if call.messages:
+    if call.messages and not call.context:
         body |= _chat(call)
         return CHAT_PATH, msgspec.json.encode(body)
-    body["prompt"] = call.prompt or ""
+    text = call.prompt or ""
+    body["prompt"] = [*call.context, text] if call.context else text
     if call.format is not None:
         body["json_schema"] = {} if call.format == "json" else call.format
     if call.top_logprobs is not None:
         body["n_probs"] = max(1, call.top_logprobs)
     return COMPLETION_PATH, msgspec.json.encode(body)
+
+
+def template_body(messages: list[Message]) -> bytes:
+    """The body that makes llama.cpp write messages as the model's template does."""
+    return msgspec.json.encode({"messages": [_message(message) for message in messages]})
 
 
 def _chat(call: Call) -> dict[str, Any]:

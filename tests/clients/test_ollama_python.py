@@ -51,6 +51,11 @@ def test_generate(client: ollama.Client) -> None:
     assert WORD in (answer.response or "")
     pieces = list(client.generate(MODEL, QUESTION, stream=True, options=SHORT))
     assert "".join(piece.response or "" for piece in pieces) == answer.response
+    assert pieces[-1].context == answer.context
+    again = client.generate(MODEL, "And of Italy?", context=answer.context, options=SHORT)
+    assert answer.context
+    assert again.context
+    assert again.context[: len(answer.context)] == answer.context
 
 
 def test_schema(client: ollama.Client) -> None:

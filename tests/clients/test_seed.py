@@ -46,8 +46,8 @@ NOT_OLLAMAS = {
     "logprobs is missing",
     "general.quantization_version is missing",
 }
-# A number in every Ollama; and its token ids of a conversation, which it calls deprecated
-NOT_THE_ENGINES = {"general.file_type: int instead of str", "context is missing"}
+# A number in every Ollama
+NOT_THE_ENGINES = {"general.file_type: int instead of str"}
 
 pytestmark = [
     pytest.mark.engine,

@@ -25,8 +25,11 @@ def smollm2() -> Path | None:
     return found[0] if found else None
 
 
-def write_tiny(source: Path, target: Path) -> None:
-    """Two layers of random weights with `source`'s template and the first of its tokens: gibberish, but fast."""
+def write_tiny(source: Path, target: Path, changes: dict[str, Any] | None = None) -> None:
+    """Two layers of random weights with `source`'s template and the first of its tokens: gibberish, but fast.
+
+    `changes` are other values for some of `source`'s keys.
+    """
     import gguf
     import numpy as np
 
@@ -34,6 +37,7 @@ def write_tiny(source: Path, target: Path) -> None:
     keys = {name: found for name, *found in keys_of(source) if name.startswith("tokenizer.")}
     tokens = set(keys["tokenizer.ggml.tokens"][0][:VOCABULARY])
     for name, (value, kind, item_kind) in keys.items():
+        value = (changes or {}).get(name, value)
         if name.endswith(".merges"):
             value = [merge for merge in value if merge.replace(" ", "") in tokens]
         elif isinstance(value, list):

@@ -13,6 +13,7 @@ from arena.engine.options import Loading
 from arena.wire import Pool
 
 TIMINGS = {"cache_n": 0, "prompt_n": 4, "prompt_ms": 1.0, "predicted_n": 20, "predicted_ms": 10.0}
+Pieces = list[dict[str, Any] | bytes | None]
 END = {"choices": [], "timings": TIMINGS}
 
 
@@ -47,7 +48,7 @@ class Played:
 class Scripted:
     """The script, and the launch of those who play it; `dead` ends the one launched last.
 
-    `pieces` are sent as server-sent events; None waits for `go_on`.
+    `pieces` are sent as server-sent events; None waits for `go_on`. `asides` are the pieces of other paths.
     """
 
     def __init__(self) -> None:
@@ -61,12 +62,15 @@ class Scripted:
         """Begin anew, for the next test; what still waits goes on and ends."""
         self.go_on.set()
         self.dead.set()
-        self.pieces: list[dict[str, Any] | bytes | None] = [delta(content="hi"), delta("stop"), END]
+        self.pieces: Pieces = [delta(content="hi"), delta("stop"), END]
         self.status = 200
         self.go_on = asyncio.Event()
         self.asked = asyncio.Event()
         self.hung_up = asyncio.Event()
         self.requests: list[dict[str, Any]] = []
+        self.asides: dict[str, Pieces] = {}
+        self.aside_status = 200
+        self.aside = asyncio.Event()
 
     async def __call__(self, model: LocalModel, loading: Loading) -> Played:
         child = Played(self.port)
@@ -97,9 +101,13 @@ class Scripted:
             length = next(int(line.split(":")[1]) for line in head.split("\r\n") if line.startswith("Content-Length"))
             assert "Authorization: Bearer secret" in head
             self.requests.append(json.loads(await reader.readexactly(length)))
-            self.asked.set()
+            pieces = self.asides.get(head.split()[1])
+            (self.asked if pieces is None else self.aside).set()
             gone = asyncio.create_task(self._watch(reader))
-            await self._answer(writer)
+            if pieces is None:
+                await self._answer(writer, self.status, self.pieces)
+            else:
+                await self._answer(writer, self.aside_status, pieces)
             writer.close()
             await gone
         except (OSError, asyncio.IncompleteReadError):
@@ -112,11 +120,11 @@ class Scripted:
             await reader.read()
         self.hung_up.set()
 
-    async def _answer(self, writer: asyncio.StreamWriter) -> None:
-        kind = b"text/event-stream" if self.status == 200 else b"application/json"
-        writer.write(b"HTTP/1.1 %d X\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n" % (self.status, kind))
+    async def _answer(self, writer: asyncio.StreamWriter, status: int, pieces: Pieces) -> None:
+        kind = b"text/event-stream" if status == 200 else b"application/json"
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n" % (status, kind))
         go_on = self.go_on
-        for piece in self.pieces:
+        for piece in pieces:
             if piece is None:
                 await go_on.wait()
                 continue

@@ -221,7 +221,6 @@ class TestGenerate:
         [
             ({"model": None}, 500, "model '' not found"),
             ({"suffix": "}"}, 400, "does not support insert"),
-            ({"context": [1, 2]}, 400, "context is not supported"),
             ({"template": "{{ x }}"}, 400, "template is not supported"),
             ({"raw": True, "system": "x"}, 400, "raw mode does not support"),
             ({"raw": True, "prompt": "word " * 2000}, 400, "exceeds the context length"),
