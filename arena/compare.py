@@ -150,7 +150,7 @@ class Compare:
         except ArenaError as error:
             lease.failed(error)
             raise
-        lease.succeeded(_usage(lease, outlet))
+        lease.succeeded(_usage(lease, outlet, answer.pieces))
         endpoint.freshen()  # the model is in memory now: the next manifest tells with which context
 
     def _elsewhere(
@@ -220,14 +220,14 @@ def _ask(
     return _Asking(request, lease, answer)
 
 
-def _usage(lease: Lease, outlet: Outlet) -> Usage | None:
-    """What the fleet's books keep of a finished answer."""
+def _usage(lease: Lease, outlet: Outlet, pieces: int) -> Usage | None:
+    """What the fleet's books keep of a finished answer; where nobody tells its tokens, they are about its `pieces`."""
     if outlet.end is None:
         return None
     metrics = outlet.end.metrics
     if metrics.ttft_s is not None:
         lease.first_s = lease.began_s + metrics.ttft_s
-    tokens, spent_s = metrics.tokens or 0, metrics.duration_s
+    tokens, spent_s = pieces if metrics.tokens is None else metrics.tokens, metrics.duration_s
     return Usage(
         prompt_tokens=metrics.prompt_tokens or 0,
         completion_tokens=tokens,
@@ -235,6 +235,7 @@ def _usage(lease: Lease, outlet: Outlet) -> Usage | None:
         prompt_s=metrics.prompt_s,
         eval_s=spent_s,
         gap_s=spent_s / tokens if spent_s is not None and tokens else None,
+        estimated=metrics.tokens is None,
     )
 
 

@@ -56,6 +56,9 @@ async def test_two_models_answer_side_by_side(compare: Compare) -> None:
 class AtOnce:
     """An answer that was whole as soon as it was asked for."""
 
+    call = None
+    pieces = 1
+
     def __init__(self, request: ChatRequest, outlet: Outlet) -> None:
         outlet.put([Delta(request.instance.id, "Hi.")])
         outlet.put([Finished(request.instance.id, Metrics())])
@@ -184,6 +187,17 @@ async def test_stop_one_keeps_its_text_and_lets_the_other_finish(compare: Compar
     assert ends == {"a": "stopped", "b": "finished"}
     assert text["a"]
     assert text["b"]
+
+
+async def test_an_answer_whose_tokens_nobody_told_counts_its_pieces_to_the_key(
+    compare: Compare, fake: FakeOllama, fleet: Fleet
+) -> None:
+    """Else a key would be free on every server that tells no figures."""
+    reply = (await compare.start([ask("fx-nometrics:n-7", "x")], key="ann").transcript()).replies["x"]
+    assert reply.metrics is not None
+    assert reply.metrics.tokens is None
+    (entry,) = fleet.book.recent
+    assert (entry.key, entry.outcome, entry.completion_tokens, entry.estimated) == ("ann", "succeeded", 7, True)
 
 
 async def test_what_an_answer_has_said_counts_to_the_key_though_it_is_stopped(
