@@ -55,6 +55,7 @@ class Battling:
     async def create(self, request: Request) -> Response:
         """Draw who fights."""
         body = await json_object(request.scope, request.receive)
+        fields.only(body, "models", "model_instances", "category", "tags", "sides", "mode")
         caller = inbound_of(request.scope).caller
         if not self._arena.fleet.endpoints:
             await while_client_stays(request.receive, self._arena.started())
@@ -70,7 +71,10 @@ class Battling:
     async def stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A turn, as a bare ASGI application."""
         body = await json_object(scope, receive)
-        message = fields.text(body.get("message"), "message")
+        fields.only(body, "message")
+        if body.get("message") is None:
+            raise BadRequest("message is required: what all sides are asked")
+        message = fields.text(body["message"], "message")
         if not message.strip():
             raise BadRequest("message must not be empty")
         caller = inbound_of(scope).caller
@@ -158,6 +162,7 @@ def _mode(value: object) -> Mode | None:
 
 
 def _ballot(body: dict[str, Any]) -> Ballot:
+    fields.only(body, "verdict", "ranks")
     places = body.get("ranks")
     if places is None:
         return cast(Verdict, _word(body.get("verdict"), "verdict", get_args(Verdict)))

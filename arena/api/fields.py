@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -95,6 +95,16 @@ def think(value: object) -> bool | str | None:
     if value is None or isinstance(value, bool) or value in THINK_LEVELS:
         return value
     raise BadRequest('think must be true, false, "low", "medium", "high" or "max"')
+
+
+def only(body: Iterable[str], *keys: str) -> None:
+    """Refuse a key that nobody reads: such a mistake would go unnoticed. Raises BadRequest."""
+    for word in body:
+        if word not in keys:
+            told = (
+                f"the keys are {', '.join(keys[:-1])} and {keys[-1]}" if len(keys) > 1 else f"the only key is {keys[0]}"
+            )
+            raise BadRequest(f"{word[:40]!r} is no key of this request; {told}")
 
 
 def text(value: object, field: str) -> str:

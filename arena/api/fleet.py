@@ -52,9 +52,7 @@ class Levers:
         """The endpoint that a request names, and the value it sets."""
         self._arena.catalog.check_management()
         body = await json_object(request.scope, request.receive)
-        for word in body:
-            if word not in ("endpoint", key):
-                raise BadRequest(f"{word[:40]!r} is no key of this request; the keys are endpoint and {key}")
+        fields.only(body, "endpoint", key)
         name = fields.endpoint_name(body.get("endpoint"), [e.name for e in self._arena.fleet.endpoints])
         if name is None:
             raise BadRequest("endpoint is required: one of the names that GET /api/endpoints lists")

@@ -256,6 +256,7 @@ async def test_all_of_three_may_be_bad_or_alike(api: Client, store: Store, verdi
         ({"ranks": {"a": 1, "b": 2, "c": 3}, "verdict": "a"}, "either a verdict or ranks"),
         ({"verdict": "a"}, "takes ranks"),
         ({"verdict": ["a"]}, "verdict must be"),
+        ({"winner": "a"}, "'winner' is no key of this request; the keys are verdict and ranks"),
         ({}, "verdict must be"),
     ],
 )
@@ -380,12 +381,30 @@ async def test_a_key_is_drawn_for_only_from_its_own_models(fake: FakeOllama, tmp
         ({"mode": "best"}, "mode must be one of"),
         ({"mode": "chosen"}, "name the models"),
         ({"mode": "installed", "models": PAIR}, "name no models"),
+        ({"side": 3}, "'side' is no key of this request; the keys are models, model_instances, category, tags, sides"),
     ],
 )
 async def test_what_cannot_be_a_battle(api: Client, body: dict[str, Any], said: str) -> None:
     answer = await api.post("/api/battles", body)
     assert answer.status == 400
     assert said in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"prompt": "hi"}, "'prompt' is no key of this request; the only key is message"),
+        ({"message": "hi", "models": PAIR}, "'models' is no key of this request"),
+        ({}, "message is required"),
+        ({"message": None}, "message is required"),
+        ({"message": 3}, "message must be a string"),
+        ({"message": " "}, "message must not be empty"),
+    ],
+)
+async def test_what_cannot_be_a_turn(api: Client, body: dict[str, Any], said: str) -> None:
+    answer = await api.post(f"/api/battles/{await begun(api)}/stream", body)
+    assert answer.status == 400
+    assert answer.json()["error"].startswith(said)
 
 
 async def test_without_names_all_installed_models_are_drawn_from(api: Client) -> None:
