@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory, gettempdir
 from sqlalchemy import Connection, exc, func, insert, select, text
 
 from arena.errors import BadRequest, Conflict, StoreUnavailable
-from arena.store.database import PATIENCE_S
+from arena.store.database import PATIENCE_S, fault_in
 from arena.store.files import beside, descriptor, told_of
 from arena.store.rows import Damaged, Rows, Told
 from arena.store.secret import BadSecret
@@ -194,15 +194,15 @@ def _check_backup(file: Path, name: str) -> None:
     with closing(sqlite3.connect(file)) as connection:
         try:
             tables = {each for (each,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            ((sound,),) = connection.execute("PRAGMA quick_check(1)")
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorname != "SQLITE_NOTADB":
+            fault = fault_in(connection)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter where SQLite repeats damaged bytes
+            if getattr(error, "sqlite_errorname", "") != "SQLITE_NOTADB":
                 raise BadRequest(f"{name} is damaged: {error}; restore another backup") from error
-            tables, sound = set(), ""
+            tables, fault = set(), None
     if not {"alembic_version", "votes", "facts"} <= tables:
         raise BadRequest(f"{name} is not a backup of the arena's store")
-    if sound != "ok":
-        raise BadRequest(f"{name} is damaged: {sound.splitlines()[-1]}; restore another backup")
+    if fault is not None:
+        raise BadRequest(f"{name} is damaged: {fault}; restore another backup")
 
 
 def _closed_up(file: Path) -> None:

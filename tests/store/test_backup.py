@@ -82,18 +82,28 @@ def test_what_is_no_backup_changes_nothing(sqlite: Store, tmp_path: Path) -> Non
     assert sqlite.last_number() == 1
 
 
-@pytest.mark.parametrize("part", [slice(4096, 8192), slice(20_000, None)], ids=["a page", "the end"])
-def test_a_backup_whose_file_is_damaged_is_called_by_its_name(sqlite: Store, tmp_path: Path, part: slice) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda kept: kept[:4096] + b"\xff" * 4096 + kept[8192:],
+        lambda kept: kept[:20_000],
+        lambda kept: kept.replace(b"CREATE TABLE facts", b"CREATE TABL\xff facts"),
+    ],
+    ids=["a page", "the end", "the list of tables"],
+)
+def test_a_backup_whose_file_is_damaged_is_called_by_its_name(
+    sqlite: Store, tmp_path: Path, damaged: Callable[[bytes], bytes]
+) -> None:
     sqlite.add_vote(vote("b1"))
     kept = tmp_path / "kept"
     backup(sqlite, kept)
-    content = bytearray(kept.read_bytes())
-    content[part] = b"" if part.stop is None else b"\xff" * 4096
-    kept.write_bytes(content)
+    kept.write_bytes(damaged(kept.read_bytes()))
     target = Store(f"sqlite:///{tmp_path / 'new' / 'arena.sqlite3'}")
     with pytest.raises(BadRequest, match=r"^kept is damaged: .*; restore another backup$"):
         restore(target, kept)
     assert not target.exists
+    with pytest.raises(StoreUnavailable, match="its file is damaged; restore a backup"):
+        Store(f"sqlite:///{kept}").open()
 
 
 def test_a_file_that_cannot_be_used_is_told_of_and_the_store_is_not_blamed(

@@ -144,6 +144,18 @@ def test_a_damaged_backup_is_restored_without_its_damaged_rows(file: Path, tmp_p
         target.close()
 
 
+def test_a_row_against_the_rules_of_its_table_is_one_damaged_row(sqlite: Store, file: Path, tmp_path: Path) -> None:
+    sqlite.close()
+    for damaged in (file, tmp_path / "old" / "arena.sqlite3"):
+        change(damaged, "PRAGMA ignore_check_constraints = 1", "UPDATE votes SET verdict = 'c' WHERE number = 2")
+    target = Store(f"sqlite:///{tmp_path / 'arena.sqlite3'}")
+    with pytest.raises(Damaged, match="votes, number 2: Invalid enum value 'c'"):
+        restore(target, file)
+    assert restore(target, file, left_out=lambda row: None) == 1
+    assert backup(sqlite, tmp_path / "new", left_out=lambda row: None) == 1
+    target.close()
+
+
 def test_without_its_secret_nothing_is_restored(file: Path, tmp_path: Path) -> None:
     change(file, "UPDATE facts SET value = '00'")
     target = Store(f"sqlite:///{tmp_path / 'arena.sqlite3'}")
