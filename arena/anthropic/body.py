@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -34,6 +35,10 @@ class Image(Struct, frozen=True, tag="image"):
     source: Base64Source | UrlSource
 
 
+class Document(Struct, frozen=True, tag="document"):
+    """A block with a file, which no model here reads; refused by `check()`."""
+
+
 class Thinking(Struct, frozen=True, tag="thinking"):
     """What the model thought before."""
 
@@ -52,14 +57,18 @@ class ToolUse(Struct, frozen=True, tag="tool_use"):
     input: dict[str, Any]
 
 
+class ServerToolUse(Struct, frozen=True, tag="server_tool_use"):
+    """A call of a tool that Anthropic runs; refused by `check()`."""
+
+
 class ToolResult(Struct, frozen=True, tag="tool_result"):
     """What a call gave."""
 
     tool_use_id: str
-    content: str | list[Text | Image] | None = None
+    content: str | list[Text | Image | Document] | None = None
 
 
-Block = Text | Image | Thinking | RedactedThinking | ToolUse | ToolResult
+Block = Text | Image | Document | Thinking | RedactedThinking | ToolUse | ServerToolUse | ToolResult
 
 
 class Turn(Struct, frozen=True):
@@ -67,6 +76,14 @@ class Turn(Struct, frozen=True):
 
     role: Literal["user", "assistant"]
     content: str | list[Block]
+
+
+def _all_blocks(turn: Turn) -> Iterator[Block]:
+    """The blocks of a message, and those in its results of tools."""
+    for block in () if isinstance(turn.content, str) else turn.content:
+        yield block
+        if isinstance(block, ToolResult) and isinstance(block.content, list):
+            yield from block.content
 
 
 class Tool(Struct, frozen=True):
@@ -140,6 +157,14 @@ class CountBody(Struct, frozen=True, kw_only=True):
             raise BadRequest("model: Field required")
         if not self.messages:
             raise BadRequest("messages: at least one message is required")
+        for number, turn in enumerate(self.messages):
+            for block in _all_blocks(turn):
+                if isinstance(block, Document):
+                    text = "documents cannot be read here; send their text in a block of type text"
+                    raise BadRequest(f"messages.{number}: {text}")
+                if isinstance(block, ServerToolUse):
+                    text = "tools that run at Anthropic do not exist here; leave their blocks out"
+                    raise BadRequest(f"messages.{number}: {text}")
 
 
 class MessagesBody(CountBody, frozen=True, kw_only=True):

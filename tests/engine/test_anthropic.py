@@ -227,10 +227,10 @@ class TestBody:
             ({"max_tokens": 0}, 400, "invalid_request_error", "greater than or equal to 1"),
             ({"messages": [{"role": "robot", "content": "x"}]}, 400, "invalid_request_error", "messages[0].role"),
             (
-                {"messages": [{"role": "user", "content": [{"type": "document"}]}]},
+                {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "text"}}]}]},
                 400,
                 "invalid_request_error",
-                "messages[0].content[0].type",
+                "messages.0: documents cannot be read here; send their text in a block of type text",
             ),
             (
                 {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "u"}}]}]},

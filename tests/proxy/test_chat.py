@@ -133,6 +133,10 @@ def test_tools(choice: Any, names: list[str] | None, sent: Any) -> None:
     ]
 
 
+def said(*blocks: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "content": blocks}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -140,7 +144,13 @@ def test_tools(choice: Any, names: list[str] | None, sent: Any) -> None:
         ({"messages": []}, "messages"),
         ({"max_tokens": None}, "max_tokens: Field required"),
         ({"max_tokens": 0}, "greater than or equal to 1"),
-        ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [said({"type": "robot"})]}, "messages[0].content[0].type"),
+        ({"messages": [said({"type": "document"})]}, "messages.0: documents cannot be read here"),
+        (
+            {"messages": [said({"type": "tool_result", "tool_use_id": "a", "content": [{"type": "document"}]})]},
+            "messages.0: documents cannot be read here",
+        ),
+        ({"messages": [said({"type": "server_tool_use"})]}, "messages.0: tools that run at Anthropic do not exist"),
         ({"tools": [{"type": "web_search_20250305", "name": "w"}]}, "input_schema"),
         ({"tools": [ADD], "tool_choice": {"type": "tool", "name": "x"}}, "'x'"),
     ],
