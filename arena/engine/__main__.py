@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from arena.engine.config import from_environment
+from arena.engine.config import check_host, from_environment
 from arena.engine.prepare import setup
 from arena.engine.server import create_app, serve
 from arena.errors import SettingsError
@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
+        check_host(parsed.host)
         config = from_environment(
             parsed.data, os.environ, fetch=not parsed.no_fetch, threads=parsed.threads, extra_models=parsed.models or ()
         )
@@ -38,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m arena.engine", description="llama.cpp as a small Ollama server.")
     parser.add_argument("command", nargs="?", choices=("serve", "setup"), default="serve", help="what to do")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; only loopback is answered")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; only those of this machine alone (loopback)"
+    )
     parser.add_argument("--port", type=int, default=11434, help="port to listen on; 0 picks a free one")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder for models")
     parser.add_argument("--models", type=Path, action="append", help="a further GGUF file, or a folder of them")

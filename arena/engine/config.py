@@ -5,6 +5,7 @@ The environment is read once, at start. No ARENA_* variable is read here: those 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -122,3 +123,16 @@ def _hub_cache(environ: Mapping[str, str], home: Path) -> Path:
     if hub_home := environ.get("HF_HOME"):
         return Path(hub_home) / "hub"
     return Path(environ.get("XDG_CACHE_HOME") or home / ".cache") / "huggingface" / "hub"
+
+
+def check_host(host: str) -> None:
+    """Raise SettingsError for an address that other machines reach: the engine asks for no key."""
+    try:
+        here = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = False
+    if not here:
+        raise SettingsError(
+            f"The engine cannot listen on {host!r} (--host): it asks for no key, so it answers this machine alone "
+            "(127.0.0.1, ::1, localhost). For others: WEB_CHAT_TOKEN=secret python -m arena serve --host 0.0.0.0"
+        )

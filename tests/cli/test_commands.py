@@ -157,6 +157,13 @@ def test_engine_on_a_port_that_is_taken_is_one_line_and_status_2(run: Run) -> No
     assert f"cannot listen on 127.0.0.1, port {port}: Address already in use; give another --host" in outcome.err
 
 
+def test_engine_listens_where_no_other_machine_can_ask(run: Run) -> None:
+    outcome = run("engine", "--host", "0.0.0.0", "--port", "0")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "cannot listen on '0.0.0.0' (--host): it asks for no key" in outcome.err
+    assert "WEB_CHAT_TOKEN" in outcome.err
+
+
 @pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
 def test_engine_tries_the_port_in_the_family_of_its_address(
     run: Run, monkeypatch: pytest.MonkeyPatch, host: str, family: socket.AddressFamily

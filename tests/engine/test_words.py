@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arena.engine import options
+from arena.engine.__main__ import main
 from arena.engine.calls import Call, ChatBody, GenerateBody, Message, chat_call, check_images, generate_call
+from arena.engine.config import check_host
 from arena.engine.durations import FOREVER_S, from_now, parse_duration, rfc3339
 from arena.engine.runner import Orders, serve
 from arena.errors import ArenaError, BadRequest
@@ -179,3 +181,15 @@ class TestOrders:
         told = serve(Orders("m.gguf", "m", "key", context=100, slots=3, **more))
         assert (told.model.path, told.n_ctx, told.n_threads_http, told.api_keys) == ("m.gguf", 300, 7, ["key"])
         assert (told.pooling_type, told.mmproj.path) == (pooling, projector)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "::ffff:127.0.0.1", "example.org"])
+def test_an_address_that_others_reach_is_refused(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever is asked by name only would believe anybody who says that name."""
+    assert main(["--host", host, "--port", "0"]) == 2
+    assert f"cannot listen on {host!r} (--host)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_an_address_of_this_machine_alone_is_taken(host: str) -> None:
+    check_host(host)
