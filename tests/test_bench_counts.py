@@ -227,10 +227,10 @@ def test_nothing_is_lost_at_full_speed(servers: Servers, streams: int) -> None:
 
 
 def test_many_slow_streams_stay_alive_and_in_order(servers: Servers) -> None:
-    """200 clients, one slow stream each, all open at once."""
+    """200 clients, one slow stream each, all open at once: the first does not end before the last has begun."""
     servers.control("/_reset")
 
-    got = servers.load("bench-d250000-n10", 1, "-n", STREAMS, "-c", STREAMS, "-e", 10, "-r", 500)
+    got = servers.load("bench-d250000-n10-w5000000", 1, "-n", STREAMS, "-c", STREAMS, "-e", 10, "-r", 500)
 
     assert_all_right(got, STREAMS)
     assert got["tokens"] == STREAMS * 10
@@ -276,10 +276,10 @@ def test_every_small_request_through_the_proxy_is_answered(proxy: Servers) -> No
 
 
 def test_many_slow_streams_of_the_proxy_stay_alive_and_in_order(proxy: Servers) -> None:
-    """200 clients, one slow stream each, all open at once."""
+    """200 clients, one slow stream each, all open at once: the first does not end before the last has begun."""
     proxy.control("/_reset")
 
-    got = ended(proxy.chat("bench-d200000-n8", "-n", STREAMS, "-c", STREAMS, "-e", 8, "-r", 500))
+    got = ended(proxy.chat("bench-d200000-n8-w5000000", "-n", STREAMS, "-c", STREAMS, "-e", 8, "-r", 500))
 
     assert_all_right(got, STREAMS)
     assert proxy.control("/_stats")["peak"] == STREAMS
