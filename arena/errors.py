@@ -14,6 +14,7 @@ ArenaError                500 internal
   Busy                    503 busy
     ShuttingDown          503 server_shutting_down
     NoEndpoint            503 no_endpoint
+      NoSuchEndpoint      503 no_endpoint        (and there will be none: asking again is no use)
     StoreUnavailable      503 store_unavailable  (disk full, locked, damaged, gone: nothing was saved)
   Stopped                 499 stopped            (the user's own wish; never an HTTP answer)
   UpstreamError           502 upstream_error     (carries endpoint and upstream_status)
@@ -147,6 +148,10 @@ class NoEndpoint(Busy):
     """No endpoint is configured, or none answers."""
 
     default_code = "no_endpoint"
+
+
+class NoSuchEndpoint(NoEndpoint):
+    """No endpoint is of the type that it takes: only another fleet could serve it."""
 
 
 class StoreUnavailable(Busy):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal, TypeVar
 
-from arena.errors import ArenaError, BadRequest, Busy, ModelNotFound, NoEndpoint, Unreachable
+from arena.errors import ArenaError, BadRequest, Busy, ModelNotFound, NoEndpoint, NoSuchEndpoint, Unreachable
 from arena.fleet.balancer import Balancer
 from arena.fleet.book import Book
 from arena.fleet.breaker import is_failure
@@ -239,7 +239,7 @@ class Fleet:
         assert wanted.endpoint is not None
         endpoint = self.endpoint(wanted.endpoint)
         if wanted.kinds is not None and endpoint.kind not in wanted.kinds:
-            raise NoEndpoint(f"{endpoint.name} is of type {endpoint.kind}, which cannot serve this request.")
+            raise NoSuchEndpoint(f"{endpoint.name} is of type {endpoint.kind}, which cannot serve this request.")
         if endpoint.name in tried:
             raise NoEndpoint(f"{endpoint.name} has failed, and the request is for no other endpoint.")
         if not endpoint.has_room:
@@ -277,8 +277,9 @@ class Fleet:
             raise self._refused(wanted, tried, _nobody_at_all())
         able = self._able(wanted)
         if not able:
-            text = f"No endpoint is of a type that can serve this ({', '.join(sorted(wanted.kinds or ()))})."
-            raise self._refused(wanted, tried, NoEndpoint(text))
+            kinds = " or ".join(sorted(wanted.kinds or ()))
+            text = f"Only an endpoint of type {kinds} can serve this, and there is none in the fleet."
+            raise self._refused(wanted, tried, NoSuchEndpoint(text))
         keys = [key for key, _ in chain]
         if wanted.model is None or any(e.name in tried and not e.holds.keys().isdisjoint(keys) for e in able):
             raise self._refused(wanted, tried, NoEndpoint("Every endpoint that could serve this has failed."))

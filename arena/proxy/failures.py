@@ -8,6 +8,7 @@ from arena.errors import (
     ArenaError,
     Busy,
     NoEndpoint,
+    NoSuchEndpoint,
     NotFound,
     TooManyRequests,
     Unreachable,
@@ -79,7 +80,9 @@ def believed(headers: RawHeaders) -> Headers:
 
 
 def retry_headers(error: ArenaError) -> Headers:
-    """When to try again, where waiting helps."""
+    """When to try again, where waiting helps; where it never does, that is told in the word that SDKs obey."""
+    if isinstance(error, NoSuchEndpoint):
+        return [(b"x-should-retry", b"false")]
     if isinstance(error, Busy | TooManyRequests):
         return [(RETRY_AFTER, b"%d" % max(1, round(error.retry_after_s or 1)))]
     return []

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from arena.errors import BadRequest, MethodNotAllowed, NoEndpoint, NotFound
+from arena.errors import BadRequest, MethodNotAllowed, NoSuchEndpoint, NotFound
 from arena.proxy import blobs, manage, merge, messages, tokens, usage
 from arena.proxy.adapt import Adapt
 from arena.proxy.dialect import Dialect, dialect_of
@@ -173,7 +173,7 @@ class Table:
         return self._rows.get((method, path))
 
     def find(self, method: str, path: str) -> Route:
-        """The route. Raises NotFound, NotThisMethod, BadRequest, or NoEndpoint where a kind of server is absent."""
+        """The route. Raises NotFound, NotThisMethod, BadRequest, or NoSuchEndpoint where a kind of server is absent."""
         path = tidied(path)
         route = self._rows.get((method, path)) or (self._rows.get(("GET", path)) if method == "HEAD" else None)
         if route is not None:
@@ -216,5 +216,5 @@ def _absent(path: str) -> Route:
         inner = path.removeprefix(f"/olla/{provider}")
         if _MODEL_LIST.fullmatch(inner):
             return Route("openai", known=merge.no_models)
-        raise NoEndpoint(f"There is no endpoint of the type {provider}; OpenAI-compatible ones are at /olla/openai")
+        raise NoSuchEndpoint(f"There is no endpoint of the type {provider}; OpenAI-compatible ones are at /olla/openai")
     raise NotFound("Resource not found")

@@ -105,6 +105,15 @@ def test_other_addresses(arena_url: str, prefix: str) -> None:
             client.chat.completions.create(model="no-such-model", messages=MESSAGES)
 
 
+def test_what_no_server_here_can_serve_is_asked_once(openai_url: str) -> None:
+    asked: list[object] = []
+    http = openai.DefaultHttpxClient(event_hooks={"request": [asked.append]})
+    with openai.OpenAI(base_url=openai_url, api_key="none", max_retries=2, http_client=http) as client:
+        with pytest.raises(openai.InternalServerError, match="type openai"):
+            client.images.generate(model="any", prompt="A cat")
+        assert len(asked) == 1
+
+
 def test_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="not found"):
         client.chat.completions.create(model="no-such-model", messages=MESSAGES)

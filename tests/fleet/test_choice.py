@@ -180,7 +180,7 @@ def test_kinds_are_kept_apart() -> None:
     for endpoint, kind in zip(fleet.endpoints, ("ollama", "openai"), strict=True):
         endpoint.kind = kind  # type: ignore[assignment]
     assert set(served_by(fleet, 4, kinds=frozenset({"openai"}))) == {"b"}
-    with pytest.raises(NoEndpoint, match="type that can serve this"):
+    with pytest.raises(NoEndpoint, match="Only an endpoint of type engine can serve this"):
         fleet.try_lease(Wanted(model=M, kinds=frozenset({"engine"})))
     with pytest.raises(NoEndpoint, match="type openai"):
         fleet.try_lease(Wanted(model=M, endpoint="b", kinds=frozenset({"ollama"})))

@@ -133,6 +133,23 @@ async def test_a_form_is_understood_and_left_alone() -> None:
         assert peer.requests[-1].body == form
 
 
+@pytest.mark.parametrize("path", ["images/generations", "audio/speech", "moderations"])
+async def test_what_no_server_can_serve_is_final_what_one_could_is_not(path: str) -> None:
+    """Clients of OpenAI's ask a 503 again and again, unless they are told that it is no use."""
+    async with front("a") as it:
+        answer = await it.ask("POST", f"/olla/openai/v1/{path}", {"model": "tiny", "prompt": "A cat"})
+        assert (answer.status, answer.headers.get("x-should-retry")) == (503, "false")
+        assert "retry-after" not in answer.headers
+        assert answer.json["error"]["code"] == "no_endpoint"
+        assert "Only an endpoint of type openai can serve this, and there is none" in answer.json["error"]["message"]
+    async with Peer(answers(ok(b"{}"))) as peer:
+        url = peer.url
+    async with front("a", urls={"down": url}) as it:
+        answer = await it.ask("POST", f"/olla/openai/v1/{path}", {"model": "tiny", "prompt": "A cat"})
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert "x-should-retry" not in answer.headers
+
+
 async def test_a_model_pulled_behind_our_back_is_found_after_one_question() -> None:
     async with front("a", "b") as it:
         it["b"].add_model("fresh")
