@@ -161,14 +161,15 @@ class TestScripted:
         assert (got["response"], got["done_reason"], "context" in got) == ("hi", "stop", False)
 
     async def test_all_words_are_told_before_tokens_are_counted_and_who_leaves_then_is_waited_for_no_more(
-        self, plain: httpx.AsyncClient, script: Scripted
+        self, plain: httpx.AsyncClient, script: Scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("arena.engine.tokens.COUNTING_S", 600)
         script.pieces = [b"".join(b"data: " + json.dumps(x).encode() + b"\n\n" for x in (delta(content="hi"), END))]
         script.asides = {"/apply-template": [b'{"prompt": "p"}'], "/tokenize": [None]}
-        async with plain.stream("POST", "/api/generate", json=BODY) as response:
+        async with asyncio.timeout(20), plain.stream("POST", "/api/generate", json=BODY) as response:
             async for line in response.aiter_lines():
                 assert json.loads(line)["response"] == "hi"
-                await asyncio.wait_for(script.aside.wait(), 10)
+                await script.aside.wait()
                 break
         await asyncio.wait_for(script.hung_up.wait(), 10)
         script.reset()
@@ -183,6 +184,16 @@ class TestScripted:
             response = await plain.post("/api/generate", json={**BODY, "context": [1]})
             assert response.status_code == 400
             assert "cannot go on from a context: send the conversation to /api/chat" in response.json()["error"]
+
+    async def test_the_models_own_system_text_stands_at_the_beginning_alone(
+        self, plain: httpx.AsyncClient, script: Scripted
+    ) -> None:
+        script.asides = {"/apply-template": [b'{"prompt": "p"}']}
+        for context in ([], [1]):
+            await plain.post("/api/generate", json={**BODY, "context": context})
+        first, second = [request["messages"] for request in script.requests if request.get("messages")][0::2]
+        assert [message["role"] for message in first] == ["system", "user"]
+        assert [message["role"] for message in second] == ["user", "assistant", "user"]
 
     async def test_a_model_that_thinks_tells_none_and_takes_none(
         self, able: httpx.AsyncClient, script: Scripted
