@@ -8,10 +8,11 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from arena.errors import ArenaError, Unreachable, UpstreamError
+from arena.errors import ArenaError, Unreachable, UpstreamError, UpstreamTimeout
 from arena.fleet import Endpoint, EndpointSpec, Fleet, FleetSpec, Wanted, connect
 from arena.fleet.endpoint import LISTED_S
 from arena.fleet.health import DOWN_CHECK_S, IDLE_CHECK_S, IDLE_S, Health, Prober
+from arena.wire import Call
 from tests.fake_ollama import FakeOllama
 from tests.fake_ollama.clock import Clock
 from tests.fleet.hosts import BRIEF, M, closing, taken, three
@@ -178,15 +179,37 @@ async def test_silence_of_a_server_that_may_do_one_thing_at_a_time_ends_no_reque
     host = connect(spec)
     monkeypatch.setattr(host.client, "version", never)
     fake.state(routes={"/v1/chat/completions": "fx-hang"})
-    asking = asyncio.create_task(host.pool.fetch("POST", "/v1/chat/completions", b"{}"))
+    call = movable(host, "/v1/chat/completions")
     await fake.arrived(1)
     fake.state(delay_ms=60_000)
     await host.probe()
     await anyio.wait_all_tasks_blocked()
-    assert (host.state, asking.done()) == ("unhealthy", False)
-    asking.cancel()
-    await asyncio.wait([asking])
+    assert (host.state, call.done.done()) == ("unhealthy", False)
+    call.cancel()
     await host.aclose()
+
+
+async def test_one_check_in_vain_ends_no_request_and_as_many_as_take_a_host_down_do(fake: FakeOllama) -> None:
+    host = connect(EndpointSpec(name="a", url=fake.url, timeouts=BRIEF, check_timeout_s=0.05, down_after=2))
+    host.health.good()
+    fake.state(routes={"/api/chat": "fx-hang"})
+    call = movable(host, "/api/chat")
+    await fake.arrived(1)
+    fake.state(delay_ms=60_000)
+    await host.probe()
+    await anyio.wait_all_tasks_blocked()
+    assert (host.health.up, call.done.done()) == (True, False)
+    await host.probe()
+    with pytest.raises(UpstreamTimeout, match="answers no checks either"):
+        await call.done
+    await host.aclose()
+
+
+def movable(host: Endpoint, path: str) -> Call:
+    """A request to the host that another one could take."""
+    call = host.pool.call("POST", path, b"{}", on_data=print)
+    call.elsewhere = lambda: True
+    return call
 
 
 async def test_a_host_at_work_is_probed_at_its_pace_though_nobody_asks_for_another(fake: FakeOllama) -> None:
