@@ -210,9 +210,7 @@ def _ask(
 
     def release() -> None:
         answer.close()
-        if (
-            lease.usage is None and answer.pieces
-        ):  # it was stopped, or broke off: what it has said was work all the same
+        if lease.usage is None and answer.pieces:  # it was stopped, or broke off: its words were work all the same
             lease.usage = Usage(completion_tokens=answer.pieces, estimated=True)
         lease.close()
 

@@ -122,6 +122,9 @@ def test_uvicorn_tells_of_its_troubles_but_not_of_its_steps() -> None:
     assert not out.getvalue()
     logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
     assert "Invalid HTTP request received." in out.getvalue()
+    out = logged("console", "error")
+    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    assert not out.getvalue()
 
 
 def test_level_decides_and_libraries_stay_quiet() -> None:

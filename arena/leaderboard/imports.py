@@ -39,13 +39,13 @@ _BINARY: Final = {
     b"\xfe\xff": "UTF-16, not JSON in UTF-8: convert it",
 }
 """By how a file begins, what it is."""
-_CSV: Final = re.compile(rb"(\xef\xbb\xbf)?[^{\[\r\n]*\bmodel_a\b")
+_CSV: Final = re.compile(rb"[^{\[\r\n]*\bmodel_a\b")
 """A first line that names a column, and begins no JSON."""
 _HALF: Final = re.compile(
     rb"(?<!\\)(?:\\\\)*(?:\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F])"
 )
 """An escape for one half of a pair of surrogates without the other, as a cut within a character leaves it."""
-_NO_NUMBER: Final = re.compile(rb'"((?:[^"\\]|\\.){1,80})"\s*:\s*-?(NaN|Infinity)')
+_NO_NUMBER: Final = re.compile(rb'"((?:[^"\\]|\\.){1,80})"\s*:\s*(-?(?:NaN|Infinity))')
 """What some programs write for a number that is none, behind its key."""
 _COMPARISONS: Final[dict[Format, Callable[[dict[str, Any], str], Iterator[Comparison]]]] = {
     "local-llm-arena": local_llm_arena.comparisons,

@@ -399,6 +399,8 @@ def test_what_is_an_end_of_lines(body: bytes, whole: bool, error: bool) -> None:
             (3, 5),
         ),
         ("responses", b"event: response.created\n\n", False, (0, 0)),
+        ("responses", b'data: {"type":"response.incomplete"}\n\n', True, (0, 0)),
+        ("responses", b'data: {"type":"response.failed"}\n\n', True, (0, 0)),
         ("anthropic", b'data: {"type":"message_delta","usage":{"output_tokens":5}}\n\n', False, (0, 5)),
     ],
 )

@@ -165,6 +165,15 @@ def test_without_its_secret_nothing_is_restored(file: Path, tmp_path: Path) -> N
     target.close()
 
 
+def test_a_secret_that_was_damaged_under_an_open_store_is_not_backed_up(
+    sqlite: Store, file: Path, tmp_path: Path
+) -> None:
+    change(tmp_path / "old" / "arena.sqlite3", "UPDATE facts SET value = '00'")
+    with pytest.raises(BadRequest, match=r"^arena.sqlite3 is damaged: the secret called salt"):
+        backup(sqlite, tmp_path / "new", left_out=lambda row: None)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_store_without_its_secret_says_what_to_do_and_goes_on_after_it(
     run: Run, sqlite: Store, file: Path, tmp_path: Path
 ) -> None:
