@@ -64,10 +64,13 @@ class Health:
         return self._become("healthy")
 
     def bad(self, error: ArenaError) -> None:
-        """It has not answered a probe."""
+        """It has not answered a probe; one that gets no connection needs no second one."""
+        if isinstance(error, Unreachable):
+            self.refused()
+            return
         self._good, self._bad = 0, self._bad + 1
         if self._bad >= self._down_after or self.state == "unknown":
-            self._become(_kind_of(error))
+            self._become("unhealthy")
 
     def alive(self) -> None:
         """A request was answered."""
@@ -80,7 +83,7 @@ class Health:
         self.checked_s, self.latency_s, self.next_check_s = now_s, latency_s, next_s
 
     def refused(self) -> None:
-        """A request got no connection: no need to wait for a probe."""
+        """It took no connection, for a probe or a request."""
         self._good = 0
         self._bad = max(self._bad, self._down_after)
         self._become("offline")
@@ -92,10 +95,6 @@ class Health:
             self.state, self.since_s = state, self._clock()
         self.up = state == "healthy"
         return self.up and not was_up
-
-
-def _kind_of(error: ArenaError) -> Literal["unhealthy", "offline"]:
-    return "offline" if isinstance(error, Unreachable) else "unhealthy"
 
 
 class Prober:

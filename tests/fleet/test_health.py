@@ -27,8 +27,8 @@ def test_rows_of_probes_bring_it_down_and_up() -> None:
     assert (health.state, health.up) == ("unknown", True)
     assert not health.good()
     assert health.state == "healthy"
-    for error, state in ((SILENT, "healthy"), (SILENT, "healthy"), (SILENT, "offline"), (WRONG, "unhealthy")):
-        health.bad(error)
+    for state in ("healthy", "healthy", "unhealthy"):
+        health.bad(WRONG)
         assert health.state == state
     assert not health.good()
     assert (health.state, health.up) == ("unhealthy", False)
@@ -40,9 +40,19 @@ def test_one_good_probe_between_makes_the_row_begin_anew() -> None:
     health = Health(Clock(), down_after=2)
     health.good()
     for _ in range(5):
-        health.bad(SILENT)
+        health.bad(WRONG)
         health.good()
     assert health.up
+
+
+def test_one_probe_without_a_connection_brings_it_down() -> None:
+    health = Health(Clock(), down_after=5)
+    health.good()
+    health.bad(SILENT)
+    assert (health.state, health.up) == ("offline", False)
+    health.bad(WRONG)
+    assert (health.state, health.up) == ("unhealthy", False)
+    assert health.good()
 
 
 def test_the_first_probe_of_all_decides_alone() -> None:
@@ -126,11 +136,8 @@ async def test_a_server_without_ps_is_asked_for_its_version_instead(
 async def test_a_host_that_goes_down_and_comes_back(fake: FakeOllama, host: Endpoint, clock: Clock) -> None:
     await host.probe()
     fake.state(accept="refuse")
-    states = []
-    for _ in range(2):
-        await host.probe()
-        states.append(host.state)
-    assert states == ["healthy", "offline"], "one lost probe is no reason yet"
+    await host.probe()
+    assert host.state == "offline", "a system that refuses connections has nobody who listens"
     assert host.health.next_check_s == clock() + DOWN_CHECK_S
     for _ in range(5):
         host.breaker.bad(host.breaker.enter(clock()))
