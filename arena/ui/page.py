@@ -6,9 +6,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from fastapi.exceptions import RequestValidationError
 from gradio.route_utils import FnIndexInferError
 
-from arena.errors import ArenaError, NotFound
+from arena.errors import ArenaError, BadRequest, NotFound
 from arena.ui.about import AboutPanel
 from arena.ui.battle import TAB, BattlePanel
 from arena.ui.catalog import CatalogPanel
@@ -27,7 +28,7 @@ from arena.ui.readiness import BRAND, banner, pill_text, settled, tools
 from arena.ui.sending import Sending
 from arena.ui.sessions import Sessions
 from arena.ui.theme import theme
-from arena.ui.uploads import OUTDATED, Listeners, UploadsOnly
+from arena.ui.uploads import OUTDATED, UNREADABLE, Listeners, UploadsOnly
 from arena.ui.wiring import QUICK
 
 if TYPE_CHECKING:
@@ -169,7 +170,10 @@ def mount(app: FastAPI, arena: Arena) -> FastAPI:
     async def outdated(request: Request, _: Exception) -> Any:
         return await handlers[ArenaError](request, NotFound(OUTDATED))
 
-    handlers[FnIndexInferError] = outdated
+    async def unreadable(request: Request, _: Exception) -> Any:
+        return await handlers[ArenaError](request, BadRequest(UNREADABLE))
+
+    handlers |= {FnIndexInferError: outdated, RequestValidationError: unreadable}
     return gr.mount_gradio_app(
         app, Page(arena).build(), path="/", run_history=False, footer_links=["settings"], theme=theme(),
         css=style, head=f"<script>{script}</script>", show_error=True,

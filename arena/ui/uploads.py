@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 
 OUTDATED = "This page is not of the server that runs now. Reload it."
+UNREADABLE = "What this page sent cannot be read. Reload it."
 
 
 class Listeners(dict[int, Any]):
@@ -47,7 +48,7 @@ class UploadsOnly(gr.Blocks):  # type: ignore[misc, unused-ignore]
             raise
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             log.warning("inputs of the page cannot be read: %s", error)
-            raise gr.Error("What this page sent cannot be read. Reload it.", print_exception=False) from None
+            raise gr.Error(UNREADABLE, print_exception=False) from None
 
 
 def uploaded(path: object) -> bool:

@@ -24,7 +24,7 @@ from arena.ui.memory import Memory
 from arena.ui.page import Life, Page
 from arena.ui.sending import Sending
 from arena.ui.sessions import Sessions
-from arena.ui.uploads import OUTDATED
+from arena.ui.uploads import OUTDATED, UNREADABLE
 from tests.fake_ollama import FakeOllama
 
 PATIENCE_S = 10.0
@@ -201,6 +201,9 @@ async def test_the_page_is_mounted_behind_the_other_routes(arena: Arena) -> None
         assert (answer.status_code, answer.json()) == (404, {"error": OUTDATED, "code": "not_found"})
     answer = client.post("/gradio_api/queue/join", json={"data": [], "fn_index": 99_999, "session_hash": "s"})
     assert (answer.status_code, answer.json()["error"]) == (404, OUTDATED)
+    for body in (b"", b"[]", b'{"fn_index":"<secret>"}', b'{"fn_index":1e400}'):
+        answer = client.post("/gradio_api/queue/join", content=body, headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()) == (400, {"error": UNREADABLE, "code": "bad_request"})
     page: Any = mounted.routes[-1]
     page.app.router.routes.insert(0, Route("/broken", broken))
     answer = client.get("/broken")
