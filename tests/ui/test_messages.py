@@ -55,7 +55,9 @@ def test_an_earlier_answer_that_was_cut_says_where() -> None:
     cut = Metrics(tokens=30, cut_by_limit=True)
     limited = turn(text="Be", metrics=cut, model="m")
     limited.instance = replace(limited.instance, options=Options(num_predict=30))
-    told = contents(chat([turn(text="Be", metrics=cut), limited, turn(text="Be", metrics=cut)]))
+    roomy = turn(text="Be", metrics=cut, model="m")
+    roomy.instance = replace(roomy.instance, options=Options(num_predict=99))
+    told = contents(chat([roomy, limited, turn(text="Be", metrics=cut)]))
     own = "*Cut here, at the model's own limit or the end of its context.*"
     assert told == ["Why?", "Be", own, "Why?", "Be", "*Cut here, at num_predict: 30 tokens.*", "Why?", "Be"]
 
