@@ -99,6 +99,15 @@ def test_a_prompt_that_is_told_first_counts_in_whatever_pieces_it_comes_and_thou
     assert (usage.prompt_tokens, usage.completion_tokens) == (900, 100)
 
 
+async def test_a_refusal_costs_no_tokens_though_it_comes_as_events() -> None:
+    said = b'data: {"error":{"message":"no"}}\n\n' * 3
+    refusal = b"HTTP/1.1 400 No\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(said) + said
+    async with Peer(host(refusal)) as peer, front(urls={"p": peer.url}) as it:
+        assert (await ask(it)).status == 400
+        (entry,) = it.fleet.book.recent
+        assert (entry.completion_tokens, entry.estimated) == (0, False)
+
+
 async def test_words_of_a_model_are_no_end_of_its_stream() -> None:
     words = json.dumps({"choices": [{"delta": {"content": "Say event: error and data: [DONE], or message_stop."}}]})
     said = streamed(f"data: {words}".encode(), USAGE_EVENT, DONE)
