@@ -7,12 +7,14 @@ One stream type serves every door: batches of `StreamEvent`, folded by `streamin
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from msgspec import Struct, to_builtins
 
 Order = Literal["together", "one_after_another"]
 EndpointKind = Literal["ollama", "engine", "openai"]
+NATIVE: Final = frozenset[EndpointKind]({"ollama", "engine"})
+"""The kinds of endpoints that speak Ollama's own API."""
 
 
 class ChatMessage(Struct, frozen=True, omit_defaults=True):

@@ -9,7 +9,7 @@ import msgspec
 
 from arena.fleet import Endpoint, Fleet
 from arena.fleet.catalogue import settled
-from arena.types import Manifest
+from arena.types import NATIVE, Manifest
 
 WAIT_S: Final = 2.0
 """So long a vote waits at most for what hosts have not told yet; afterwards the model's name stands for its digest."""
@@ -42,7 +42,7 @@ class Digests:
 
     def _missing(self, manifest: Manifest) -> bool:
         """Could its endpoint tell more? Servers of OpenAI's kind tell no digests."""
-        return manifest.digest is None and manifest.endpoint_kind != "openai" and self.completed(manifest) is manifest
+        return manifest.digest is None and manifest.endpoint_kind in NATIVE and self.completed(manifest) is manifest
 
     def _endpoint(self, name: str) -> Endpoint | None:
         return next((endpoint for endpoint in self._fleet.endpoints if endpoint.name == name), None)

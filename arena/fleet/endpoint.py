@@ -19,7 +19,7 @@ from arena.fleet.spec import EndpointSpec
 from arena.names import canonical
 from arena.ollama import OllamaClient
 from arena.openai import COMMON, OpenAIClient
-from arena.types import EndpointKind, EndpointStatus, LoadedModel, ModelInfo
+from arena.types import NATIVE, EndpointKind, EndpointStatus, LoadedModel, ModelInfo
 from arena.wire import Pool
 
 log = logging.getLogger("arena.fleet")
@@ -97,7 +97,7 @@ class Endpoint:
     @property
     def native(self) -> bool:
         """Does it speak Ollama's own API?"""
-        return self.kind != "openai"
+        return self.kind in NATIVE
 
     @property
     def url(self) -> str:

@@ -15,9 +15,8 @@ from arena.fleet.catalogue import ask
 from arena.keys import allows
 from arena.names import canonical
 from arena.proxy.reply import Surroundings
+from arena.types import NATIVE
 
-NATIVE = frozenset({"ollama", "engine"})
-"""The kinds of endpoints that speak Ollama's own API."""
 ALL = "all"
 MISSING = "missing"
 """What may stand for the names of endpoints: all of them; those that lack a model."""

@@ -17,9 +17,10 @@ from arena.keys import allows
 from arena.names import canonical
 from arena.proxy.ask import Told, fetch, names_hosts, some
 from arena.proxy.headers import header_value
-from arena.proxy.hosts import NATIVE, addressed, asked, holders, kinds_of, model_in, object_in, of_kind, seen
+from arena.proxy.hosts import addressed, asked, holders, kinds_of, model_in, object_in, of_kind, seen
 from arena.proxy.paths import shortened
 from arena.proxy.reply import TEXT, Reply, Surroundings, json_reply
+from arena.types import NATIVE
 
 Entry = dict[str, Any]
 T = TypeVar("T")

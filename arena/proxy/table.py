@@ -12,9 +12,9 @@ from arena.errors import BadRequest, MethodNotAllowed, NoSuchEndpoint, NotFound
 from arena.proxy import blobs, manage, merge, messages, tokens, usage
 from arena.proxy.adapt import Adapt
 from arena.proxy.dialect import Dialect, dialect_of
-from arena.proxy.hosts import NATIVE
 from arena.proxy.reply import Action, Known, Upload
 from arena.proxy.shared import Remembered, Together
+from arena.types import NATIVE
 
 Scope = Literal["chat", "embed", "manage", "admin"]
 

@@ -9,8 +9,9 @@ from arena.fleet import Endpoint
 from arena.fleet.catalogue import ask
 from arena.keys import check_model
 from arena.names import canonical
-from arena.proxy.hosts import ALL, MISSING, NATIVE, of_kind, said
+from arena.proxy.hosts import ALL, MISSING, of_kind, said
 from arena.proxy.reply import Surroundings
+from arena.types import NATIVE
 
 
 def check_open(proxy: Surroundings) -> None:

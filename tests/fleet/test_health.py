@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -19,6 +20,7 @@ from tests.fleet.hosts import BRIEF, M, closing, taken, three
 
 pytestmark = pytest.mark.anyio
 SILENT = Unreachable("not reachable")
+SLOW = UpstreamTimeout("too slow")
 WRONG = UpstreamError("status 500")
 
 
@@ -212,6 +214,43 @@ async def test_one_check_in_vain_ends_no_request_and_as_many_as_take_a_host_down
     await host.aclose()
 
 
+@pytest.mark.parametrize(
+    ("probe", "version", "ended"),
+    [
+        (SLOW, SLOW, True),
+        (SILENT, SILENT, True),
+        (WRONG, SILENT, False),
+        (SILENT, WRONG, False),
+    ],
+    ids=["too slow", "no connection", "the probe was answered", "the version was answered"],
+)
+async def test_only_silence_ends_what_waits(
+    fake: FakeOllama, monkeypatch: pytest.MonkeyPatch, probe: ArenaError, version: ArenaError, ended: bool
+) -> None:
+    host = connect(EndpointSpec(name="a", url=fake.url, timeouts=BRIEF, down_after=1))
+    monkeypatch.setattr(host.client, "tags", failing(probe))
+    monkeypatch.setattr(host.client, "version", failing(version))
+    fake.state(routes={"/api/chat": "fx-hang"})
+    call = movable(host, "/api/chat")
+    await fake.arrived(1)
+    await host.probe()
+    await anyio.wait_all_tasks_blocked()
+    assert (host.health.up, call.done.done()) == (False, ended)
+    if ended:
+        assert isinstance(call.done.exception(), UpstreamTimeout)
+    call.cancel()
+    await host.aclose()
+
+
+def failing(error: ArenaError) -> Callable[[], Awaitable[None]]:
+    """A question that ends with `error`."""
+
+    async def ask() -> None:
+        raise error
+
+    return ask
+
+
 def movable(host: Endpoint, path: str) -> Call:
     """A request to the host that another one could take."""
     call = host.pool.call("POST", path, b"{}", on_data=print)
@@ -221,13 +260,7 @@ def movable(host: Endpoint, path: str) -> Call:
 
 async def test_a_host_at_work_is_probed_at_its_pace_though_nobody_asks_for_another(fake: FakeOllama) -> None:
     clock = Clock()
-    specs = (EndpointSpec(name="a", url=fake.url, timeouts=BRIEF),)
-    async with closing(
-        Fleet(spec=FleetSpec(endpoints=specs), build=lambda spec: connect(spec, clock=clock), clock=clock)
-    ) as fleet:
-        fleet.start()
-        (host,) = fleet.endpoints
-        await probed(host)
+    async with watched(fake, clock) as (fleet, host):
         with taken(fleet):
             clock.advance(IDLE_S + 1)
             host.hurry()
@@ -326,13 +359,7 @@ async def test_a_failed_request_has_the_host_probed_at_once(fake: FakeOllama) ->
 
 async def test_a_fleet_that_nobody_uses_is_probed_rarely_and_wakes_with_the_first_request(fake: FakeOllama) -> None:
     clock = Clock()
-    specs = (EndpointSpec(name="a", url=fake.url, timeouts=BRIEF),)
-    async with closing(
-        Fleet(spec=FleetSpec(endpoints=specs), build=lambda spec: connect(spec, clock=clock), clock=clock)
-    ) as fleet:
-        fleet.start()
-        (host,) = fleet.endpoints
-        await probed(host)
+    async with watched(fake, clock) as (fleet, host):
         assert host.health.next_check_s == clock() + 2.0
         clock.advance(IDLE_S + 1)
         host.hurry()
@@ -365,6 +392,19 @@ async def test_a_probe_never_raises(fake: FakeOllama, host: Endpoint, monkeypatc
     await host.probe()
     assert host.error == "odd"
     await host.aclose()
+
+
+@asynccontextmanager
+async def watched(fake: FakeOllama, clock: Clock) -> AsyncIterator[tuple[Fleet, Endpoint]]:
+    """A fleet of one host that has been probed once."""
+    specs = (EndpointSpec(name="a", url=fake.url, timeouts=BRIEF),)
+    async with closing(
+        Fleet(spec=FleetSpec(endpoints=specs), build=lambda spec: connect(spec, clock=clock), clock=clock)
+    ) as fleet:
+        fleet.start()
+        (host,) = fleet.endpoints
+        await probed(host)
+        yield fleet, host
 
 
 async def probed(host: Endpoint) -> None:
